@@ -1,0 +1,8 @@
+//! The words of mail: addresses, envelopes, headers, MIME structure, flags, UIDs, the DSN format.
+//!
+//! Pure values: nothing here does input or output, knows a clock or is async. Every other crate speaks in these types,
+//! so that they never become "common": a type belongs here when two languages or services mean the same thing by it.
+//!
+//! Start reading at [`id`] and [`envelope`].
+
+pub mod id;
