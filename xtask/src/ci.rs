@@ -1,0 +1,178 @@
+//! Every check and test, fast ones first.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::process::{self, command};
+use crate::{corpus, layers, rfc, tidy, tools};
+
+/// What a step came to.
+enum Outcome {
+    Passed,
+    Failed(String),
+    LeftOut(String),
+}
+
+/// One check with its name and the programs it cannot do without.
+struct Step {
+    name: &'static str,
+    needs: &'static [&'static str],
+    run: fn() -> Result<()>,
+}
+
+const STEPS: &[Step] = &[
+    Step { name: "fmt", needs: &[], run: fmt },
+    Step { name: "layers", needs: &[], run: layers::run },
+    Step { name: "tidy", needs: &[], run: tidy::run },
+    Step { name: "rfc", needs: &[], run: || rfc::run(true) },
+    Step { name: "deny", needs: &["cargo-deny"], run: deny },
+    Step { name: "clippy", needs: &[], run: clippy },
+    Step { name: "test", needs: &[], run: test },
+    Step { name: "docs", needs: &[], run: docs },
+    Step { name: "build", needs: &[], run: build },
+    Step { name: "crash", needs: &["strace"], run: crash },
+    Step { name: "end-to-end", needs: CLIENTS, run: end_to_end },
+    Step { name: "conformance", needs: DOVECOT, run: conformance },
+    Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
+];
+
+const CLIENTS: &[&str] = &["npm", "python3", "swaks", "curl", "mbsync", "neomutt", "tmux"];
+const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];
+const PEERS: &[&str] = &["/usr/sbin/postfix", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/lmtp"];
+
+/// Runs the steps, all or those named. With `CI=true` in the environment a step left out is a failure.
+pub(crate) fn run(only: &[String]) -> Result<()> {
+    let strict = std::env::var("CI").is_ok_and(|value| value == "true");
+    if let Some(unknown) = only.iter().find(|name| STEPS.iter().all(|step| step.name != **name)) {
+        bail!("no step is called «{unknown}»");
+    }
+    if only.is_empty() {
+        tools::install();
+    }
+    let started = Instant::now();
+    let mut outcomes = Vec::new();
+    for step in STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|name| name == step.name)) {
+        println!("\n=== {} ===", step.name);
+        let began = Instant::now();
+        let missing: Vec<&str> = step.needs.iter().copied().filter(|tool| !tools::found(tool)).collect();
+        let outcome = if missing.is_empty() {
+            match (step.run)() {
+                Ok(()) => Outcome::Passed,
+                Err(error) => Outcome::Failed(format!("{error:#}")),
+            }
+        } else {
+            Outcome::LeftOut(format!("not found: {}", missing.join(", ")))
+        };
+        outcomes.push((step.name, outcome, began.elapsed()));
+        // A red formatter or compiler makes the rest noise; tests are all run, so that one look shows them all.
+        if matches!(outcomes.last(), Some(("fmt" | "clippy" | "build", Outcome::Failed(_), _))) {
+            break;
+        }
+    }
+    println!("\n=== summary after {} s ===", started.elapsed().as_secs());
+    let (mut passed, mut failed, mut left_out) = (0, 0, 0);
+    for (name, outcome, took) in &outcomes {
+        let seconds = took.as_secs();
+        match outcome {
+            Outcome::Passed => {
+                passed += 1;
+                println!("passed    {name} ({seconds} s)");
+            }
+            Outcome::Failed(why) => {
+                failed += 1;
+                println!("FAILED    {name} ({seconds} s): {why}");
+            }
+            Outcome::LeftOut(why) => {
+                left_out += 1;
+                println!("left out  {name}: {why}");
+            }
+        }
+    }
+    if left_out == 0 {
+        println!("nothing was left out");
+    }
+    println!("{passed} passed, {failed} failed, {left_out} skipped");
+    if failed > 0 || (strict && left_out > 0) {
+        bail!("not everything passed");
+    }
+    Ok(())
+}
+
+/// A cargo command that compiles into the folder that all checks share.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
+    let mut cargo = command("cargo", arguments);
+    cargo.env("CARGO_TARGET_DIR", process::target()?).env("CARGO_INCREMENTAL", "0");
+    Ok(cargo)
+}
+
+fn fmt() -> Result<()> {
+    process::run(&mut command("cargo", ["fmt", "--all", "--check"]))
+}
+
+fn deny() -> Result<()> {
+    process::run(&mut command("cargo-deny", ["--all-features", "check", "bans", "licenses", "sources"]))
+}
+
+fn clippy() -> Result<()> {
+    process::run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])?)
+}
+
+/// Unit, property, transcript and contract tests: all that needs no server of its own.
+fn test() -> Result<()> {
+    process::run(&mut cargo(&[
+        "test",
+        "--workspace",
+        "--locked",
+        "--exclude",
+        "end-to-end",
+        "--exclude",
+        "crash",
+        "--exclude",
+        "bench",
+    ])?)
+}
+
+fn docs() -> Result<()> {
+    process::run(cargo(&["doc", "--workspace", "--no-deps", "--locked"])?.env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+/// The binary that the steps below run, and the programs that drive it.
+fn build() -> Result<()> {
+    process::run(&mut cargo(&["build", "--locked", "--workspace", "--bins"])?)
+}
+
+/// Runs a program of this workspace that [`build`] has made.
+pub(crate) fn built(program: &str, profile: &str, arguments: &[&str]) -> Result<Command> {
+    let folder = process::target()?.join(profile);
+    let mut command = command(&folder.join(program).to_string_lossy(), arguments);
+    command.env("POSTRIDER_BIN", folder.join("postrider"));
+    Ok(command)
+}
+
+fn crash() -> Result<()> {
+    process::run(&mut built("crash", "debug", &["smoke", "--seed", "1"])?)
+}
+
+fn end_to_end() -> Result<()> {
+    let corpus = corpus::fetch()?;
+    process::run(
+        cargo(&["test", "--locked", "--package", "end-to-end"])?
+            .env("POSTRIDER_BIN", process::target()?.join("debug/postrider"))
+            .env("POSTRIDER_CORPUS", corpus),
+    )
+}
+
+fn conformance() -> Result<()> {
+    let corpus = corpus::fetch()?;
+    process::run(
+        command("python3", ["tests/conformance/dovecot.py"])
+            .env("POSTRIDER_BIN", process::target()?.join("debug/postrider"))
+            .env("POSTRIDER_CORPUS", corpus),
+    )
+}
+
+fn bench_smoke() -> Result<()> {
+    process::run(&mut built("bench", "debug", &["--smoke"])?)
+}

@@ -1,0 +1,57 @@
+//! Running other programs, and where things lie.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// The root of the source tree.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root folder").to_path_buf()
+}
+
+/// Where fetched and compiled things are kept between clones: the user's cache folder.
+pub(crate) fn cache() -> PathBuf {
+    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache");
+    let base = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from);
+    base.join("postrider")
+}
+
+/// A program with arguments, to be run in the root folder.
+pub(crate) fn command<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// Runs it with its output going where ours goes; an error when it fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs it and returns its standard output; an error when it fails.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot start {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} ended with {}", output.status);
+    }
+    String::from_utf8(output.stdout).context("its output is not UTF-8")
+}
+
+/// The target folder that checks compile into. Dependencies are compiled once per machine: the folder is keyed by
+/// Cargo.lock and the toolchain and lies in the cache folder, so that a fresh clone starts warm.
+pub(crate) fn target() -> Result<PathBuf> {
+    let lock = std::fs::read(root().join("Cargo.lock")).context("cannot read Cargo.lock")?;
+    let rustc = output(&mut command("rustc", ["-V"]))?;
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in lock.iter().chain(rustc.as_bytes()) {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    Ok(cache().join(format!("target-{hash:016x}")))
+}
