@@ -1,1 +1,30 @@
-//! blob
+//! Message bytes, written once: segments, the keys that seal them, and the references that keep them.
+//!
+//! A message's bytes go into an immutable *segment* that many messages share. [`BlobStore::writer`] takes them as they
+//! come and answers with a [`Stored`] once they are durable; [`BlobStore::open`] gives them back by range. What holds
+//! a blob is said by a *reference* ([`BlobStore::reference`]), put before the commit that uses it. Every blob has a
+//! random key of its own, wrapped by the key of whoever holds it ([`KeyRing`]), so that erasing an account's key
+//! erases its mail everywhere.
+//!
+//! The crate knows bytes, not mail: facts about a message are opaque to it. Where segments lie is the affair of a
+//! back end behind [`Blobs`]: [`memory::MemoryBlobs`] for tests, [`dir::DirBlobs`] for local files.
+//!
+//! Start reading at [`BlobStore`], then `format`, which has the bytes. `storage/DESIGN.md` has every legal state.
+
+mod address;
+mod blobs;
+mod config;
+pub mod keys;
+mod reader;
+mod reference;
+mod store;
+mod writer;
+
+pub use address::{BlobAddress, BlobId, Holder, Nonce, SegmentId};
+pub use blobs::{Appender, Blobs, BlobsError, Growth, SegmentInfo};
+pub use config::Config;
+pub use keys::{KeyError, KeyId, KeyRing};
+pub use reader::{BlobReader, ReadError};
+pub use reference::{Reference, ReferenceError};
+pub use store::BlobStore;
+pub use writer::{BlobWriter, Stored, WriteError};
