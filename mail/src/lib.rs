@@ -3,6 +3,13 @@
 //! Pure values: nothing here does input or output, knows a clock or is async. Every other crate speaks in these types,
 //! so that they never become "common": a type belongs here when two languages or services mean the same thing by it.
 //!
-//! Start reading at [`id`] and [`envelope`].
+//! Start reading at [`id`] and [`envelope`]; the heart is [`mime::Splitter`].
 
+pub mod address;
+pub mod envelope;
+pub mod flag;
+pub mod header;
 pub mod id;
+pub mod mime;
+pub mod uid;
+pub mod xtext;
