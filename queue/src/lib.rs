@@ -1,1 +1,25 @@
-//! queue
+//! The queue: what was accepted and is not yet where it belongs.
+//!
+//! A message is in the queue from the moment of its 250 until each of its recipients is delivered, bounced, placed
+//! where it is sent from, or cancelled. The queue is a fixed number of *shards*, each a log with a snapshot like an
+//! account's: ingest shards take what is accepted, outbound shards hold what waits to be sent, quarantine shards what
+//! crashed whoever touched it. A commit is one entry on one shard; every append into another log carries the number
+//! below which this shard has no unfinished item, so that a consumer knows for ever what it has already taken.
+//!
+//! The crate knows neither accounts' storage nor Sieve nor SMTP: `delivery` claims items, and does with them what has
+//! to be done.
+//!
+//! Start reading at [`Queue`] and [`Submission`]; `queue/DESIGN.md` has the bytes, the legal states and what
+//! a crash leaves.
+
+mod body;
+mod config;
+mod error;
+mod queue;
+mod submission;
+
+pub use body::{Body, BodyWriter};
+pub use config::Config;
+pub use error::{BodyError, OpenError, SubmitError};
+pub use queue::Queue;
+pub use submission::{Committed, Origin, Resolved, Submission};

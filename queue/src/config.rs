@@ -1,0 +1,59 @@
+//! What an operator can set, each with its default and the reason for it.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits and times of the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Ingest shards. More of them commit side by side where a commit is slow (CQL); fixed once mail was accepted.
+    pub ingest_shards: u16,
+    /// Outbound shards. Fixed once mail was accepted, because a recipient's shard is a function of its domain.
+    pub outbound_shards: u16,
+    /// Recipients of one message. RFC 5321 §4.5.3.1.8 asks for at least 100; what SMTP takes is set there.
+    pub recipients_max: usize,
+    /// Octets of header fields put before one message.
+    pub prefix_bytes_max: usize,
+    /// Unfinished items of one shard; beyond this new mail is put off with 452.
+    pub items_max: u64,
+    /// Items that delivery works on at one time. Bounds memory and what has to be looked at with care after a crash.
+    pub in_flight_max: usize,
+    /// Submissions that wait for their commit at one time; beyond this new mail is put off.
+    pub submitting_max: usize,
+    /// After this long an undelivered recipient is given up (RFC 5321 §4.5.4.1: at least 4 to 5 days).
+    pub expire_seconds: u64,
+    /// Finished items can be traced for this long.
+    pub history_seconds: u64,
+    /// First wait after temporary trouble; doubles with each attempt.
+    pub retry_seconds_min: u64,
+    /// Longest wait between two attempts.
+    pub retry_seconds_max: u64,
+    /// Crashes of the process that an item may be part of before it goes to quarantine.
+    pub crashes_max: u8,
+    /// How often shards are looked at without being told of work. Wake-ups are hints, this is what is relied upon.
+    pub poll_seconds: u64,
+    /// For how long nothing expires after a start or after the wall clock jumped, so that what waited gets one attempt
+    /// and a wrong clock time to be put right.
+    pub expiry_grace_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ingest_shards: 16,
+            outbound_shards: 64,
+            recipients_max: 10_000,
+            prefix_bytes_max: 64 << 10,
+            items_max: 1_000_000,
+            in_flight_max: 4_096,
+            submitting_max: 4_096,
+            expire_seconds: 5 * 86_400,
+            history_seconds: 14 * 86_400,
+            retry_seconds_min: 5,
+            retry_seconds_max: 3_600,
+            crashes_max: 5,
+            poll_seconds: 30,
+            expiry_grace_seconds: 600,
+        }
+    }
+}
