@@ -1,0 +1,37 @@
+//! Limits of accounts, each with its reason.
+
+use serde::{Deserialize, Serialize};
+
+/// Limits of accounts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Mailboxes an account may have. All stand in its root, which is read and written whole; 10 000 make it about
+    /// a megabyte.
+    pub mailboxes_max: usize,
+    /// Names an account may be subscribed to; they stand in the root as well.
+    pub subscriptions_max: usize,
+    /// Longest mailbox name, in octets of UTF-8.
+    pub mailbox_name_bytes_max: usize,
+    /// Levels a mailbox name may have.
+    pub mailbox_depth_max: usize,
+    /// Facts of a message (header summary, body structure) up to this size are kept in its record; larger ones are read
+    /// from beside the message's bytes. 4 KiB hold those of nearly every message and keep a page of 256 records below
+    /// a megabyte.
+    pub inline_facts_bytes: usize,
+    /// Largest prefix (trace fields) of a message. It stands in the log entry, which is bounded by 32 KiB.
+    pub prefix_bytes_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mailboxes_max: 10_000,
+            subscriptions_max: 10_000,
+            mailbox_name_bytes_max: 1_000,
+            mailbox_depth_max: 50,
+            inline_facts_bytes: 4 << 10,
+            prefix_bytes_max: 16 << 10,
+        }
+    }
+}
