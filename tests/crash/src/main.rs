@@ -1,0 +1,79 @@
+//! Crashes from outside: the server is killed, or its disk loses what was not synced, while clients work; then it is
+//! started again and what clients find is judged against what had been acknowledged to them.
+//!
+//! `crash smoke` is the short form for every run of the tests; `crash kill|power-cut` with `--minutes` are campaigns.
+//! A campaign prints lines `result<TAB>fault<TAB>counts`.
+#![allow(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
+
+mod image;
+mod kill;
+mod load;
+mod observe;
+mod power;
+mod strace;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// A few rounds of each.
+    Smoke {
+        /// Seed of all random choices.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// SIGKILL with commits in flight.
+    Kill {
+        /// How long to go on.
+        #[arg(long)]
+        minutes: u64,
+        /// Seed of all random choices.
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Power cuts: images of the disk at each sync, with unsynced writes dropped, kept and torn.
+    PowerCut {
+        /// How long to go on.
+        #[arg(long)]
+        minutes: u64,
+        /// Seed of all random choices.
+        #[arg(long)]
+        seed: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let done: Result<()> = match Arguments::parse().command {
+        Command::Smoke { seed } => kill::run(kill::Plan { rounds: 4, limit: None, seed, between: 150 })
+            .and_then(|()| power::run(power::Plan { images: 24, limit: None, seed, operations: 400 })),
+        Command::Kill { minutes, seed } => kill::run(kill::Plan {
+            rounds: usize::MAX,
+            limit: Some(Duration::from_secs(minutes * 60)),
+            seed,
+            between: 400,
+        }),
+        Command::PowerCut { minutes, seed } => power::run(power::Plan {
+            images: usize::MAX,
+            limit: Some(Duration::from_secs(minutes * 60)),
+            seed,
+            operations: 1_500,
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("crash: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a client finds in a started server: every message of every mailbox, its flags, and its bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use testkit::imap::{self, Imap};
+use testkit::ledger::{Found, Subject};
+use testkit::message;
+use testkit::server::{PASSWORD, Server};
+
+use crate::load::{ACCOUNTS, text_of};
+
+/// Looks until `enough` is satisfied with what is found, since accepted mail may still be on its way from the queue;
+/// returns the last look in any case.
+pub(crate) fn until(server: &Server, patience: Duration, enough: impl Fn(&Found) -> bool) -> Result<Found> {
+    let deadline = Instant::now() + patience;
+    let mut checked = BTreeSet::new();
+    loop {
+        let found = look(server, &mut checked)?;
+        if enough(&found) || Instant::now() > deadline {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Reads both accounts. Bytes are compared once per message and place; `checked` remembers which.
+fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Result<Found> {
+    let mut found = Found::default();
+    for account in ACCOUNTS {
+        let mut client = Imap::login(server.imap(), account, PASSWORD)?;
+        let listed = client.ok("LIST \"\" *")?;
+        for line in listed.text() {
+            let Some(mailbox) = line.rsplit(' ').next().map(|name| name.trim_matches('"').to_owned()) else {
+                continue;
+            };
+            if !line.starts_with("* LIST") || line.contains("\\Noselect") || line.contains("\\NonExistent") {
+                continue;
+            }
+            client.ok(&format!("EXAMINE \"{mailbox}\""))?;
+            let answer = client.ok("FETCH 1:* (UID FLAGS BODY.PEEK[HEADER])")?;
+            let mut uids = BTreeSet::new();
+            let mut unchecked = BTreeMap::new();
+            for line in &answer.untagged {
+                let text = String::from_utf8_lossy(line);
+                if !text.contains(" FETCH (") {
+                    continue;
+                }
+                let uid = imap::number_after(&text, "UID").context("a FETCH without UID")?;
+                if uids.last().is_some_and(|last| *last >= uid) {
+                    bail!("{account} {mailbox}: UID {uid} does not ascend");
+                }
+                uids.insert(uid);
+                let Some(id) = message::id_of(&text) else {
+                    bail!("{account} {mailbox}: a message without id")
+                };
+                let flags = flags_of(&text).with_context(|| text.clone().into_owned())?;
+                let subject = Subject { account: account.to_owned(), id };
+                found.places.entry(subject).or_default().push((mailbox.clone(), flags));
+                if checked.insert((account.to_owned(), mailbox.clone(), id)) {
+                    unchecked.insert(uid, id);
+                }
+            }
+            for (uid, id) in unchecked {
+                let answer = client.ok(&format!("UID FETCH {uid} (BODY.PEEK[])"))?;
+                let line = answer.untagged.first().context("the message went away")?;
+                let text = text_of(id);
+                // The trace fields that the server adds come before the original bytes.
+                if !line.strip_suffix(b")").is_some_and(|body| body.ends_with(text.as_bytes())) {
+                    bail!("{account} {mailbox}: message {id} has other bytes than were sent");
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn flags_of(text: &str) -> Option<BTreeSet<String>> {
+    let rest = &text[text.find("FLAGS (")? + 7..];
+    let flags = rest[..rest.find(')')?].split(' ').filter(|flag| !flag.is_empty() && *flag != "\\Recent");
+    Some(flags.map(str::to_owned).collect())
+}

@@ -1,0 +1,148 @@
+//! Power cuts. One run under load is recorded call by call; then the disk is rebuilt as it may have been at each sync,
+//! a server is started on it, and what clients find is judged.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use testkit::server::{Options, Server};
+
+use crate::image::{Disk, Unsynced};
+use crate::load::{Load, Run};
+use crate::strace::{self, Change, Event};
+use crate::{kill, observe};
+
+/// How much of it.
+pub(crate) struct Plan {
+    pub(crate) images: usize,
+    pub(crate) limit: Option<Duration>,
+    pub(crate) seed: u64,
+    /// Acknowledged operations in one recording.
+    pub(crate) operations: usize,
+}
+
+/// Records and judges until the plan is fulfilled; an error is a loss.
+pub(crate) fn run(plan: Plan) -> Result<()> {
+    let started = Instant::now();
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let (mut images, mut acknowledged, mut recording) = (0, 0, 0_u64);
+    while images < plan.images && plan.limit.is_none_or(|limit| started.elapsed() < limit) {
+        let folder = tempfile::tempdir()?;
+        let seed = plan.seed.wrapping_add(recording);
+        let (run, events, root) = record(folder.path(), seed, plan.operations)?;
+        acknowledged += run.ledger.acknowledged();
+        let left = plan.images - images;
+        let time = plan.limit.map(|limit| started + limit);
+        images += judge(folder.path(), &run, &events, &root, seed, left, time, &mut counts)?;
+        recording += 1;
+    }
+    for (fault, count) in counts {
+        println!(
+            "result\tpower cut, {fault}\timages={count} recordings={recording} acknowledged={acknowledged} lost=0 doubled=0 check=clean"
+        );
+    }
+    Ok(())
+}
+
+/// Runs a server under strace with mixed load, then kills it.
+fn record(folder: &Path, seed: u64, operations: usize) -> Result<(Arc<Run>, Vec<Event>, std::path::PathBuf)> {
+    let trace = folder.join("trace");
+    let mut options = Options::new(&folder.join("data"));
+    options.wrapper = strace::arguments(&trace);
+    options.patience = Duration::from_secs(180);
+    let server = Server::start(&options)?;
+    let run = Arc::new(Run::default());
+    let load = Load::start(&run, &server, seed);
+    let deadline = Instant::now() + Duration::from_secs(240);
+    while run.ledger.acknowledged() < operations {
+        if Instant::now() > deadline {
+            bail!("only {} operations in time:\n{}", run.ledger.acknowledged(), server.log_tail(20));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    load.stop();
+    // The server is stopped in order, so that the record ends whole and can be compared with the folder.
+    let child = child_of(server.pid())?;
+    std::process::Command::new("kill").arg("-TERM").arg(child.to_string()).status()?;
+    server.stop_wrapped(Duration::from_secs(60))?;
+    let root = options.data.canonicalize()?;
+    let events = strace::read(&trace, &root)?;
+    std::fs::remove_file(&trace)?;
+    let mut disk = Disk::default();
+    for (index, event) in events.iter().enumerate() {
+        disk.play(index, event);
+    }
+    disk.compare(&root).context("the record is not complete")?;
+    Ok((run, events, root))
+}
+
+/// The server's own process, below strace.
+fn child_of(pid: u32) -> Result<u32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    text.split_whitespace().next().context("strace has no child")?.parse().context("a process id")
+}
+
+#[allow(clippy::too_many_arguments, reason = "one call; a struct would only rename these")]
+fn judge(
+    folder: &Path,
+    run: &Run,
+    events: &[Event],
+    root: &Path,
+    seed: u64,
+    images: usize,
+    deadline: Option<Instant>,
+    counts: &mut BTreeMap<&'static str, usize>,
+) -> Result<usize> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let syncs: Vec<usize> =
+        (0..events.len()).filter(|index| matches!(events[*index].change, Change::Sync { .. })).collect();
+    // The first start makes the accounts; a cut before they exist is a first start again.
+    let usable = syncs.len().saturating_sub(1);
+    let chosen = images.div_ceil(Unsynced::ALL.len()).min(usable).min(400);
+    if chosen == 0 {
+        bail!("no sync was recorded");
+    }
+    let mut points: Vec<usize> = (0..chosen).map(|turn| turn * usable / chosen).collect();
+    for point in &mut points {
+        *point = (*point + random.random_range(0..usable.div_ceil(chosen))).min(usable - 1);
+    }
+    let mut disk = Disk::default();
+    let mut played = 0;
+    let mut done = 0;
+    for point in points {
+        // The power goes just before the next sync ends: whatever was acknowledged by then has to be there.
+        let (next, instant) = (syncs[point + 1], events[syncs[point + 1]].ended);
+        while played < next {
+            disk.play(played, &events[played]);
+            played += 1;
+        }
+        for unsynced in Unsynced::ALL {
+            if deadline.is_some_and(|deadline| Instant::now() > deadline) {
+                return Ok(done);
+            }
+            let image = folder.join("image");
+            let _ = std::fs::remove_dir_all(&image);
+            disk.write(root, &image, unsynced, &mut random)?;
+            let options = Options::new(&image);
+            let server = Server::start(&options)
+                .with_context(|| format!("seed {seed}, sync {point}, {}", unsynced.name()))?;
+            let found = observe::until(&server, Duration::from_secs(30), |found| {
+                run.ledger.judge(found, instant).clean()
+            })
+            .with_context(|| format!("seed {seed}, sync {point}, {}", unsynced.name()))?;
+            let verdict = run.ledger.judge(&found, instant);
+            if !verdict.clean() {
+                bail!("seed {seed}, sync {point} of {usable}, {}: {verdict}", unsynced.name());
+            }
+            server.stop(Duration::from_secs(30))?;
+            kill::check(&options)?;
+            *counts.entry(unsynced.name()).or_default() += 1;
+            done += 1;
+        }
+    }
+    Ok(done)
+}

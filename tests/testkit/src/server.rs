@@ -1,0 +1,259 @@
+//! A server under test: `postrider dev` in a data folder of its own, on ports that are free.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// Ports of `postrider dev` before the offset is added.
+const SMTP: u16 = 2525;
+const SUBMISSION: u16 = 2587;
+const SUBMISSIONS: u16 = 2465;
+const LMTP: u16 = 2424;
+const IMAP: u16 = 2143;
+const IMAPS: u16 = 2993;
+const ADMIN: u16 = 2080;
+
+/// The password of the accounts that `postrider dev` makes.
+pub const PASSWORD: &str = "postrider";
+
+/// How a server is to be started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data folder; made when it is missing.
+    pub data: PathBuf,
+    /// More arguments after `dev`.
+    pub arguments: Vec<String>,
+    /// More environment variables.
+    pub environment: Vec<(String, String)>,
+    /// A program and arguments that run the server, such as strace.
+    pub wrapper: Vec<String>,
+    /// How long the server may take to greet.
+    pub patience: Duration,
+}
+
+impl Options {
+    /// A plain start in this data folder.
+    pub fn new(data: &Path) -> Self {
+        Self {
+            data: data.to_path_buf(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            wrapper: Vec::new(),
+            patience: Duration::from_secs(60),
+        }
+    }
+}
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    offset: u16,
+    log: PathBuf,
+}
+
+/// The binary under test: `$POSTRIDER_BIN`.
+pub fn binary() -> Result<PathBuf> {
+    let path = std::env::var_os("POSTRIDER_BIN").context("POSTRIDER_BIN names the postrider binary")?;
+    let path = PathBuf::from(path);
+    if !path.is_file() {
+        bail!("{} is not a file", path.display());
+    }
+    Ok(path)
+}
+
+impl Server {
+    /// Starts the server and waits until it greets on SMTP and IMAP.
+    pub fn start(options: &Options) -> Result<Self> {
+        let offset = free_offset()?;
+        let log = options.data.with_extension("log");
+        if let Some(parent) = options.data.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        let output = File::options().create(true).append(true).open(&log)?;
+        let binary = binary()?;
+        let mut command = match options.wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+            None => Command::new(binary),
+        };
+        command.arg("dev").arg("--data").arg(&options.data);
+        command.arg("--port-offset").arg(offset.to_string()).args(&options.arguments);
+        command.envs(options.environment.iter().cloned());
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
+        let child = command.spawn().context("cannot start the server")?;
+        let mut server = Self { child, offset, log };
+        server.wait_ready(options.patience)?;
+        Ok(server)
+    }
+
+    fn wait_ready(&mut self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        for address in [self.smtp(), self.imap()] {
+            loop {
+                if let Ok(stream) = TcpStream::connect(address) {
+                    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                    let mut byte = [0_u8; 1];
+                    if stream.peek(&mut byte).is_ok_and(|read| read == 1) {
+                        break;
+                    }
+                }
+                if let Some(status) = self.child.try_wait()? {
+                    bail!("the server ended with {status}:\n{}", self.log_tail(30));
+                }
+                if Instant::now() > deadline {
+                    bail!("the server does not greet on {address}:\n{}", self.log_tail(30));
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, and waits until the process is gone.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and waits until the process has ended by itself; an error when it fails or takes too long.
+    pub fn stop(mut self, patience: Duration) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                if status.success() {
+                    return Ok(());
+                }
+                bail!("the server ended with {status}:\n{}", self.log_tail(20));
+            }
+            if Instant::now() > deadline {
+                bail!("the server does not stop:\n{}", self.log_tail(20));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until a wrapped server, which was told to stop by other means, has ended.
+    pub fn stop_wrapped(mut self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline {
+                bail!("the server does not stop:\n{}", self.log_tail(20));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    /// Whether the process has ended by itself.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes, now.
+    pub fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self, lines: usize) -> String {
+        let text = std::fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
+    /// The whole log.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The port offset it was started with.
+    pub fn offset(&self) -> u16 {
+        self.offset
+    }
+
+    /// Plain SMTP for mail from anywhere.
+    pub fn smtp(&self) -> SocketAddr {
+        self.address(SMTP)
+    }
+
+    /// Submission with STARTTLS.
+    pub fn submission(&self) -> SocketAddr {
+        self.address(SUBMISSION)
+    }
+
+    /// Submission over TLS from the first byte.
+    pub fn submissions(&self) -> SocketAddr {
+        self.address(SUBMISSIONS)
+    }
+
+    /// LMTP.
+    pub fn lmtp(&self) -> SocketAddr {
+        self.address(LMTP)
+    }
+
+    /// IMAP with STARTTLS; plain logins are allowed since it is loopback.
+    pub fn imap(&self) -> SocketAddr {
+        self.address(IMAP)
+    }
+
+    /// IMAP over TLS from the first byte.
+    pub fn imaps(&self) -> SocketAddr {
+        self.address(IMAPS)
+    }
+
+    /// The admin API.
+    pub fn admin(&self) -> SocketAddr {
+        self.address(ADMIN)
+    }
+
+    fn address(&self, port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port + self.offset))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An offset whose ports can all be bound now. The start is spread by process id, so that test processes that run side
+/// by side do not race for the same ports.
+fn free_offset() -> Result<u16> {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static TURN: AtomicU16 = AtomicU16::new(0);
+    let start = std::process::id() as u16 % 400;
+    for _ in 0..400 {
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        // Steps of 1 000 keep the ports of neighbours apart; the services lie within that span.
+        let offset = 3_000 + ((start + turn * 37) % 400) * 70;
+        let free = [SMTP, SUBMISSION, SUBMISSIONS, LMTP, IMAP, IMAPS, ADMIN]
+            .iter()
+            .all(|port| TcpListener::bind(("127.0.0.1", port + offset)).is_ok());
+        if free {
+            return Ok(offset);
+        }
+    }
+    bail!("no free ports")
+}
