@@ -1,0 +1,95 @@
+//! End to end: a started server and clients that nobody here wrote. One scenario per file under `tests/`.
+//!
+//! They run by `cargo xtask ci --only build,end-to-end`, which names the binary in `POSTRIDER_BIN` and the test mail in
+//! `POSTRIDER_CORPUS`.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use testkit::server::{Options, Server};
+
+/// A server on a data folder that goes away with it.
+#[derive(Debug)]
+pub struct Scene {
+    /// The running server.
+    pub server: Server,
+    /// Where scenario files may lie; the server's data is in `data` below it.
+    pub folder: tempfile::TempDir,
+}
+
+impl Scene {
+    /// Starts `postrider dev` on a fresh folder.
+    pub fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(arguments: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut options = Options::new(&folder.path().join("data"));
+        options.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Ok(Self { server: Server::start(&options)?, folder })
+    }
+
+    /// A file of the scenario.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The log holds no WARN and no ERROR but those that contain one of `expected`.
+    pub fn log_is_quiet(&self, expected: &[&str]) -> Result<()> {
+        let log = self.server.log();
+        let loud: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked"))
+            .filter(|line| !expected.iter().any(|known| line.contains(known)))
+            .collect();
+        if !loud.is_empty() {
+            bail!("unexpected lines in the log:\n{}", loud[..loud.len().min(20)].join("\n"));
+        }
+        Ok(())
+    }
+}
+
+/// Runs a program and returns what it printed; an error with all of it when it fails.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String> {
+    run_in(Path::new("."), program, arguments)
+}
+
+/// The same in a folder, which is also its HOME.
+pub fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    if folder != Path::new(".") {
+        command.current_dir(folder).env("HOME", folder);
+    }
+    let output = command.output().with_context(|| format!("cannot start {program}"))?;
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        bail!("{program} {}: {}\n{text}", arguments.join(" "), output.status);
+    }
+    Ok(text)
+}
+
+/// A script of this folder.
+pub fn script(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name).to_string_lossy().into_owned()
+}
+
+/// The messages of the test mail: name and bytes, in a fixed order.
+pub fn corpus() -> Result<Vec<(String, Vec<u8>)>> {
+    let root =
+        PathBuf::from(std::env::var_os("POSTRIDER_CORPUS").context("POSTRIDER_CORPUS names the test mail")?);
+    let mut messages = Vec::new();
+    for part in ["spam-assassin", "cpython"] {
+        for entry in std::fs::read_dir(root.join(part))? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            messages.push((format!("{part}/{name}"), std::fs::read(&path)?));
+        }
+    }
+    messages.sort();
+    Ok(messages)
+}
