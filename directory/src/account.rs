@@ -1,0 +1,65 @@
+//! An account: a person or a machine that owns mailboxes and can log in.
+
+use mail::id::AccountId;
+use serde::{Deserialize, Serialize};
+
+use crate::app_password::AppPassword;
+use crate::credential::Credential;
+
+/// An account's record in its domain's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountEntry {
+    /// The account, and its log in storage. Its storage exists before this record does.
+    pub id: AccountId,
+    /// The local part as the administrator wrote it; the record's key is its folded form.
+    pub name: String,
+    /// The name that people see.
+    pub display_name: String,
+    /// What the account may do.
+    pub status: AccountStatus,
+    /// What it may hold.
+    pub quota: Quota,
+    /// Without one, only application passwords can log in.
+    pub password: Option<Credential>,
+    /// Passwords for single applications, oldest first.
+    pub app_passwords: Vec<AppPassword>,
+    /// Unix seconds.
+    pub created: u64,
+    /// Grows with each change of status, password or application passwords, so that what was verified before the
+    /// change does not count after it.
+    pub generation: u64,
+}
+
+/// What an account may do. The order of the variants is part of the stored format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AccountStatus {
+    /// Receives mail and logs in.
+    Active,
+    /// Receives mail; logins are refused.
+    LoginDisabled,
+    /// Receives nothing and cannot log in; what it holds stays.
+    Disabled,
+    /// Is being deleted: receives nothing, cannot log in, and its data goes.
+    Closing,
+}
+
+impl AccountStatus {
+    /// Whether mail is taken for it.
+    pub fn receives(self) -> bool {
+        matches!(self, Self::Active | Self::LoginDisabled)
+    }
+
+    /// Whether it can log in.
+    pub fn logs_in(self) -> bool {
+        self == Self::Active
+    }
+}
+
+/// What an account may hold. `None`: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Octets of all its messages.
+    pub bytes: Option<u64>,
+    /// Messages.
+    pub messages: Option<u64>,
+}

@@ -1,0 +1,169 @@
+//! Accounts.
+
+use mail::address::Address;
+use mail::id::AccountId;
+
+use super::domains::name_of;
+use super::{AdminError, NewPassword, account_at};
+use crate::account::{AccountEntry, AccountStatus, Quota};
+use crate::entry::Entry;
+use crate::look::{Directory, unix_now};
+
+/// What a new account begins with.
+#[derive(Clone, Debug, Default)]
+pub struct NewAccount {
+    /// The name that people see.
+    pub display_name: String,
+    /// Its password.
+    pub password: NewPassword,
+    /// What it may hold; `None`: what its domain says.
+    pub quota: Option<Quota>,
+}
+
+/// What is to change; what is `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct AccountChange {
+    /// The name that people see.
+    pub display_name: Option<String>,
+    /// What it may do. An account that is being deleted stays so.
+    pub status: Option<AccountStatus>,
+    /// What it may hold.
+    pub quota: Option<Quota>,
+}
+
+impl Directory {
+    /// Makes an account: first its storage, then its record.
+    pub async fn create_account(&self, address: &Address, new: NewAccount) -> Result<AccountId, AdminError> {
+        check_display_name(&new.display_name)?;
+        let open = self.own_domain(&name_of(address.domain())?).await?;
+        let key = address.local_key();
+        let state = open.look_up(vec![key.clone()], crate::look::Look::Fresh).await?;
+        let exists = || AdminError::Exists { what: address.to_string() };
+        if state.get(&key).is_some() {
+            return Err(exists());
+        }
+        let quota = new.quota.unwrap_or(state.settings().quota);
+        let now = unix_now();
+        let password = self.credential(new.password, now).await?;
+        let id = AccountId::random();
+        self.inner.stores.create(id, address, quota).await?;
+        let account = AccountEntry {
+            id,
+            name: address.local().to_owned(),
+            display_name: new.display_name,
+            status: AccountStatus::Active,
+            quota,
+            password,
+            app_passwords: Vec::new(),
+            created: now,
+            generation: 1,
+        };
+        let what = address.to_string();
+        let made = open
+            .commit(vec![key.clone()], move |state| match state.get(&key) {
+                Some(_) => Err(AdminError::Exists { what: what.clone() }),
+                None => Ok((vec![state.put(&key, Entry::Account(account.clone()))], ())),
+            })
+            .await;
+        if let Err(error) = made {
+            // Undecided: the record may be there, so its storage has to stay.
+            if !matches!(error, AdminError::Undecided(_))
+                && let Err(left) = self.inner.stores.delete(id).await
+            {
+                tracing::warn!(account_id = %id, error = %left, "storage of an account that was not made stays behind");
+            }
+            return Err(error);
+        }
+        Ok(id)
+    }
+
+    /// Changes an account.
+    pub async fn change_account(
+        &self,
+        address: &Address,
+        change: AccountChange,
+    ) -> Result<AccountEntry, AdminError> {
+        check_display_name(change.display_name.as_deref().unwrap_or_default())?;
+        if change.status == Some(AccountStatus::Closing) {
+            let why = "an account closes by being deleted".to_owned();
+            return Err(AdminError::Invalid { what: "status", why });
+        }
+        let quota = change.quota;
+        let account = self
+            .amend_account(address, move |account| {
+                if account.status == AccountStatus::Closing {
+                    return Err(AdminError::Invalid { what: "account", why: "is being deleted".to_owned() });
+                }
+                if let Some(name) = &change.display_name {
+                    account.display_name.clone_from(name);
+                }
+                if let Some(status) = change.status
+                    && status != account.status
+                {
+                    account.status = status;
+                    account.generation += 1;
+                }
+                account.quota = change.quota.unwrap_or(account.quota);
+                Ok(())
+            })
+            .await?;
+        if let Some(quota) = quota {
+            // Said again each time, so that repeating the act mends one that was cut short here.
+            self.inner.stores.set_quota(account.id, quota).await?;
+        }
+        Ok(account)
+    }
+
+    /// Deletes an account and all it holds. Cut short, it is finished by calling it again.
+    pub async fn delete_account(&self, address: &Address) -> Result<AccountId, AdminError> {
+        let account = self
+            .amend_account(address, |account| {
+                if account.status != AccountStatus::Closing {
+                    account.status = AccountStatus::Closing;
+                    account.generation += 1;
+                }
+                Ok(())
+            })
+            .await?;
+        self.inner.stores.delete(account.id).await?;
+        let open = self.own_domain(&name_of(address.domain())?).await?;
+        let (key, id) = (address.local_key(), account.id);
+        open.commit(vec![key.clone()], move |state| {
+            // Somebody else may have finished it, and the name may be in use again.
+            let ours =
+                matches!(state.get(&key).map(|entry| &**entry), Some(Entry::Account(now)) if now.id == id);
+            Ok((if ours { state.remove(&key).into_iter().collect() } else { Vec::new() }, ()))
+        })
+        .await?;
+        Ok(id)
+    }
+
+    /// Changes an account's record in one commit. `change` can run several times.
+    pub(super) async fn amend_account(
+        &self,
+        address: &Address,
+        mut change: impl FnMut(&mut AccountEntry) -> Result<(), AdminError> + Send + 'static,
+    ) -> Result<AccountEntry, AdminError> {
+        let open = self.own_domain(&name_of(address.domain())?).await?;
+        let (key, address) = (address.local_key(), address.clone());
+        open.commit(vec![key.clone()], move |state| {
+            let before = account_at(state, &key, &address)?;
+            let mut account = before.clone();
+            change(&mut account)?;
+            let operations = match account == before {
+                true => Vec::new(),
+                false => vec![state.put(&key, Entry::Account(account.clone()))],
+            };
+            Ok((operations, account))
+        })
+        .await
+    }
+}
+
+fn check_display_name(name: &str) -> Result<(), AdminError> {
+    if name.len() > 256 || name.chars().any(char::is_control) {
+        let why = "longer than 256 octets, or with control characters".to_owned();
+        return Err(AdminError::Invalid { what: "display name", why });
+    }
+    Ok(())
+}
