@@ -1,0 +1,178 @@
+//! SEARCH keys.
+
+use super::cursor::Cursor;
+use super::{Parsed, Refusal, date};
+use crate::search::{DateTest, Search, SearchKey, SearchReturn, SystemFlag};
+
+/// NOT, OR and parentheses inside one another. The parser and whoever evaluates the keys recurse that deep.
+const DEPTH_MAX: usize = 32;
+/// Keys in one command.
+const KEYS_MAX: usize = 1000;
+
+/// [SP RETURN (…)] [SP CHARSET name] SP key *(SP key).
+pub(super) fn search(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
+    cursor.space()?;
+    let mut returns = None;
+    if cursor.eat_keyword(b"RETURN") {
+        cursor.space()?;
+        returns = Some(return_options(cursor)?);
+        cursor.space()?;
+    }
+    if cursor.eat_keyword(b"CHARSET") {
+        cursor.space()?;
+        let charset = cursor.astring()?.to_ascii_uppercase();
+        // RFC 9051 §6.4.4: these two must be known; every US-ASCII text is UTF-8.
+        if charset != b"UTF-8" && charset != b"US-ASCII" {
+            return Err(Refusal::no("[BADCHARSET (US-ASCII UTF-8)] Unknown charset"));
+        }
+        cursor.space()?;
+    }
+    let mut parser = Parser { keys: 0 };
+    let key = parser.keys(cursor, 0)?;
+    Ok(Search { uid, returns, key })
+}
+
+fn return_options(cursor: &mut Cursor<'_>) -> Parsed<SearchReturn> {
+    let mut returns = SearchReturn::default();
+    cursor.expect(b'(')?;
+    let mut first = true;
+    while !cursor.eat(b')') {
+        if !first {
+            cursor.space()?;
+        }
+        first = false;
+        match cursor.atom()?.to_ascii_uppercase().as_slice() {
+            b"MIN" => returns.min = true,
+            b"MAX" => returns.max = true,
+            b"ALL" => returns.all = true,
+            b"COUNT" => returns.count = true,
+            b"SAVE" => returns.save = true,
+            _ => return Err(Refusal::bad("Unknown SEARCH return option")),
+        }
+    }
+    if first {
+        returns.all = true;
+    }
+    Ok(returns)
+}
+
+struct Parser {
+    keys: usize,
+}
+
+impl Parser {
+    /// One or more keys; several become one AND.
+    fn keys(&mut self, cursor: &mut Cursor<'_>, depth: usize) -> Parsed<SearchKey> {
+        let mut keys = vec![self.key(cursor, depth)?];
+        while cursor.peek() == Some(b' ') && !cursor.rest().starts_with(b" \r") {
+            cursor.space()?;
+            keys.push(self.key(cursor, depth)?);
+        }
+        Ok(if keys.len() == 1 { keys.remove(0) } else { SearchKey::And(keys) })
+    }
+
+    fn key(&mut self, cursor: &mut Cursor<'_>, depth: usize) -> Parsed<SearchKey> {
+        self.keys += 1;
+        if depth > DEPTH_MAX || self.keys > KEYS_MAX {
+            return Err(Refusal::bad("Search is too complex"));
+        }
+        match cursor.peek() {
+            Some(b'(') => {
+                cursor.expect(b'(')?;
+                let keys = self.keys(cursor, depth + 1)?;
+                cursor.expect(b')')?;
+                return Ok(keys);
+            }
+            Some(b'0'..=b'9' | b'*' | b'$') => return Ok(SearchKey::Sequence(cursor.sequence_set()?)),
+            _ => {}
+        }
+        let name = cursor.atom()?.to_ascii_uppercase();
+        Ok(match name.as_slice() {
+            b"ALL" => SearchKey::All,
+            b"ANSWERED" => SearchKey::Flag(SystemFlag::Answered),
+            b"DELETED" => SearchKey::Flag(SystemFlag::Deleted),
+            b"DRAFT" => SearchKey::Flag(SystemFlag::Draft),
+            b"FLAGGED" => SearchKey::Flag(SystemFlag::Flagged),
+            b"SEEN" => SearchKey::Flag(SystemFlag::Seen),
+            b"UNANSWERED" => SearchKey::NotFlag(SystemFlag::Answered),
+            b"UNDELETED" => SearchKey::NotFlag(SystemFlag::Deleted),
+            b"UNDRAFT" => SearchKey::NotFlag(SystemFlag::Draft),
+            b"UNFLAGGED" => SearchKey::NotFlag(SystemFlag::Flagged),
+            b"UNSEEN" => SearchKey::NotFlag(SystemFlag::Seen),
+            b"NEW" => SearchKey::New,
+            b"OLD" => SearchKey::Old,
+            b"RECENT" => SearchKey::Recent,
+            b"KEYWORD" => SearchKey::Keyword(keyword(cursor)?),
+            b"UNKEYWORD" => SearchKey::NotKeyword(keyword(cursor)?),
+            b"BCC" | b"CC" | b"FROM" | b"SUBJECT" | b"TO" => {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                SearchKey::Header { name, text: text(cursor)? }
+            }
+            b"HEADER" => {
+                let name = text(cursor)?;
+                SearchKey::Header { name, text: text(cursor)? }
+            }
+            b"BODY" => SearchKey::Body(text(cursor)?),
+            b"TEXT" => SearchKey::Text(text(cursor)?),
+            b"BEFORE" => SearchKey::Internal(DateTest::Before, day(cursor)?),
+            b"ON" => SearchKey::Internal(DateTest::On, day(cursor)?),
+            b"SINCE" => SearchKey::Internal(DateTest::Since, day(cursor)?),
+            b"SENTBEFORE" => SearchKey::Sent(DateTest::Before, day(cursor)?),
+            b"SENTON" => SearchKey::Sent(DateTest::On, day(cursor)?),
+            b"SENTSINCE" => SearchKey::Sent(DateTest::Since, day(cursor)?),
+            b"LARGER" => SearchKey::Larger(number(cursor)?),
+            b"SMALLER" => SearchKey::Smaller(number(cursor)?),
+            b"UID" => {
+                cursor.space()?;
+                SearchKey::Uid(cursor.sequence_set()?)
+            }
+            b"MODSEQ" => mod_seq(cursor)?,
+            b"NOT" => {
+                cursor.space()?;
+                SearchKey::Not(Box::new(self.key(cursor, depth + 1)?))
+            }
+            b"OR" => {
+                cursor.space()?;
+                let a = self.key(cursor, depth + 1)?;
+                cursor.space()?;
+                SearchKey::Or(Box::new(a), Box::new(self.key(cursor, depth + 1)?))
+            }
+            _ => return Err(Refusal::bad("Unknown search key")),
+        })
+    }
+}
+
+fn text(cursor: &mut Cursor<'_>) -> Parsed<String> {
+    cursor.space()?;
+    super::utf8(cursor.astring()?)
+}
+
+fn keyword(cursor: &mut Cursor<'_>) -> Parsed<String> {
+    cursor.space()?;
+    Ok(String::from_utf8_lossy(cursor.atom()?).into_owned())
+}
+
+fn number(cursor: &mut Cursor<'_>) -> Parsed<u64> {
+    cursor.space()?;
+    cursor.number()
+}
+
+fn day(cursor: &mut Cursor<'_>) -> Parsed<crate::search::Date> {
+    cursor.space()?;
+    date::date(cursor)
+}
+
+/// SP [entry-name SP entry-type SP] n (RFC 7162 §7).
+fn mod_seq(cursor: &mut Cursor<'_>) -> Parsed<SearchKey> {
+    cursor.space()?;
+    if cursor.peek() == Some(b'"') {
+        cursor.string()?;
+        cursor.space()?;
+        let kind = cursor.atom()?.to_ascii_lowercase();
+        if !matches!(kind.as_slice(), b"priv" | b"shared" | b"all") {
+            return Err(Refusal::bad("Unknown metadata type"));
+        }
+        cursor.space()?;
+    }
+    Ok(SearchKey::ModSeq(cursor.number()?))
+}

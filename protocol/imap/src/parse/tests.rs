@@ -1,0 +1,221 @@
+//! The grammar against examples, and against imap-codec where that covers it.
+
+use imap_codec::CommandCodec;
+use imap_codec::decode::Decoder;
+
+use super::*;
+
+fn parse(text: &[u8]) -> Result<(Tag, Command), Refusal> {
+    let mut cursor = Cursor::new(text);
+    let tag = tag(&mut cursor)?;
+    let verb = verb(&mut cursor)?;
+    Ok((tag, arguments(&mut cursor, verb, NameForm::Utf7)?))
+}
+
+/// Commands that both parsers must take.
+const COMMON: &[&str] = &[
+    "a CAPABILITY",
+    "a NOOP",
+    "A.1 LOGIN joe secret",
+    "a LOGIN \"joe\\\\\" \"se\\\"cret\"",
+    "a LOGIN joe] s]cret",
+    "a SELECT inbox",
+    "a EXAMINE \"a b\"",
+    "a SELECT x (CONDSTORE)",
+    "a SELECT x (QRESYNC (67890007 20050715194045000 41,43:211,214:541))",
+    "a SELECT x (QRESYNC (67890007 90060115194045000 41:211,214:541 (1,3,5 41,43,45)))",
+    "a CREATE x",
+    "a DELETE x",
+    "a RENAME x y",
+    "a SUBSCRIBE x",
+    "a UNSUBSCRIBE x",
+    "a LIST \"\" *",
+    "a LIST \"\" \"%\"",
+    "a LIST a/ b/%/c*",
+    "a LSUB \"\" \"*\"",
+    "a NAMESPACE",
+    "a STATUS x (MESSAGES UIDNEXT UIDVALIDITY UNSEEN RECENT HIGHESTMODSEQ DELETED)",
+    "a CHECK",
+    "a CLOSE",
+    "a UNSELECT",
+    "a EXPUNGE",
+    "a UID EXPUNGE 3000:3002",
+    "a ENABLE CONDSTORE QRESYNC",
+    "a ID NIL",
+    "a ID (\"name\" \"x\" \"version\" NIL)",
+    "a FETCH 1:*,2 ALL",
+    "a FETCH 1 FAST",
+    "a FETCH 1 FULL",
+    "a FETCH 1 BODY",
+    "a FETCH 1 (FLAGS UID INTERNALDATE RFC822.SIZE ENVELOPE BODY BODYSTRUCTURE)",
+    "a FETCH 1 (RFC822 RFC822.HEADER RFC822.TEXT)",
+    "a FETCH 1 BODY[]",
+    "a FETCH 1 BODY.PEEK[]<0.2048>",
+    "a FETCH 1 BODY[1.2.3]",
+    "a FETCH 1 BODY[1.2.MIME]",
+    "a FETCH 1 BODY[1.HEADER]",
+    "a FETCH 1 BODY[TEXT]",
+    "a FETCH 1 (BODY.PEEK[HEADER.FIELDS (DATE \"From\")] BODY[4.1.HEADER.FIELDS.NOT (x)])",
+    "a UID FETCH 1:* (FLAGS) (CHANGEDSINCE 12345)",
+    "a UID FETCH 300:500 (FLAGS) (CHANGEDSINCE 12345 VANISHED)",
+    "a FETCH 1 MODSEQ",
+    "a STORE 1 FLAGS (\\Seen x)",
+    "a STORE 1 +FLAGS.SILENT (\\Deleted)",
+    "a UID STORE 1 -FLAGS ()",
+    "a STORE 1 (UNCHANGEDSINCE 320162338) +FLAGS.SILENT (\\Deleted)",
+    "a COPY 2:4 x",
+    "a UID COPY 2:4 x",
+    "a MOVE 2:4 x",
+    "a UID MOVE * x",
+    "a SEARCH ALL",
+    "a SEARCH CHARSET UTF-8 TEXT x",
+    "a SEARCH FLAGGED SINCE 1-Feb-1994 NOT FROM \"Smith\"",
+    "a SEARCH OR (1:3 UNSEEN) (UID 5:* (NOT DRAFT))",
+    "a UID SEARCH HEADER Message-ID <x> LARGER 5 SMALLER 7 KEYWORD x UNKEYWORD y",
+    "a SEARCH SENTBEFORE 1-Jan-2000 SENTON 1-Jan-2000 SENTSINCE 1-Jan-2000 BEFORE 1-Jan-2000 ON 1-Jan-2000",
+    "a SEARCH NEW OLD RECENT UNANSWERED UNDELETED UNDRAFT UNFLAGGED ANSWERED DELETED DRAFT SEEN BCC x CC x TO x SUBJECT x BODY x",
+    "a SEARCH MODSEQ 620162338",
+    "a SEARCH MODSEQ \"/flags/\\\\draft\" all 620162338",
+];
+
+/// Commands that neither may take.
+const BROKEN: &[&str] = &[
+    "a",
+    "a ",
+    " NOOP",
+    "+ NOOP",
+    "a+ NOOP",
+    "a NOOP x",
+    "a LOGIN joe",
+    "a LOGIN joe \"secret",
+    "a LOGIN joe \"se\\cret\"",
+    "a LOGIN (joe) secret",
+    "a SELECT",
+    "a SELECT a b",
+    "a SELECT x (",
+    "a SELECT x (QRESYNC (0 1))",
+    "a RENAME x",
+    "a LIST \"\"",
+    "a STATUS x",
+    "a STATUS x MESSAGES",
+    "a STATUS x (FOO)",
+    "a UID NOOP",
+    "a UID EXPUNGE",
+    "a FETCH 1",
+    "a FETCH 0 FLAGS",
+    "a FETCH 4294967296 FLAGS",
+    "a FETCH 1: FLAGS",
+    "a FETCH 1,,2 FLAGS",
+    "a FETCH 1 (FLAGS",
+    "a FETCH 1 (FLAGS ALL)",
+    "a FETCH 1 BODY[",
+    "a FETCH 1 BODY[FOO]",
+    "a FETCH 1 BODY[MIME]",
+    "a FETCH 1 BODY[HEADER.FIELDS ()]",
+    "a FETCH 1 BODY[]<0.0>",
+    "a STORE 1 FLAGS",
+    "a STORE 1 FOO (x)",
+    "a COPY 1",
+    "a SEARCH",
+    "a SEARCH FOO",
+    "a SEARCH OR ALL",
+    "a SEARCH (ALL",
+    "a SEARCH ON x",
+    "a ENABLE",
+];
+
+#[test]
+fn both_parsers_take_the_same() {
+    let codec = CommandCodec::default();
+    for command in COMMON {
+        let line = format!("{command}\r\n");
+        let (tag, _) = parse(line.as_bytes()).unwrap_or_else(|refusal| panic!("{command}: {}", refusal.text));
+        let (rest, theirs) = codec.decode(line.as_bytes()).unwrap_or_else(|_| panic!("codec: {command}"));
+        assert!(rest.is_empty());
+        assert_eq!(tag.as_str(), theirs.tag.as_ref());
+    }
+    for command in BROKEN {
+        let line = format!("{command}\r\n");
+        assert!(parse(line.as_bytes()).is_err(), "{command}");
+        assert!(codec.decode(line.as_bytes()).is_err(), "codec: {command}");
+    }
+}
+
+fn accepted(command: &str) -> Command {
+    parse(format!("{command}\r\n").as_bytes())
+        .unwrap_or_else(|refusal| panic!("{command}: {}", refusal.text))
+        .1
+}
+
+fn refused(command: &str) -> String {
+    match parse(format!("{command}\r\n").as_bytes()) {
+        Ok((_, command)) => panic!("{command:?}"),
+        Err(refusal) => format!("{} {}", if refusal.no { "NO" } else { "BAD" }, refusal.text),
+    }
+}
+
+#[test]
+fn what_the_codec_lacks() {
+    use crate::command::*;
+    assert_eq!(
+        accepted("a CREATE Gesendet/ (USE (\\Sent \\junk))"),
+        Command::Create {
+            mailbox: MailboxName::new("Gesendet"),
+            parent_only: true,
+            uses: vec![SpecialUse::Sent, SpecialUse::Junk]
+        }
+    );
+    assert_eq!(refused("a CREATE x (USE (\\Foo))"), "NO [USEATTR] Unknown special use");
+    let Command::List(list) = accepted(
+        "a LIST (SUBSCRIBED RECURSIVEMATCH SPECIAL-USE) \"\" (INBOX \"&U,BTFw-/%\") RETURN (CHILDREN STATUS (MESSAGES SIZE) SPECIAL-USE SUBSCRIBED)",
+    ) else {
+        panic!()
+    };
+    assert_eq!(list.patterns, ["INBOX", "台北/%"]);
+    assert!(
+        list.extended && list.select.subscribed && list.select.recursive_match && list.select.special_use
+    );
+    assert!(list.returns.children && list.returns.subscribed && list.returns.special_use);
+    assert_eq!(list.returns.status, Some(vec![StatusItem::Messages, StatusItem::Size]));
+    assert_eq!(
+        refused("a LIST (RECURSIVEMATCH) \"\" *"),
+        "BAD RECURSIVEMATCH needs another selection option"
+    );
+    assert_eq!(refused("a LIST () \"\" * RETURN (FOO)"), "BAD Unknown LIST return option");
+    let Command::Search(search) =
+        accepted("a UID SEARCH RETURN (MIN COUNT) CHARSET utf-8 1:3 SUBJECT {6+}\r\nB\u{fc}che")
+    else {
+        panic!()
+    };
+    assert_eq!(
+        search.returns,
+        Some(crate::search::SearchReturn { min: true, count: true, ..Default::default() })
+    );
+    let Command::Search(search) = accepted("a SEARCH RETURN () $") else { panic!() };
+    assert!(search.returns.unwrap().all);
+    assert_eq!(refused("a SEARCH CHARSET KOI8-R TEXT x"), "NO [BADCHARSET (US-ASCII UTF-8)] Unknown charset");
+    assert_eq!(refused("a SELECT &AB"), "NO [CANNOT] Invalid mailbox name");
+    assert_eq!(
+        accepted("a STATUS x (APPENDLIMIT SIZE)"),
+        Command::Status {
+            mailbox: MailboxName::new("x"),
+            items: vec![StatusItem::AppendLimit, StatusItem::Size]
+        }
+    );
+}
+
+#[test]
+fn nesting_is_bounded() {
+    let deep = format!("a SEARCH {}ALL{}", "(".repeat(5000), ")".repeat(5000));
+    assert_eq!(refused(&deep), "BAD Search is too complex");
+    assert_eq!(refused(&format!("a SEARCH {}ALL", "NOT ".repeat(5000))), "BAD Search is too complex");
+    assert_eq!(refused(&format!("a SEARCH {}ALL", "ALL ".repeat(5000))), "BAD Search is too complex");
+    assert_eq!(refused(&format!("a FETCH 1 BODY[{}1]", "1.".repeat(5000))), "BAD Section is too deep");
+}
+
+#[test]
+fn spaces_before_the_end_are_let_pass() {
+    for command in ["a NOOP ", "a FETCH 1 FLAGS ", "a SEARCH ALL ", "a LIST \"\" * ", "a SELECT x "] {
+        accepted(command);
+    }
+}

@@ -1,0 +1,71 @@
+//! SEARCH (RFC 3501 §7.2.5) and ESEARCH (RFC 9051 §7.3.4).
+
+use bytes::{BufMut, BytesMut};
+
+use super::number;
+use crate::command::Tag;
+use crate::sequence::SetWriter;
+
+/// Writes `* SEARCH 2 3 6 (MODSEQ 917162500)`.
+pub fn search(out: &mut BytesMut, found: &[u32], mod_seq: Option<u64>) {
+    out.reserve(found.len() * 7 + 32);
+    out.put_slice(b"* SEARCH");
+    for &found in found {
+        out.put_u8(b' ');
+        number(out, u64::from(found));
+    }
+    if let Some(mod_seq) = mod_seq {
+        out.put_slice(b" (MODSEQ ");
+        number(out, mod_seq);
+        out.put_u8(b')');
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// What an ESEARCH response holds.
+#[derive(Clone, Debug, Default)]
+pub struct ExtendedSearch<'a> {
+    /// Numbers are UIDs.
+    pub uid: bool,
+    /// MIN
+    pub min: Option<u32>,
+    /// MAX
+    pub max: Option<u32>,
+    /// ALL, ascending; empty: not said (RFC 4731 §3.1).
+    pub all: &'a [u32],
+    /// COUNT
+    pub count: Option<u32>,
+    /// MODSEQ
+    pub mod_seq: Option<u64>,
+}
+
+/// Writes `* ESEARCH (TAG "a") UID MIN 2 …`.
+pub fn extended_search(out: &mut BytesMut, tag: &Tag, found: &ExtendedSearch<'_>) {
+    out.put_slice(b"* ESEARCH (TAG ");
+    super::string::string(out, tag.as_str().as_bytes());
+    out.put_u8(b')');
+    if found.uid {
+        out.put_slice(b" UID");
+    }
+    let mut item = |name: &[u8], value: Option<u64>| {
+        if let Some(value) = value {
+            out.put_u8(b' ');
+            out.put_slice(name);
+            out.put_u8(b' ');
+            number(out, value);
+        }
+    };
+    item(b"MIN", found.min.map(u64::from));
+    item(b"MAX", found.max.map(u64::from));
+    item(b"COUNT", found.count.map(u64::from));
+    item(b"MODSEQ", found.mod_seq);
+    if !found.all.is_empty() {
+        let mut set = SetWriter::default();
+        for &number in found.all {
+            set.push(number);
+        }
+        out.put_slice(b" ALL ");
+        out.put_slice(set.finish().as_bytes());
+    }
+    out.put_slice(b"\r\n");
+}

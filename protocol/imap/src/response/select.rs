@@ -1,0 +1,49 @@
+//! What SELECT answers, and what is said about a selected mailbox later.
+
+use bytes::{BufMut, BytesMut};
+use mail::flag::Flags;
+
+use super::number;
+
+/// `* FLAGS (…)`: what is defined in the mailbox.
+pub fn flags<'a>(out: &mut BytesMut, keywords: impl IntoIterator<Item = &'a str>) {
+    out.put_slice(b"* ");
+    super::fetch::flags(out, Flags::ALL, keywords);
+    out.put_slice(b"\r\n");
+}
+
+/// `* OK [PERMANENTFLAGS (… \*)]`; a mailbox opened for reading has none.
+pub fn permanent_flags<'a>(out: &mut BytesMut, read_only: bool, keywords: impl IntoIterator<Item = &'a str>) {
+    if read_only {
+        out.put_slice(b"* OK [PERMANENTFLAGS ()] Read-only mailbox\r\n");
+        return;
+    }
+    out.put_slice(b"* OK [PERMANENTFLAGS (");
+    for flag in Flags::ALL.iter() {
+        out.put_slice(flag.as_str().as_bytes());
+        out.put_u8(b' ');
+    }
+    for keyword in keywords {
+        out.put_slice(keyword.as_bytes());
+        out.put_u8(b' ');
+    }
+    out.put_slice(b"\\*)] Flags permitted\r\n");
+}
+
+/// `* OK [CODE n] text`
+pub fn code_number(out: &mut BytesMut, code: &str, value: u64, text: &str) {
+    out.put_slice(b"* OK [");
+    out.put_slice(code.as_bytes());
+    out.put_u8(b' ');
+    number(out, value);
+    out.put_slice(b"] ");
+    out.put_slice(text.as_bytes());
+    out.put_slice(b"\r\n");
+}
+
+/// `* VANISHED [(EARLIER)] uids` (RFC 7162 §3.2.10). `uids` is a sequence set, not empty.
+pub fn vanished(out: &mut BytesMut, earlier: bool, uids: &str) {
+    out.put_slice(if earlier { b"* VANISHED (EARLIER) " } else { b"* VANISHED " });
+    out.put_slice(uids.as_bytes());
+    out.put_slice(b"\r\n");
+}

@@ -1,0 +1,128 @@
+//! SEARCH (RFC 9051 §6.4.4) as parsed.
+
+use crate::sequence::SequenceSet;
+
+/// A SEARCH or UID SEARCH command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// UID SEARCH: the answer holds UIDs.
+    pub uid: bool,
+    /// RETURN options (RFC 4731); `None`: the untagged SEARCH response of RFC 3501.
+    pub returns: Option<SearchReturn>,
+    /// The criteria; several are ANDed.
+    pub key: SearchKey,
+}
+
+/// What `RETURN (…)` named; an empty list means ALL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct SearchReturn {
+    /// MIN
+    pub min: bool,
+    /// MAX
+    pub max: bool,
+    /// ALL
+    pub all: bool,
+    /// COUNT
+    pub count: bool,
+    /// SAVE (RFC 5182)
+    pub save: bool,
+}
+
+/// A search key. Text is UTF-8, whatever charset was named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SearchKey {
+    /// ALL
+    All,
+    /// A flag is set: ANSWERED, DELETED, DRAFT, FLAGGED, SEEN.
+    Flag(SystemFlag),
+    /// UNANSWERED, UNDELETED, UNDRAFT, UNFLAGGED, UNSEEN.
+    NotFlag(SystemFlag),
+    /// KEYWORD
+    Keyword(String),
+    /// UNKEYWORD
+    NotKeyword(String),
+    /// NEW: RECENT and UNSEEN.
+    New,
+    /// OLD: not RECENT.
+    Old,
+    /// RECENT
+    Recent,
+    /// A text in a header field: BCC, CC, FROM, SUBJECT, TO, HEADER. An empty text asks whether the field is there.
+    Header {
+        /// The field's name.
+        name: String,
+        /// The text.
+        text: String,
+    },
+    /// BODY
+    Body(String),
+    /// TEXT
+    Text(String),
+    /// BEFORE, ON, SINCE: the internal date without its time and zone.
+    Internal(DateTest, Date),
+    /// SENTBEFORE, SENTON, SENTSINCE: the Date field likewise.
+    Sent(DateTest, Date),
+    /// LARGER
+    Larger(u64),
+    /// SMALLER
+    Smaller(u64),
+    /// Message numbers.
+    Sequence(SequenceSet),
+    /// UID
+    Uid(SequenceSet),
+    /// MODSEQ (RFC 7162 §3.1.5): at least this. The metadata item that may be named there changes nothing, since one
+    /// number covers a message's flags and annotations.
+    ModSeq(u64),
+    /// NOT
+    Not(Box<SearchKey>),
+    /// OR
+    Or(Box<SearchKey>, Box<SearchKey>),
+    /// All of these.
+    And(Vec<SearchKey>),
+}
+
+impl SearchKey {
+    /// Whether MODSEQ occurs: the answer then carries the highest one found (RFC 7162 §3.1.5).
+    pub fn has_mod_seq(&self) -> bool {
+        match self {
+            Self::ModSeq(_) => true,
+            Self::Not(key) => key.has_mod_seq(),
+            Self::Or(a, b) => a.has_mod_seq() || b.has_mod_seq(),
+            Self::And(keys) => keys.iter().any(Self::has_mod_seq),
+            _ => false,
+        }
+    }
+}
+
+/// A flag with a search key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SystemFlag {
+    /// `\Answered`
+    Answered,
+    /// `\Deleted`
+    Deleted,
+    /// `\Draft`
+    Draft,
+    /// `\Flagged`
+    Flagged,
+    /// `\Seen`
+    Seen,
+}
+
+/// How a date is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DateTest {
+    /// Earlier than the day.
+    Before,
+    /// On the day.
+    On,
+    /// On the day or later.
+    Since,
+}
+
+/// A day, without time and zone (RFC 9051 §9 `date`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Date {
+    /// Days since 1970-01-01.
+    pub unix_days: i64,
+}
