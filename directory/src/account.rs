@@ -57,6 +57,7 @@ impl AccountStatus {
 
 /// What an account may hold. `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Quota {
     /// Octets of all its messages.
     pub bytes: Option<u64>,

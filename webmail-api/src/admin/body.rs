@@ -1,0 +1,96 @@
+//! Bodies of requests and answers.
+
+use axum::Json;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use mail::address::{Address, Domain};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::problem::Problem;
+
+/// A JSON body of a request; what is wrong with one is told as a [`Problem`].
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match Json::<T>::from_request(request, state).await {
+            Ok(Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(Problem::new(rejection.status(), rejection.body_text())),
+        }
+    }
+}
+
+/// What a request is about: said in the audit log, where the path does not say it.
+#[derive(Clone, Debug)]
+pub(crate) struct Object(pub(crate) String);
+
+/// An answer with a status and the object that was acted on.
+pub(crate) fn acted(status: StatusCode, object: impl ToString, body: impl Serialize) -> Response {
+    let mut response = (status, Json(body)).into_response();
+    response.extensions_mut().insert(Object(object.to_string()));
+    response
+}
+
+/// An answer without a body, likewise.
+pub(crate) fn done(object: impl ToString) -> Response {
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    response.extensions_mut().insert(Object(object.to_string()));
+    response
+}
+
+pub(crate) fn address(text: &str) -> Result<Address, Problem> {
+    Address::parse(text).map_err(|error| Problem::unprocessable(format!("{text:?}: {error}")))
+}
+
+pub(crate) fn addresses(texts: &[String]) -> Result<Vec<Address>, Problem> {
+    texts.iter().map(|text| address(text)).collect()
+}
+
+pub(crate) fn domain(text: &str) -> Result<Domain, Problem> {
+    Domain::parse(text).map_err(|error| Problem::unprocessable(format!("{text:?}: {error}")))
+}
+
+/// The `{address}` of a path.
+pub(crate) struct AddressInPath(pub(crate) Address);
+
+impl<S: Send + Sync> FromRequestParts<S> for AddressInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) = path::<String, S>(parts, state).await?;
+        Ok(Self(address(&text)?))
+    }
+}
+
+/// The `{domain}` of a path.
+pub(crate) struct DomainInPath(pub(crate) Domain);
+
+impl<S: Send + Sync> FromRequestParts<S> for DomainInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path(text) = path::<String, S>(parts, state).await?;
+        Ok(Self(domain(&text)?))
+    }
+}
+
+async fn path<T: DeserializeOwned + Send, S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+) -> Result<Path<T>, Problem> {
+    Path::from_request_parts(parts, state).await.map_err(|rejection| Problem::bad_request(rejection.body_text()))
+}
+
+/// For members that can be left out (`None`), null (`Some(None)`) or have a value.
+pub(crate) fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,237 @@
+//! All endpoints, in one table: the router is made of it, and so is the OpenAPI document.
+
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
+
+use super::api::Api;
+use super::caller::Scope;
+use super::{accounts, aliases, domains, lists, monitor, openapi, tokens};
+
+/// One endpoint.
+pub(crate) struct Endpoint {
+    pub(crate) method: &'static str,
+    /// As axum and OpenAPI both write it.
+    pub(crate) path: &'static str,
+    /// What a token needs for it; `None`: anyone may.
+    pub(crate) scope: Option<Scope>,
+    pub(crate) summary: &'static str,
+    /// Name of the schema of the request's body.
+    pub(crate) request: Option<&'static str>,
+    pub(crate) status: u16,
+    /// Name of the schema of the answer's body.
+    pub(crate) answer: Answer,
+    pub(crate) handler: MethodRouter<Api>,
+}
+
+/// What an endpoint answers with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Nothing,
+    Text,
+    Json(&'static str),
+    JsonList(&'static str),
+    AnyJson,
+}
+
+pub(crate) fn table() -> Vec<Endpoint> {
+    use Answer::{AnyJson, Json, JsonList, Nothing, Text};
+    let read = |path, summary, answer, handler: MethodRouter<Api>| Endpoint {
+        method: "get",
+        path,
+        scope: Some(Scope::Read),
+        summary,
+        request: None,
+        status: 200,
+        answer,
+        handler,
+    };
+    let open = |path, summary, answer, handler| Endpoint { scope: None, ..read(path, summary, answer, handler) };
+    let act = |method, path, scope, summary, request, (status, answer), handler: MethodRouter<Api>| Endpoint {
+        method,
+        path,
+        scope: Some(scope),
+        summary,
+        request,
+        status,
+        answer,
+        handler,
+    };
+    let (write, passwords) = (Scope::Write, Scope::Passwords);
+    let gone = (204, Nothing);
+    vec![
+        open("/healthz", "Whether the process works.", Text, get(monitor::health)),
+        open("/readyz", "Whether the process takes work now.", Text, get(monitor::ready)),
+        open("/admin/v1/openapi.json", "This document.", AnyJson, get(openapi::show)),
+        Endpoint {
+            scope: Some(Scope::Metrics),
+            ..read("/metrics", "Metrics in the text format of Prometheus.", Text, get(monitor::metrics))
+        },
+        read("/admin/v1/domains", "All domains.", JsonList("Domain"), get(domains::list)),
+        act(
+            "post",
+            "/admin/v1/domains",
+            write,
+            "Makes a domain, or another name for one.",
+            Some("NewDomain"),
+            (201, Json("Domain")),
+            post(domains::create),
+        ),
+        read("/admin/v1/domains/{domain}", "One domain.", Json("Domain"), get(domains::show)),
+        act(
+            "patch",
+            "/admin/v1/domains/{domain}",
+            write,
+            "Changes a domain's settings.",
+            Some("DomainPatch"),
+            (200, Json("Domain")),
+            patch(domains::change),
+        ),
+        act(
+            "delete",
+            "/admin/v1/domains/{domain}",
+            write,
+            "Removes a domain without names.",
+            None,
+            gone,
+            delete(domains::delete),
+        ),
+        read(
+            "/admin/v1/domains/{domain}/names",
+            "Accounts, aliases and lists of a domain from the query parameter `from` on, at most `limit`.",
+            Json("Names"),
+            get(domains::names),
+        ),
+        act(
+            "post",
+            "/admin/v1/accounts",
+            write,
+            "Makes an account.",
+            Some("NewAccount"),
+            (201, Json("Account")),
+            post(accounts::create),
+        ),
+        read("/admin/v1/accounts/{address}", "One account.", Json("Account"), get(accounts::show)),
+        act(
+            "patch",
+            "/admin/v1/accounts/{address}",
+            write,
+            "Changes an account.",
+            Some("AccountPatch"),
+            (200, Json("Account")),
+            patch(accounts::change),
+        ),
+        act(
+            "delete",
+            "/admin/v1/accounts/{address}",
+            write,
+            "Deletes an account and all it holds.",
+            None,
+            gone,
+            delete(accounts::delete),
+        ),
+        act(
+            "put",
+            "/admin/v1/accounts/{address}/password",
+            passwords,
+            "Sets an account's password, in clear or as an argon2 PHC string; with neither it has none.",
+            Some("NewPassword"),
+            gone,
+            put(accounts::set_password),
+        ),
+        act(
+            "post",
+            "/admin/v1/accounts/{address}/app-passwords",
+            passwords,
+            "Makes an application password, which is shown in this answer only.",
+            Some("NewAppPassword"),
+            (201, Json("Secret")),
+            post(accounts::create_app_password),
+        ),
+        act(
+            "delete",
+            "/admin/v1/accounts/{address}/app-passwords/{name}",
+            passwords,
+            "Withdraws an application password.",
+            None,
+            gone,
+            delete(accounts::delete_app_password),
+        ),
+        act(
+            "post",
+            "/admin/v1/aliases",
+            write,
+            "Makes an alias.",
+            Some("NewAlias"),
+            (201, Json("Alias")),
+            post(aliases::create),
+        ),
+        read("/admin/v1/aliases/{address}", "One alias.", Json("Alias"), get(aliases::show)),
+        act(
+            "patch",
+            "/admin/v1/aliases/{address}",
+            write,
+            "Changes an alias.",
+            Some("AliasPatch"),
+            (200, Json("Alias")),
+            patch(aliases::change),
+        ),
+        act(
+            "delete",
+            "/admin/v1/aliases/{address}",
+            write,
+            "Removes an alias.",
+            None,
+            gone,
+            delete(aliases::delete),
+        ),
+        act(
+            "post",
+            "/admin/v1/lists",
+            write,
+            "Makes a mailing list.",
+            Some("NewList"),
+            (201, Json("List")),
+            post(lists::create),
+        ),
+        read("/admin/v1/lists/{address}", "One mailing list with its members.", Json("List"), get(lists::show)),
+        act(
+            "patch",
+            "/admin/v1/lists/{address}",
+            write,
+            "Changes a mailing list's owner, adds and removes members.",
+            Some("ListPatch"),
+            (200, Json("List")),
+            patch(lists::change),
+        ),
+        act(
+            "delete",
+            "/admin/v1/lists/{address}",
+            write,
+            "Removes a mailing list.",
+            None,
+            gone,
+            delete(lists::delete),
+        ),
+        Endpoint {
+            scope: Some(Scope::Tokens),
+            ..read("/admin/v1/tokens", "All tokens, without their secrets.", JsonList("Token"), get(tokens::list))
+        },
+        act(
+            "post",
+            "/admin/v1/tokens",
+            Scope::Tokens,
+            "Makes a token, the secret of which is shown in this answer only.",
+            Some("NewToken"),
+            (201, Json("Secret")),
+            post(tokens::create),
+        ),
+        act(
+            "delete",
+            "/admin/v1/tokens/{name}",
+            Scope::Tokens,
+            "Withdraws a token.",
+            None,
+            gone,
+            delete(tokens::delete),
+        ),
+    ]
+}

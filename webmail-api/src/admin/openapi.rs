@@ -1,0 +1,182 @@
+//! The OpenAPI document: paths from the table of endpoints, schemas beside the bodies that they describe.
+
+use axum::Json;
+use serde_json::{Map, Value, json};
+
+use super::endpoint::{Answer, Endpoint, table};
+
+pub(crate) async fn show() -> Json<Value> {
+    Json(document())
+}
+
+/// The whole document.
+pub(crate) fn document() -> Value {
+    let mut paths = Map::new();
+    for endpoint in table() {
+        let of_path = paths.entry(endpoint.path).or_insert_with(|| json!({}));
+        of_path[endpoint.method] = operation(&endpoint);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Postrider admin API",
+            "version": "1",
+            "description": "Over the Unix socket callers are known by their user id; over TCP they send a token, \
+                and only over TLS.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}
+
+fn operation(endpoint: &Endpoint) -> Value {
+    let mut operation = json!({ "summary": endpoint.summary, "responses": {} });
+    let mut answer = json!({ "description": endpoint.summary });
+    match endpoint.answer {
+        Answer::Nothing => {}
+        Answer::Text => answer["content"] = json!({ "text/plain": { "schema": { "type": "string" } } }),
+        Answer::AnyJson => answer["content"] = json!({ "application/json": {} }),
+        Answer::Json(name) => answer["content"] = json!({ "application/json": { "schema": reference(name) } }),
+        Answer::JsonList(name) => {
+            let schema = json!({ "type": "array", "items": reference(name) });
+            answer["content"] = json!({ "application/json": { "schema": schema } });
+        }
+    }
+    operation["responses"][endpoint.status.to_string()] = answer;
+    operation["responses"]["default"] = json!({
+        "description": "It was not done.",
+        "content": { "application/problem+json": { "schema": reference("Problem") } },
+    });
+    if let Some(name) = endpoint.request {
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/json": { "schema": reference(name) } } });
+    }
+    if let Some(scope) = endpoint.scope {
+        operation["security"] = json!([{ "token": [scope.name()] }]);
+    }
+    let in_path = endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let mut parameters: Vec<Value> = in_path
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    if endpoint.path.ends_with("/names") {
+        parameters.push(json!({ "name": "from", "in": "query", "schema": { "type": "string" } }));
+        parameters.push(json!({ "name": "limit", "in": "query", "schema": { "type": "integer", "minimum": 1 } }));
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    operation
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+/// An object with these members; a name that begins with `?` can be left out.
+fn object(description: &str, members: &[(&str, Value)]) -> Value {
+    let properties: Map<String, Value> = members
+        .iter()
+        .map(|(name, schema)| (name.trim_start_matches('?').to_owned(), schema.clone()))
+        .collect();
+    let required: Vec<&str> =
+        members.iter().map(|(name, _)| *name).filter(|name| !name.starts_with('?')).collect();
+    json!({
+        "type": "object",
+        "description": description,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+fn schemas() -> Value {
+    let text = || json!({ "type": "string" });
+    let address = || json!({ "type": "string", "examples": ["alice@example.test"] });
+    let flag = || json!({ "type": "boolean" });
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let seconds = || json!({ "type": "integer", "minimum": 0, "description": "Unix seconds." });
+    let or_null = |schema: Value| json!({ "anyOf": [schema, { "type": "null" }] });
+    let list = |schema: Value| json!({ "type": "array", "items": schema });
+    let one_of = |values: Vec<&str>| json!({ "type": "string", "enum": values });
+    let service = || one_of(directory::Service::ALL.iter().map(|service| service.name()).collect());
+    let scope = || one_of(super::caller::Scope::ALL.iter().map(|scope| scope.name()).collect());
+    let status = || one_of(vec!["active", "login-disabled", "disabled", "closing"]);
+    let kind = |name: &'static str, schema: &str| object("", &[(name, reference(schema))]);
+    json!({
+        "Problem": object("What went wrong (RFC 9457).", &[
+            ("status", number()), ("title", text()), ("detail", text()),
+        ]),
+        "Quota": object("What an account may hold; null: no limit.", &[
+            ("?bytes", or_null(number())), ("?messages", or_null(number())),
+        ]),
+        "Domain": object("A domain.", &[
+            ("name", text()), ("alias_of", or_null(text())), ("catch_all", or_null(address())),
+            ("subaddress_delimiters", or_null(text())), ("disabled", flag()), ("quota", reference("Quota")),
+            ("description", text()), ("names", number()), ("created", seconds()),
+        ]),
+        "NewDomain": object("A domain to be made; with `alias_of` another name for one, and nothing else counts.", &[
+            ("name", text()), ("?alias_of", or_null(text())), ("?catch_all", or_null(address())),
+            ("?subaddress_delimiters", or_null(text())), ("?disabled", flag()), ("?quota", reference("Quota")),
+            ("?description", text()),
+        ]),
+        "DomainPatch": object("What is left out stays, what is null goes.", &[
+            ("?catch_all", or_null(address())), ("?subaddress_delimiters", or_null(text())), ("?disabled", flag()),
+            ("?quota", reference("Quota")), ("?description", text()),
+        ]),
+        "Names": object("Names of a domain; `next` is the `from` of the next request.", &[
+            ("names", list(reference("Name"))), ("next", or_null(text())),
+        ]),
+        "Name": { "oneOf": [kind("account", "Account"), kind("alias", "Alias"), kind("list", "List")] },
+        "Account": object("An account.", &[
+            ("address", address()), ("id", text()), ("display_name", text()), ("status", status()),
+            ("quota", reference("Quota")), ("password", reference("Password")),
+            ("app_passwords", list(reference("AppPassword"))), ("created", seconds()),
+        ]),
+        "Password": object("What is known of a password.", &[
+            ("set", flag()), ("scram", flag()), ("changed", or_null(seconds())),
+        ]),
+        "AppPassword": object("An application password.", &[
+            ("name", text()), ("services", list(service())), ("created", seconds()),
+        ]),
+        "NewAccount": object("An account to be made.", &[
+            ("address", address()), ("?display_name", text()), ("?password", or_null(text())),
+            ("?password_hash", or_null(text())), ("?quota", or_null(reference("Quota"))),
+        ]),
+        "AccountPatch": object("What is left out stays.", &[
+            ("?display_name", text()), ("?status", status()), ("?quota", reference("Quota")),
+        ]),
+        "NewPassword": object("A password in clear, or a hash, or none.", &[
+            ("?password", or_null(text())), ("?password_hash", or_null(text())),
+        ]),
+        "NewAppPassword": object("Without services: good for all.", &[
+            ("name", text()), ("?services", list(service())),
+        ]),
+        "Secret": object("Shown once.", &[("secret", text())]),
+        "Alias": object("An alias.", &[
+            ("address", address()), ("targets", list(address())), ("send_as", flag()), ("created", seconds()),
+        ]),
+        "NewAlias": object("An alias to be made.", &[
+            ("address", address()), ("targets", list(address())), ("?send_as", flag()),
+        ]),
+        "AliasPatch": object("What is left out stays.", &[("?targets", list(address())), ("?send_as", flag())]),
+        "List": object("A mailing list; `members` is null in listings.", &[
+            ("address", address()), ("owner", address()), ("members_count", number()),
+            ("members", or_null(list(address()))), ("created", seconds()),
+        ]),
+        "NewList": object("A list to be made.", &[
+            ("address", address()), ("owner", address()), ("?members", list(address())),
+        ]),
+        "ListPatch": object("What is left out stays.", &[
+            ("?owner", address()), ("?add", list(address())), ("?remove", list(address())),
+        ]),
+        "Token": object("A token.", &[
+            ("name", text()), ("scopes", list(scope())), ("created", seconds()), ("expires", or_null(seconds())),
+        ]),
+        "NewToken": object("A token to be made.", &[
+            ("name", text()), ("scopes", list(scope())), ("?expires", or_null(seconds())),
+        ]),
+    })
+}
