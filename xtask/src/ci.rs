@@ -34,6 +34,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", needs: &[], run: build },
     Step { name: "crash", needs: &["strace"], run: crash },
     Step { name: "end-to-end", needs: CLIENTS, run: end_to_end },
+    Step { name: "storage-trouble", needs: &["root", "strace"], run: storage_trouble },
     Step { name: "conformance", needs: DOVECOT, run: conformance },
     Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
 ];
@@ -157,11 +158,21 @@ fn crash() -> Result<()> {
 
 fn end_to_end() -> Result<()> {
     let corpus = corpus::fetch()?;
-    process::run(
-        cargo(&["test", "--locked", "--package", "end-to-end"])?
-            .env("POSTRIDER_BIN", process::target()?.join("debug/postrider"))
-            .env("POSTRIDER_CORPUS", corpus),
-    )
+    process::run(scenarios(&["corpus", "clients", "bad_input"])?.env("POSTRIDER_CORPUS", corpus))
+}
+
+/// A full and a failing disk: the first is mounted for the test.
+fn storage_trouble() -> Result<()> {
+    process::run(&mut scenarios(&["storage_trouble"])?)
+}
+
+fn scenarios(names: &[&str]) -> Result<Command> {
+    let mut arguments = vec!["test", "--locked", "--package", "end-to-end"];
+    arguments.extend(names.iter().flat_map(|name| ["--test", name]));
+    arguments.extend(["--", "--nocapture"]);
+    let mut cargo = cargo(&arguments)?;
+    cargo.env("POSTRIDER_BIN", process::target()?.join("debug/postrider"));
+    Ok(cargo)
 }
 
 fn conformance() -> Result<()> {

@@ -35,8 +35,11 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "npm", source: Source::Preinstalled },
 ];
 
-/// Whether the program can be started.
+/// Whether the program can be started; `root` stands for the rights of that user.
 pub(crate) fn found(program: &str) -> bool {
+    if program == "root" {
+        return is_root();
+    }
     if program.starts_with('/') {
         return std::path::Path::new(program).exists();
     }

@@ -1,5 +1,6 @@
 //! Real mail goes in by 20 sessions at once and is read by mbsync and by Python's imaplib: each message is there once,
 //! its bytes unchanged below the trace fields that the server adds.
+#![allow(clippy::print_stdout, reason = "what was counted is for people")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

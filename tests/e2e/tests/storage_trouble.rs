@@ -1,0 +1,200 @@
+//! A full disk and a disk that fails: mail is refused for now, never lost, what is there stays readable, and the server
+//! recovers without hand work once there is room.
+//!
+//! The full disk is a small file system in memory, which needs the right to mount; the failing disk is made by strace.
+#![allow(clippy::print_stdout, reason = "what was counted is for people")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use end_to_end::run;
+use testkit::imap::{self, Imap};
+use testkit::message;
+use testkit::server::{Options, PASSWORD, Server};
+use testkit::smtp::Smtp;
+
+const ALICE: &str = "alice@example.test";
+
+/// A small file system, unmounted when dropped.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(path: PathBuf, mebibytes: u32) -> Result<Self> {
+        std::fs::create_dir_all(&path)?;
+        let size = format!("size={mebibytes}m");
+        run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", &path.to_string_lossy()])?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = run("umount", &["-l", &self.0.to_string_lossy()]);
+    }
+}
+
+/// Messages in INBOX by number, each with how often it is there.
+fn read(server: &Server) -> Result<std::collections::BTreeMap<u64, usize>> {
+    let mut client = Imap::login(server.imap(), ALICE, PASSWORD)?;
+    client.ok("SELECT INBOX")?;
+    let mut found = std::collections::BTreeMap::new();
+    for line in client.ok("FETCH 1:* (BODY.PEEK[HEADER])")?.text() {
+        if let Some(id) = message::id_of(&line) {
+            *found.entry(id).or_default() += 1;
+        }
+    }
+    Ok(found)
+}
+
+fn wait_until_all(server: &Server, accepted: &[u64]) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let found = read(server)?;
+        ensure!(found.values().all(|count| *count == 1), "a message is doubled");
+        if accepted.iter().all(|id| found.contains_key(id)) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{} of {} are there", found.len(), accepted.len());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn full_disk() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let disk = Small::mount(folder.path().join("disk"), 160)?;
+    let options = Options::new(&disk.0.join("data"));
+    let server = Server::start(&options)?;
+    let mut accepted = Vec::new();
+    let mut smtp = Smtp::hello(server.smtp())?;
+    for id in 1..=20 {
+        ensure!(smtp.send("a@example.net", &[ALICE], message::numbered(id, 4_000).as_bytes())?.code == 250);
+        accepted.push(id);
+    }
+    wait_until_all(&server, &accepted)?;
+
+    // Something else fills the disk; mail comes in until it is refused, for now and not for ever.
+    let filler = disk.0.join("filler");
+    run("sh", &["-c", &format!("dd if=/dev/zero of={} bs=64k 2>/dev/null; true", filler.display())])?;
+    let mut refused = 0;
+    for id in 21..=400 {
+        let text = message::numbered(id, 200_000);
+        let Ok(mut smtp) = Smtp::hello(server.smtp()) else {
+            refused += 1;
+            continue;
+        };
+        let Ok(()) = smtp.begin("a@example.net", &[ALICE]) else {
+            refused += 1;
+            continue;
+        };
+        smtp.raw(&testkit::smtp::stuff(text.as_bytes()))?;
+        smtp.raw(b".\r\n")?;
+        let reply = smtp.reply()?;
+        match reply.code {
+            250 => accepted.push(id),
+            421 | 451 | 452 => refused += 1,
+            _ => anyhow::bail!("{reply:?}"),
+        }
+        if refused >= 20 {
+            break;
+        }
+    }
+    ensure!(refused >= 20, "the disk never became full: {} accepted", accepted.len());
+    // What was there can be read.
+    let found = read(&server)?;
+    ensure!((1..=20).all(|id| found.contains_key(&id)), "old mail cannot be read");
+
+    // Room again: within a while mail is accepted without anybody's help, at most after a restart by a supervisor.
+    std::fs::remove_file(&filler)?;
+    let mut server = server;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut restarts = 0;
+    loop {
+        if server.ended() {
+            restarts += 1;
+            server = Server::start(&options)?;
+        }
+        let sent = Smtp::hello(server.smtp()).and_then(|mut smtp| {
+            smtp.send("a@example.net", &[ALICE], message::numbered(9_999, 4_000).as_bytes())
+        });
+        if sent.is_ok_and(|reply| reply.code == 250) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "no mail is accepted again:\n{}", server.log_tail(20));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    accepted.push(9_999);
+    wait_until_all(&server, &accepted)?;
+    server.stop(Duration::from_secs(30))?;
+    println!(
+        "full disk: {} accepted, {refused} refused for now, {restarts} restarts, lost 0, doubled 0",
+        accepted.len()
+    );
+    Ok(())
+}
+
+#[test]
+fn failing_sync() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut options = Options::new(&folder.path().join("data"));
+    // The 40th sync and all after it fail, as a dying disk's do.
+    options.wrapper = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-q",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fdatasync,fsync",
+        "-e",
+        "inject=fdatasync,fsync:error=EIO:when=40+",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut server = Server::start(&options)?;
+    let mut accepted = Vec::new();
+    let mut refused = 0;
+    for id in 1..=100 {
+        let sent = Smtp::hello(server.smtp()).and_then(|mut smtp| {
+            smtp.send("a@example.net", &[ALICE], message::numbered(id, 4_000).as_bytes())
+        });
+        match sent {
+            Ok(reply) if reply.code == 250 => accepted.push(id),
+            Ok(reply) => {
+                ensure!(reply.code / 100 == 4, "{reply:?}");
+                refused += 1;
+            }
+            // The server no longer accepts connections, or has ended.
+            Err(_) => refused += 1,
+        }
+    }
+    ensure!(!accepted.is_empty() && refused > 0, "{} accepted, {refused} refused", accepted.len());
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !server.ended() && Smtp::hello(server.smtp()).is_ok() {
+        ensure!(Instant::now() < deadline, "the server goes on over a disk that does not sync");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(
+        server.log().to_lowercase().contains("sync") || server.log().contains("poison"),
+        "{}",
+        server.log_tail(20)
+    );
+    if !server.ended() {
+        // strace passes no signal on, so its child is told.
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid()))?;
+        run("kill", &["-9", children.split_whitespace().next().unwrap_or("0")])?;
+    }
+    drop(server);
+    options.wrapper.clear();
+    let server = Server::start(&options)?;
+    wait_until_all(&server, &accepted)?;
+    let mut client = Imap::login(server.imap(), ALICE, PASSWORD)?;
+    let status = client.ok("STATUS INBOX (MESSAGES)")?.text().join(" ");
+    let there = imap::number_after(&status, "MESSAGES").unwrap_or_default();
+    // Mail that was not acknowledged may be there or not; it must not be there twice, which has been checked.
+    ensure!(there >= accepted.len() as u64);
+    println!("failing sync: {} accepted, {refused} refused, lost 0, doubled 0", accepted.len());
+    Ok(())
+}
