@@ -10,7 +10,7 @@ use crate::KeyId;
 
 /// A segment: one file of the directory back end, one object in S3. Ids are UUIDv7, so that a listing is in the order
 /// of creation; nothing depends on that order.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct SegmentId(pub Uuid);
 
 impl SegmentId {

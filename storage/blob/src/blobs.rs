@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,8 +21,9 @@ pub trait Blobs: Send + Sync + 'static {
     /// Stores a whole segment. Durable when it returns; when it fails, the segment may or may not be there.
     async fn put(&self, segment: SegmentId, pieces: Vec<Bytes>) -> Result<(), BlobsError>;
 
-    /// Begins a segment that grows. Refused when it exists.
-    async fn begin(&self, segment: SegmentId) -> Result<Box<dyn Appender>, BlobsError>;
+    /// Begins a segment that grows, to about `expected` bytes as far as that is known (else zero). Refused when it
+    /// exists.
+    async fn begin(&self, segment: SegmentId, expected: u64) -> Result<Box<dyn Appender>, BlobsError>;
 
     /// Exactly the bytes of the range. A range that is not wholly there is [`BlobsError::OutOfRange`].
     async fn get(&self, segment: SegmentId, range: Range<u64>) -> Result<Bytes, BlobsError>;
@@ -81,7 +83,7 @@ pub struct SegmentInfo {
 }
 
 /// Why a back end could not do it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum BlobsError {
     /// No such segment.
     #[error("segment {0} is not there")]
@@ -101,7 +103,7 @@ pub enum BlobsError {
     },
     /// No room. Temporary: deleting something or a bigger disk helps.
     #[error("no space left for segments")]
-    Full(#[source] io::Error),
+    Full(#[source] Arc<io::Error>),
     /// The medium failed.
     #[error("segment storage failed during {during}")]
     Io {
@@ -109,7 +111,7 @@ pub enum BlobsError {
         during: &'static str,
         /// What the system said.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// An earlier write to this segment failed, so nothing more is added to it.
     #[error("segment {0} had a failed write and takes no more")]
@@ -126,8 +128,8 @@ impl BlobsError {
     /// Sorts an error of the system: a full disk or quota apart from the rest.
     pub fn from_io(during: &'static str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(source),
-            _ => Self::Io { during, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full(Arc::new(source)),
+            _ => Self::Io { during, source: Arc::new(source) },
         }
     }
 }

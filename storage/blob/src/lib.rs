@@ -14,17 +14,27 @@
 mod address;
 mod blobs;
 mod config;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod dir;
+pub mod format;
+mod frame_builder;
+mod group;
 pub mod keys;
+pub mod memory;
 mod reader;
+mod recovery;
 mod reference;
+mod scan;
 mod store;
 mod writer;
 
-pub use address::{BlobAddress, BlobId, Holder, Nonce, SegmentId};
+pub use address::{BlobAddress, BlobId, Holder, Nonce, SegmentId, WrappedKey};
 pub use blobs::{Appender, Blobs, BlobsError, Growth, SegmentInfo};
 pub use config::Config;
 pub use keys::{KeyError, KeyId, KeyRing};
 pub use reader::{BlobReader, ReadError};
-pub use reference::{Reference, ReferenceError};
-pub use store::BlobStore;
+pub use recovery::{Fate, Recovered};
+pub use reference::{Moved, Reference, ReferenceError, Referenced, References};
+pub use store::{BlobStore, CheckError, SegmentCheck};
 pub use writer::{BlobWriter, Stored, WriteError};

@@ -1,6 +1,25 @@
 //! References: what keeps a blob.
+//!
+//! There are no counters. A reference is a row of its own, (segment, frame, holder, nonce), put *before* the commit that
+//! names the blob and removed by exactly its nonce long after the commit that forgets it. A sweeper that wants a segment
+//! gone first marks it as dying, for ever, and *then* reads its references; here the reference is put first, and *then*
+//! the mark is read. So one of the two always sees the other. Where the mark is set, compaction has published (or will
+//! have) where the frame went, and the reference is put there instead.
 
-use crate::{BlobAddress, Nonce};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::{EngineError, Row, RowKey, Rows, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::{BlobAddress, Holder, Nonce, SegmentId};
+
+/// How often a frame may have been moved on between our reading and its next move. More means that rows go in a circle.
+const MOVES_MAX: usize = 16;
+const REFERENCE_VERSION: u8 = 1;
+const DYING_VERSION: u8 = 1;
+const MOVED_VERSION: u8 = 1;
 
 /// A reference that was put, and the address it was put for: where the segment was dying, that is another one than was
 /// asked for, and the record must name it.
@@ -13,12 +32,234 @@ pub struct Reference {
 }
 
 /// Why a reference could not be put or removed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ReferenceError {
     /// The blob is about to be deleted and lies nowhere else: write it anew.
     #[error("the blob is gone")]
     Gone,
-    /// The rows could not be read or written. Temporary.
-    #[error("references cannot be reached: {0}")]
-    Rows(String),
+    /// A row is not what it should be.
+    #[error("the rows of segment {0} are damaged")]
+    Damaged(SegmentId),
+    /// The rows could not be read or written.
+    #[error("references cannot be reached")]
+    Rows(#[source] EngineError),
+}
+
+/// Where compaction copied a frame to, behind a version byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Moved {
+    /// The segment it lies in now.
+    pub segment: SegmentId,
+    /// Its number there.
+    pub frame: u32,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its length.
+    pub length: u64,
+}
+
+/// One reference to a segment, as a listing has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Referenced {
+    /// The frame.
+    pub frame: u32,
+    /// Who holds it.
+    pub holder: Holder,
+    /// The reference's name.
+    pub nonce: Nonce,
+}
+
+/// The rows that say what is held, what is dying and what was moved.
+#[derive(Clone)]
+pub struct References {
+    rows: Arc<dyn Rows>,
+}
+
+impl References {
+    /// References in `rows`.
+    pub fn new(rows: Arc<dyn Rows>) -> Self {
+        Self { rows }
+    }
+
+    /// Puts one reference.
+    pub async fn put(&self, address: &BlobAddress, holder: Holder) -> Result<Reference, ReferenceError> {
+        let mut put = self.put_many(std::slice::from_ref(address), holder).await?;
+        put.pop().expect("one answer for one address")
+    }
+
+    /// Puts a reference for each address, in few calls of the engine. The outer error is the engine's, the inner one of
+    /// a single blob.
+    pub async fn put_many(
+        &self,
+        addresses: &[BlobAddress],
+        holder: Holder,
+    ) -> Result<Vec<Result<Reference, ReferenceError>>, ReferenceError> {
+        let mut answers: Vec<Result<Reference, ReferenceError>> = addresses
+            .iter()
+            .map(|address| Ok(Reference { address: *address, nonce: Nonce::fresh() }))
+            .collect();
+        let mut open: Vec<usize> = (0..answers.len()).collect();
+        for _ in 0..MOVES_MAX {
+            let puts: Vec<Reference> =
+                open.iter().filter_map(|at| answers[*at].as_ref().ok().copied()).collect();
+            if puts.is_empty() {
+                return Ok(answers);
+            }
+            let rows = puts.iter().map(|put| Row {
+                key: reference_key(put.address.segment, put.address.frame, holder, put.nonce),
+                value: Bytes::from_static(&[REFERENCE_VERSION]),
+            });
+            self.rows.put_ordered(rows.collect()).await.map_err(ReferenceError::Rows)?;
+            let dying = self.dying(puts.iter().map(|put| put.address.segment)).await?;
+            let mut again = Vec::new();
+            for at in open {
+                let Ok(put) = &answers[at] else { continue };
+                if !dying.get(&put.address.segment).copied().unwrap_or(false) {
+                    continue;
+                }
+                // The reference on the dying segment protects nothing; it goes with the segment's rows.
+                answers[at] = match self.moved(put.address.segment, put.address.frame).await? {
+                    None => Err(ReferenceError::Gone),
+                    Some(moved) => {
+                        again.push(at);
+                        Ok(Reference { address: put.address.at(&moved), nonce: Nonce::fresh() })
+                    }
+                };
+            }
+            if again.is_empty() {
+                return Ok(answers);
+            }
+            open = again;
+        }
+        for at in open {
+            if let Ok(put) = &answers[at] {
+                answers[at] = Err(ReferenceError::Damaged(put.address.segment));
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Removes exactly these references.
+    pub async fn remove_many(
+        &self,
+        references: impl IntoIterator<Item = (SegmentId, u32, Nonce)>,
+        holder: Holder,
+    ) -> Result<(), ReferenceError> {
+        let keys = references
+            .into_iter()
+            .map(|(segment, frame, nonce)| reference_key(segment, frame, holder, nonce));
+        self.rows.delete(keys.collect()).await.map_err(ReferenceError::Rows)
+    }
+
+    /// Up to `limit` references to a segment after the one given, in the order of frames.
+    pub async fn list(
+        &self,
+        segment: SegmentId,
+        after: Option<Referenced>,
+        limit: usize,
+    ) -> Result<Vec<Referenced>, ReferenceError> {
+        let from = after.map_or_else(Bytes::new, |after| {
+            engine::rows::successor(&reference_key(segment, after.frame, after.holder, after.nonce).key)
+        });
+        let rows = self.rows.scan(Table::SegmentReference, partition(segment), from, limit).await;
+        let rows = rows.map_err(ReferenceError::Rows)?.into_iter();
+        rows.map(|(key, _)| decode_reference(&key).ok_or(ReferenceError::Damaged(segment))).collect()
+    }
+
+    /// Marks a segment as dying, for ever: the first step of a sweep.
+    pub async fn mark_dying(&self, segment: SegmentId) -> Result<(), ReferenceError> {
+        let row = Row { key: dying_key(segment), value: Bytes::from_static(&[DYING_VERSION]) };
+        self.rows.put(vec![row]).await.map_err(ReferenceError::Rows)
+    }
+
+    /// Publishes where a frame was copied to; before the copy's origin is marked as dying.
+    pub async fn publish_moved(
+        &self,
+        segment: SegmentId,
+        frame: u32,
+        moved: &Moved,
+    ) -> Result<(), ReferenceError> {
+        let mut value = vec![MOVED_VERSION];
+        value.extend(postcard::to_stdvec(moved).expect("a place has only types that postcard encodes"));
+        let row = Row { key: moved_key(segment, frame), value: value.into() };
+        self.rows.put(vec![row]).await.map_err(ReferenceError::Rows)
+    }
+
+    /// Where a frame was copied to.
+    pub async fn moved(&self, segment: SegmentId, frame: u32) -> Result<Option<Moved>, ReferenceError> {
+        let value = self.rows.get(moved_key(segment, frame)).await.map_err(ReferenceError::Rows)?;
+        let Some(value) = value else { return Ok(None) };
+        match value.split_first() {
+            Some((&MOVED_VERSION, rest)) => {
+                postcard::from_bytes(rest).map(Some).map_err(|_| ReferenceError::Damaged(segment))
+            }
+            _ => Err(ReferenceError::Damaged(segment)),
+        }
+    }
+
+    async fn dying(
+        &self,
+        segments: impl Iterator<Item = SegmentId>,
+    ) -> Result<BTreeMap<SegmentId, bool>, ReferenceError> {
+        let mut dying: BTreeMap<SegmentId, bool> = segments.map(|segment| (segment, false)).collect();
+        let keys = dying.keys().map(|segment| dying_key(*segment)).collect();
+        let marks = self.rows.get_many(keys).await.map_err(ReferenceError::Rows)?;
+        for (dying, mark) in dying.values_mut().zip(marks) {
+            // Whatever stands there: a mark that a later release wrote counts too.
+            *dying = mark.is_some();
+        }
+        Ok(dying)
+    }
+}
+
+impl BlobAddress {
+    /// The same blob at the place it was moved to.
+    pub(crate) fn at(&self, moved: &Moved) -> Self {
+        Self {
+            segment: moved.segment,
+            frame: moved.frame,
+            offset: moved.offset,
+            length: moved.length,
+            ..*self
+        }
+    }
+}
+
+fn partition(segment: SegmentId) -> Bytes {
+    Bytes::copy_from_slice(segment.0.as_bytes())
+}
+
+fn dying_key(segment: SegmentId) -> RowKey {
+    RowKey::new(Table::Segment, partition(segment), Bytes::from_static(b"dying"))
+}
+
+fn moved_key(segment: SegmentId, frame: u32) -> RowKey {
+    RowKey::new(Table::Moved, partition(segment), frame.to_be_bytes().to_vec())
+}
+
+/// Partition: the segment. Key: `frame u32 big-endian · 'a' or 's' · holder 16 · nonce 16`.
+fn reference_key(segment: SegmentId, frame: u32, holder: Holder, nonce: Nonce) -> RowKey {
+    let (tag, id) = match holder {
+        Holder::Account(id) => (b'a', id),
+        Holder::Shard(id) => (b's', id),
+    };
+    let mut key = Vec::with_capacity(37);
+    key.extend_from_slice(&frame.to_be_bytes());
+    key.push(tag);
+    key.extend_from_slice(id.as_bytes());
+    key.extend_from_slice(&nonce.0);
+    RowKey::new(Table::SegmentReference, partition(segment), key)
+}
+
+fn decode_reference(key: &[u8]) -> Option<Referenced> {
+    let (frame, rest) = key.split_first_chunk::<4>()?;
+    let (tag, rest) = rest.split_first()?;
+    let (id, rest) = rest.split_first_chunk::<16>()?;
+    let id = uuid::Uuid::from_bytes(*id);
+    let holder = match tag {
+        b'a' => Holder::Account(id),
+        b's' => Holder::Shard(id),
+        _ => return None,
+    };
+    Some(Referenced { frame: u32::from_be_bytes(*frame), holder, nonce: Nonce(rest.try_into().ok()?) })
 }

@@ -1,7 +1,20 @@
 //! Keys: who can read what.
+//!
+//! Every blob has a random key of its own. It is wrapped by the key of whoever holds the blob: an account's, or the
+//! queue's of the day. Those keys also seal the entries, pages and archives of a log. They are rows of their own, each
+//! sealed by the *key-encryption key*, which is not in the database at all but in a file. Erasing a row erases all that
+//! its key opened, in every copy and backup.
 
+mod kek;
+mod material;
+mod ring;
+
+use engine::EngineError;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+pub use kek::{Fingerprint, KekError, KeyEncryptionKey};
+pub use ring::KeyRing;
 
 /// A key that wraps blob keys and seals entries and pages.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -14,12 +27,8 @@ pub enum KeyId {
     System(Uuid),
 }
 
-/// The keys, and what they do.
-#[derive(Clone)]
-pub struct KeyRing {}
-
 /// Why a key cannot be had.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum KeyError {
     /// It was never made.
     #[error("there is no key {0:?}")]
@@ -35,24 +44,27 @@ pub enum KeyError {
         /// The key that the caller named.
         given: KeyId,
     },
-    /// The key does not open what it should have sealed.
-    #[error("key {0:?} does not open this")]
+    /// The row is wrapped by another key-encryption key than this node has.
+    #[error("key {key:?} is wrapped by key-encryption key {row}, this node has {node}")]
+    OtherKek {
+        /// The key.
+        key: KeyId,
+        /// The fingerprint in the row.
+        row: Fingerprint,
+        /// This node's.
+        node: Fingerprint,
+    },
+    /// The key does not open what it should have sealed, or its row is not one.
+    #[error("key {0:?} or what it wraps is damaged")]
     Damaged(KeyId),
-    /// The rows could not be read or written. Temporary.
-    #[error("keys cannot be reached: {0}")]
-    Rows(String),
+    /// The rows could not be read or written.
+    #[error("keys cannot be reached")]
+    Rows(#[source] EngineError),
 }
 
-impl KeyRing {
-    /// Makes the key unless it is there.
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub async fn ensure(&self, _key: KeyId) -> Result<(), KeyError> {
-        unimplemented!()
-    }
-
-    /// The queue key of the day that holds `unix_seconds`; made when it is the day's first.
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub async fn queue_key(&self, _unix_seconds: u64) -> Result<KeyId, KeyError> {
-        unimplemented!()
+impl KeyError {
+    /// Whether trying again later can help.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Rows(error) if error.is_temporary())
     }
 }

@@ -1,0 +1,218 @@
+//! Group commit: small messages share a segment, and share each sync of it.
+//!
+//! One task owns the shared segment. While it waits for the medium the next group gathers in its channel; when nothing
+//! waits, a message goes at once. A write that fails is never tried again on the same segment, since what the medium
+//! holds of it is not known (after a failed `fsync` the kernel may forget the pages): everybody in the group gets the
+//! error, the segment stays as far as it was durable, and the next group begins a fresh one.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::format::frame::FrameHeader;
+use crate::format::segment::{HEADER_BYTES, Index, IndexEntry, SegmentHeader};
+use crate::frame_builder::FrameFacts;
+use crate::{Appender, Blobs, BlobsError, Config, Growth, SegmentId};
+
+/// Messages that may wait for the next group. Each waits with at most `shared_bytes_max`, and all of them within
+/// `buffered_bytes_max`.
+const WAITING_MAX: usize = 4096;
+/// Frames in one group: each is a few slices of one vectored write.
+const GROUP_FRAMES_MAX: usize = 1024;
+
+/// Where a frame came to lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    pub(crate) segment: SegmentId,
+    pub(crate) frame: u32,
+    pub(crate) offset: u64,
+}
+
+struct Waiting {
+    pieces: Vec<Bytes>,
+    facts: FrameFacts,
+    reply: oneshot::Sender<Result<Placed, BlobsError>>,
+}
+
+/// The way to the task. When the last clone is dropped the task seals its segment and ends.
+#[derive(Clone)]
+pub(crate) struct Group(mpsc::Sender<Waiting>);
+
+impl Group {
+    pub(crate) fn start(blobs: Arc<dyn Blobs>, config: &Config) -> (Self, tokio::task::JoinHandle<()>) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let task = Task { blobs, config: config.clone(), segment: None };
+        (Self(sender), tokio::spawn(task.run(receiver)))
+    }
+
+    /// Writes a frame (all but its header). Durable when it returns.
+    pub(crate) async fn write(&self, pieces: Vec<Bytes>, facts: FrameFacts) -> Result<Placed, BlobsError> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Waiting { pieces, facts, reply }).await.map_err(|_| BlobsError::Closed)?;
+        answer.await.unwrap_or(Err(BlobsError::Closed))
+    }
+}
+
+struct Task {
+    blobs: Arc<dyn Blobs>,
+    config: Config,
+    segment: Option<Shared>,
+}
+
+/// The segment that groups are added to.
+struct Shared {
+    appender: Box<dyn Appender>,
+    layout: Layout,
+}
+
+/// What a segment under construction holds.
+pub(crate) struct Layout {
+    pub(crate) segment: SegmentId,
+    pub(crate) header: [u8; HEADER_BYTES],
+    pub(crate) index: Index,
+    pub(crate) length: u64,
+    next_frame: u32,
+}
+
+impl Layout {
+    pub(crate) fn new(flags: u32) -> Self {
+        let segment = SegmentId::fresh();
+        let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let header = SegmentHeader { segment, flags, created }.encode();
+        Self { segment, header, index: Index::default(), length: HEADER_BYTES as u64, next_frame: 0 }
+    }
+
+    /// Gives the frame its place.
+    pub(crate) fn place(&mut self, facts: &FrameFacts) -> Placed {
+        let placed = Placed { segment: self.segment, frame: self.next_frame, offset: self.length };
+        self.index.frames.push(IndexEntry {
+            frame: placed.frame,
+            offset: placed.offset,
+            length: facts.length,
+            hash: *facts.hash.first_chunk().expect("a hash has 32 bytes"),
+        });
+        self.length += facts.length;
+        self.next_frame += 1;
+        placed
+    }
+
+    pub(crate) fn footer(&self) -> Bytes {
+        self.index.encode(&self.header, self.length).into()
+    }
+}
+
+impl Task {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Waiting>) {
+        let mut group = Vec::new();
+        while let Some(first) = receiver.recv().await {
+            let mut bytes = first.facts.length;
+            group.push(first);
+            while bytes < self.config.group_bytes_max as u64
+                && group.len() < GROUP_FRAMES_MAX
+                && let Ok(next) = receiver.try_recv()
+            {
+                bytes += next.facts.length;
+                group.push(next);
+            }
+            // Those who gave up meanwhile need no room.
+            group.retain(|waiting| !waiting.reply.is_closed());
+            if group.is_empty() {
+                continue;
+            }
+            metrics::histogram!("postrider_blob_group_frames").record(group.len() as f64);
+            let outcome = match self.blobs.growth() {
+                Growth::Durable => self.add(&mut group).await,
+                Growth::Whole => self.put(&mut group).await,
+            };
+            match outcome {
+                Ok(placed) => {
+                    for (waiting, placed) in group.drain(..).zip(placed) {
+                        // Nobody there any more: the frame has no reference and compaction will drop it.
+                        let _ = waiting.reply.send(Ok(placed));
+                    }
+                }
+                Err(error) => {
+                    metrics::counter!("postrider_blob_group_failures_total").increment(1);
+                    for waiting in group.drain(..) {
+                        let _ = waiting.reply.send(Err(error.clone()));
+                    }
+                }
+            }
+        }
+        self.seal().await;
+    }
+
+    /// Adds a group to the shared segment.
+    async fn add(&mut self, group: &mut [Waiting]) -> Result<Vec<Placed>, BlobsError> {
+        let begun = self.segment.is_some();
+        let mut shared = match self.segment.take() {
+            Some(shared) => shared,
+            None => {
+                let layout = Layout::new(0);
+                let appender = self.blobs.begin(layout.segment, self.config.segment_bytes).await?;
+                Shared { appender, layout }
+            }
+        };
+        let mut pieces = Vec::with_capacity(group.len() * 3 + 1);
+        if !begun {
+            pieces.push(Bytes::copy_from_slice(&shared.layout.header));
+        }
+        let placed = frames(&mut shared.layout, group, &mut pieces);
+        match shared.appender.commit(pieces).await {
+            Ok(()) => {
+                let full = shared.layout.length >= self.config.segment_bytes;
+                self.segment = Some(shared);
+                if full {
+                    self.seal().await;
+                }
+                Ok(placed)
+            }
+            Err(error) => {
+                let segment = shared.layout.segment;
+                tracing::error!(%segment, %error, source = ?std::error::Error::source(&error), "writing messages failed; a fresh segment follows");
+                // Nothing in it was ever acknowledged, so it need not wait for the next start.
+                if !begun {
+                    shared.appender.abort().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts a group as a segment of its own.
+    async fn put(&mut self, group: &mut [Waiting]) -> Result<Vec<Placed>, BlobsError> {
+        let mut layout = Layout::new(0);
+        let mut pieces = vec![Bytes::copy_from_slice(&layout.header)];
+        let placed = frames(&mut layout, group, &mut pieces);
+        pieces.push(layout.footer());
+        self.blobs.put(layout.segment, pieces).await?;
+        Ok(placed)
+    }
+
+    /// Seals the shared segment. When that fails it stays unsealed, readable all the same, until the next start.
+    async fn seal(&mut self) {
+        let Some(shared) = self.segment.take() else { return };
+        let footer = shared.layout.footer();
+        if let Err(error) = shared.appender.seal(vec![footer]).await {
+            let segment = shared.layout.segment;
+            tracing::warn!(%segment, %error, "a segment could not be sealed; the next start will");
+        }
+    }
+}
+
+fn frames(layout: &mut Layout, group: &mut [Waiting], pieces: &mut Vec<Bytes>) -> Vec<Placed> {
+    let placed = group.iter_mut().map(|waiting| {
+        let placed = layout.place(&waiting.facts);
+        let header = FrameHeader {
+            dictionary: waiting.facts.dictionary,
+            frame: placed.frame,
+            length: waiting.facts.length,
+        };
+        pieces.push(Bytes::copy_from_slice(&header.encode()));
+        pieces.append(&mut waiting.pieces);
+        placed
+    });
+    placed.collect()
+}

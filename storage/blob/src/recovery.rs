@@ -1,0 +1,87 @@
+//! Start-up: segments that the last process did not seal.
+//!
+//! A shared segment is walked from frame to frame and sealed behind its last intact one: the torn tail that is cut off was
+//! never acknowledged, since an acknowledgement follows the sync. Should intact frames lie behind something broken, that
+//! is damage and not a torn tail; it is kept, noted in the index and reported. A segment that was streamed counts when it
+//! has its footer, else it is removed.
+
+use std::sync::Arc;
+
+use crate::format::segment::{FLAG_STREAMED, HEADER_BYTES};
+use crate::scan::Scan;
+use crate::{Blobs, BlobsError, SegmentId, SegmentInfo};
+
+/// What was done with one unsealed segment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Recovered {
+    /// The segment.
+    pub segment: SegmentId,
+    /// What became of it.
+    pub fate: Fate,
+    /// Intact frames.
+    pub frames: usize,
+    /// Bytes of the torn tail that were cut off.
+    pub cut_bytes: u64,
+    /// Damaged stretches between intact frames: (offset, length). Acknowledged mail may have been there.
+    pub damaged: Vec<(u64, u64)>,
+}
+
+/// What became of an unsealed segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It was complete; only its sealing had not been noted.
+    Complete,
+    /// It was cut behind its last intact frame and sealed.
+    Sealed,
+    /// Nothing in it was ever acknowledged.
+    Removed,
+}
+
+/// Deals with all unsealed segments. No writer may be at work.
+pub(crate) async fn recover(blobs: &Arc<dyn Blobs>) -> Result<Vec<Recovered>, BlobsError> {
+    let mut done = Vec::new();
+    for info in blobs.unsealed().await? {
+        let recovered = recover_one(blobs, info).await?;
+        let Recovered { segment, fate, frames, cut_bytes, ref damaged } = recovered;
+        if damaged.is_empty() {
+            tracing::info!(%segment, ?fate, frames, cut_bytes, "recovered an unsealed segment");
+        } else {
+            tracing::error!(%segment, ?fate, frames, cut_bytes, ?damaged, "a recovered segment is damaged in the middle");
+        }
+        done.push(recovered);
+    }
+    Ok(done)
+}
+
+async fn recover_one(blobs: &Arc<dyn Blobs>, info: SegmentInfo) -> Result<Recovered, BlobsError> {
+    let SegmentInfo { segment, length, .. } = info;
+    let mut scan = Scan::new(Arc::clone(blobs), segment, length);
+    if let Ok((_, index)) = scan.footer().await? {
+        blobs.finish(segment, length, Vec::new()).await?;
+        let frames = index.frames.len();
+        return Ok(Recovered { segment, fate: Fate::Complete, frames, cut_bytes: 0, damaged: index.damaged });
+    }
+    let walked = scan.walk(length).await?;
+    let streamed = walked.header.is_ok_and(|header| header.flags & FLAG_STREAMED != 0);
+    if streamed || walked.index.frames.is_empty() {
+        blobs.delete(segment).await?;
+        return Ok(Recovered {
+            segment,
+            fate: Fate::Removed,
+            frames: 0,
+            cut_bytes: length,
+            damaged: Vec::new(),
+        });
+    }
+    // The footer's hash covers the header as it stands, be it damaged.
+    let header = blobs.get(segment, 0..HEADER_BYTES as u64).await?;
+    let header = header.first_chunk().expect("a back end gives what it was asked for");
+    let mut damaged = walked.index.damaged.clone();
+    if walked.header.is_err() {
+        damaged.insert(0, (0, HEADER_BYTES as u64));
+    }
+    let footer = walked.index.encode(header, walked.end);
+    blobs.finish(segment, walked.end, vec![footer.into()]).await?;
+    let frames = walked.index.frames.len();
+    Ok(Recovered { segment, fate: Fate::Sealed, frames, cut_bytes: length - walked.end, damaged })
+}
