@@ -183,6 +183,11 @@ pub fn prepare(password: &str) -> Cow<'_, str> {
     stringprep::saslprep(password).unwrap_or(Cow::Borrowed(password))
 }
 
+/// Whether argon2 allows these parameters.
+pub(crate) fn is_possible(cost: &Argon2Config) -> bool {
+    argon2(cost).is_some()
+}
+
 /// Does the work of [`Credential::verify`] for somebody who has no password.
 pub(crate) fn waste(password: &str, cost: &Argon2Config) {
     let mut out = [0; 32];

@@ -27,5 +27,5 @@ pub use admin::{AccountStores, AdminError};
 pub use app_password::{Service, ServiceSet};
 pub use config::Config;
 pub use login::{AuthError, PlainLogin, Principal, ScramLogin};
-pub use look::{Directory, LogKeys, Temporary};
+pub use look::{Directory, LogKeys, Parts, StartError, Temporary};
 pub use route::{AccountRoute, Expansion, Resolution, Route, Target};

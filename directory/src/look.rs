@@ -1,14 +1,20 @@
 //! Looking things up: which log a domain has, and what stands under a name in it.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use engine::{LogId, Sealer};
+use engine::{
+    Archive, Build, CommitError, CreateError, Engine, LogHandle, LogId, LogOptions, Logs, OpenError, Sealer,
+    State,
+};
 use mail::address::{Address, Domain};
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use crate::admin::AdminError;
+use crate::admin::{AccountStores, AdminError};
 use crate::config::Config;
 use crate::entry::{Amendment, DomainEntry, DomainSettings, Entry};
 use crate::hasher::Hasher;
@@ -20,6 +26,16 @@ use crate::throttle::Throttle;
 pub type DomainState = TableState<Names>;
 /// What the registry's log folds into.
 pub type RegistryState = TableState<Domains>;
+
+/// The id of the registry's log: an engine has one installation.
+const REGISTRY: Uuid = Uuid::from_u128(0x7265_6769_7374_7279_8000_0000_0000_0001);
+
+/// What the registry keeps beside the domains.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrySettings {
+    /// From this the SCRAM parameters of names that do not exist are made, so that they stay the same.
+    decoy_secret: [u8; 32],
+}
 
 /// Names of a domain: the folded local part → what it stands for.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +73,7 @@ impl Table for Names {
 }
 
 impl Table for Domains {
-    type Settings = ();
+    type Settings = RegistrySettings;
     type Record = DomainEntry;
     type Amendment = ();
 
@@ -100,8 +116,10 @@ pub struct Directory {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) postmaster: Option<Address>,
-    pub(crate) keys: Arc<dyn LogKeys>,
-    pub(crate) stores: Arc<dyn crate::admin::AccountStores>,
+    registry: LogHandle<RegistryState>,
+    domains: Logs<DomainState>,
+    keys: Arc<dyn LogKeys>,
+    pub(crate) stores: Arc<dyn AccountStores>,
     pub(crate) hasher: Hasher,
     pub(crate) throttle: Mutex<Throttle>,
     pub(crate) verified: Mutex<Verified>,
@@ -109,35 +127,63 @@ pub(crate) struct Inner {
     pub(crate) on_login_failure: Box<dyn Fn(&LoginFailure<'_>) + Send + Sync>,
 }
 
+/// What a directory is made of.
+pub struct Parts {
+    /// Limits and defaults.
+    pub config: Config,
+    /// Where the logs are.
+    pub engine: Engine,
+    /// How they are kept.
+    pub logs: LogOptions,
+    /// Where their entries go before they are trimmed.
+    pub archive: Option<Arc<dyn Archive>>,
+    /// Their sealers.
+    pub keys: Arc<dyn LogKeys>,
+    /// The accounts' storage.
+    pub stores: Arc<dyn AccountStores>,
+    /// Hears of failed logins. Called often when somebody guesses, so it must not wait.
+    pub on_login_failure: Box<dyn Fn(&LoginFailure<'_>) + Send + Sync>,
+}
+
+/// Why a directory was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error("{what}: {why}")]
+    Config {
+        /// Which key of it.
+        what: &'static str,
+        /// Why not.
+        why: String,
+    },
+    /// The registry cannot be opened or made.
+    #[error("the registry of domains cannot be opened: {0}")]
+    Registry(String),
+    /// The system gave no random numbers.
+    #[error("no random numbers")]
+    Random,
+}
+
 /// A domain that is ours, opened.
 pub(crate) struct OpenDomain {
     /// The name of the domain whose log this is.
     pub(crate) name: String,
+    handle: LogHandle<DomainState>,
 }
 
 impl OpenDomain {
     /// The domain with what stands under these names.
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn look_up(
-        &self,
-        _keys: Vec<String>,
-        _look: Look,
-    ) -> Result<Arc<DomainState>, Temporary> {
-        unimplemented!()
+    pub(crate) async fn look_up(&self, keys: Vec<String>, look: Look) -> Result<Arc<DomainState>, Temporary> {
+        read(&self.handle, keys, look).await
     }
 
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn commit<R>(
+    /// One commit on the domain's log, decided with what stands under these names.
+    pub(crate) async fn commit<R: Send + 'static>(
         &self,
-        _keys: Vec<String>,
-        _build: impl FnMut(&DomainState) -> Result<(Vec<Operation<Names>>, R), AdminError> + Send + 'static,
+        keys: Vec<String>,
+        build: impl FnMut(&DomainState) -> Result<(Vec<Operation<Names>>, R), AdminError> + Send + 'static,
     ) -> Result<R, AdminError> {
-        unimplemented!()
-    }
-
-    /// What separates names from details.
-    pub(crate) fn delimiters<'a>(&self, config: &'a Config) -> &'a str {
-        &config.subaddress_delimiters
+        commit(&self.handle, keys, build).await
     }
 
     /// The address that a local part has here.
@@ -147,6 +193,52 @@ impl OpenDomain {
 }
 
 impl Directory {
+    /// Opens the directory; the first time, makes its registry.
+    pub async fn open(parts: Parts) -> Result<Self, StartError> {
+        let Parts { config, engine, logs, archive, keys, stores, on_login_failure } = parts;
+        let postmaster = match config.postmaster.as_str() {
+            "" => None,
+            text => Some(Address::parse(text).map_err(|error| StartError::Config {
+                what: "postmaster",
+                why: format!("{text:?}: {error}"),
+            })?),
+        };
+        if !config.login_domain.is_empty()
+            && let Err(error) = Domain::parse(&config.login_domain)
+        {
+            return Err(StartError::Config { what: "login_domain", why: error.to_string() });
+        }
+        if !(4_096..=10_000_000).contains(&config.scram_iterations) {
+            let why = "between 4096 (RFC 7677) and 10 million".to_owned();
+            return Err(StartError::Config { what: "scram_iterations", why });
+        }
+        if !crate::credential::is_possible(&config.argon2) {
+            let why = "argon2 does not allow these parameters".to_owned();
+            return Err(StartError::Config { what: "argon2", why });
+        }
+        let registries = Logs::new(engine.clone(), logs.clone(), archive.clone());
+        let registry = open_registry(&registries, &*keys).await?;
+        let options = LogOptions { open_logs_max: config.domains_open_max.max(1), ..logs };
+        let inner = Inner {
+            hasher: Hasher::new(config.hashing_concurrent_max, config.hashing_waiting_max),
+            throttle: Mutex::new(Throttle::new(
+                &config.throttle_account,
+                &config.throttle_network,
+                config.throttle_entries_max,
+            )),
+            verified: Mutex::new(Verified::new(config.verified_seconds).map_err(|_| StartError::Random)?),
+            decoy_secret: registry.state().settings().decoy_secret,
+            domains: Logs::new(engine, options, archive),
+            registry,
+            config,
+            postmaster,
+            keys,
+            stores,
+            on_login_failure,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
     pub(crate) fn config(&self) -> &Config {
         &self.inner.config
     }
@@ -156,42 +248,168 @@ impl Directory {
     }
 
     /// Opens a domain by its normalised name, or by that of an alias of it.
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn domain(&self, _name: &str, _look: Look) -> Result<Option<OpenDomain>, Temporary> {
-        unimplemented!()
+    pub(crate) async fn domain(&self, name: &str, look: Look) -> Result<Option<OpenDomain>, Temporary> {
+        match self.domain_entry(name, look).await? {
+            None => Ok(None),
+            Some(DomainEntry::Own { log, .. }) => self.open_domain(name, log).await.map(Some),
+            Some(DomainEntry::AliasOf { domain, .. }) => match self.domain_entry(&domain, look).await? {
+                Some(DomainEntry::Own { log, .. }) => self.open_domain(&domain, log).await.map(Some),
+                _ => Ok(None),
+            },
+        }
     }
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn own_domain(&self, _name: &str) -> Result<OpenDomain, AdminError> {
-        unimplemented!()
+
+    /// Opens a domain to change it, by its own name.
+    pub(crate) async fn own_domain(&self, name: &str) -> Result<OpenDomain, AdminError> {
+        match self.domain_entry(name, Look::Fresh).await? {
+            Some(DomainEntry::Own { log, .. }) => Ok(self.open_domain(name, log).await?),
+            Some(DomainEntry::AliasOf { domain, .. }) => {
+                Err(AdminError::DomainAlias { domain: name.to_owned(), of: domain })
+            }
+            None => Err(AdminError::NoSuchDomain(name.to_owned())),
+        }
     }
-    #[expect(clippy::unused_async, reason = "skeleton")]
+
+    async fn open_domain(&self, name: &str, log: Uuid) -> Result<OpenDomain, Temporary> {
+        let log = LogId::domain(log);
+        let handle = match self.inner.domains.opened(log) {
+            Some(handle) => handle,
+            None => {
+                let sealer = self.inner.keys.open(log).await?;
+                self.inner.domains.open(log, sealer).await.map_err(|error| temporary(&error))?
+            }
+        };
+        Ok(OpenDomain { name: name.to_owned(), handle })
+    }
+
     pub(crate) async fn domain_entry(
         &self,
-        _name: &str,
-        _look: Look,
+        name: &str,
+        look: Look,
     ) -> Result<Option<DomainEntry>, Temporary> {
-        unimplemented!()
+        let state = read(&self.inner.registry, vec![name.to_owned()], look).await?;
+        Ok(state.get(name).map(|entry| DomainEntry::clone(entry)))
     }
-    #[expect(clippy::unused_async, reason = "skeleton")]
+
     pub(crate) async fn domain_entries(&self) -> Result<Vec<(String, DomainEntry)>, Temporary> {
-        unimplemented!()
+        let mut entries = Vec::new();
+        let mut from = Some(String::new());
+        let mut look = Look::Fresh;
+        while let Some(part) = from {
+            let state = read(&self.inner.registry, vec![part.clone()], look).await?;
+            let (records, next) = state.page(&part);
+            let records = records.into_iter().flatten();
+            entries.extend(records.map(|(name, entry)| (name.clone(), DomainEntry::clone(entry))));
+            from = next.map(str::to_owned);
+            look = Look::Known;
+        }
+        Ok(entries)
     }
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn register(&self, _name: String, _entry: DomainEntry) -> Result<(), AdminError> {
-        unimplemented!()
+
+    pub(crate) async fn register(&self, name: String, entry: DomainEntry) -> Result<(), AdminError> {
+        commit(&self.inner.registry, vec![name.clone()], move |state| match state.get(&name) {
+            Some(_) => Err(AdminError::Exists { what: format!("domain {name}") }),
+            None => Ok((vec![state.put(&name, entry.clone())], ())),
+        })
+        .await
     }
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn unregister(&self, _name: String) -> Result<(), AdminError> {
-        unimplemented!()
+
+    pub(crate) async fn unregister(&self, name: String) -> Result<(), AdminError> {
+        commit(&self.inner.registry, vec![name.clone()], move |state| match state.remove(&name) {
+            None => Err(AdminError::NoSuchDomain(name.clone())),
+            Some(operation) => Ok((vec![operation], ())),
+        })
+        .await
     }
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn discard_log(&self, _log: LogId) {
-        unimplemented!()
+
+    pub(crate) async fn create_log(&self, log: LogId, settings: DomainSettings) -> Result<(), AdminError> {
+        let sealer = self.inner.keys.create(log).await?;
+        let initial = DomainState::new(log, settings);
+        self.inner
+            .domains
+            .create(log, initial, sealer)
+            .await
+            .map(drop)
+            .map_err(|error| temporary(&error).into())
     }
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub(crate) async fn create_log(&self, _log: LogId, _settings: DomainSettings) -> Result<(), AdminError> {
-        unimplemented!()
+
+    /// Deletes a log that nobody refers to any more. What stays behind is unreadable once its key is gone.
+    pub(crate) async fn discard_log(&self, log: LogId) {
+        if let Err(error) = self.inner.domains.delete(log).await {
+            tracing::warn!(%log, error = %temporary(&error), "log of a domain that is gone stays behind");
+        }
+        if let Err(error) = self.inner.keys.erase(log).await {
+            tracing::warn!(%log, %error, "key of a domain that is gone stays behind");
+        }
     }
+}
+
+async fn open_registry(
+    registries: &Logs<RegistryState>,
+    keys: &dyn LogKeys,
+) -> Result<LogHandle<RegistryState>, StartError> {
+    let failed = |error: &dyn Error| StartError::Registry(temporary(error).0);
+    let log = LogId::registry(REGISTRY);
+    let sealer = keys.create(log).await.map_err(|error| failed(&error))?;
+    match registries.open(log, Arc::clone(&sealer)).await {
+        Ok(handle) => return Ok(handle),
+        Err(OpenError::Missing) => {}
+        Err(error) => return Err(failed(&error)),
+    }
+    let mut decoy_secret = [0; 32];
+    aws_lc_rs::rand::fill(&mut decoy_secret).map_err(|_| StartError::Random)?;
+    let initial = RegistryState::new(log, RegistrySettings { decoy_secret });
+    match registries.create(log, initial, Arc::clone(&sealer)).await {
+        Ok(handle) => Ok(handle),
+        // Another node was faster, or it was made after all.
+        Err(CreateError::Exists | CreateError::Unknown) => {
+            registries.open(log, sealer).await.map_err(|error| failed(&error))
+        }
+        Err(error) => Err(failed(&error)),
+    }
+}
+
+async fn read<S: State<Part = String>>(
+    handle: &LogHandle<S>,
+    keys: Vec<String>,
+    look: Look,
+) -> Result<Arc<S>, Temporary> {
+    let read = match look {
+        Look::Known => handle.with(&keys).await,
+        Look::Fresh => handle.refresh(&keys).await,
+    };
+    read.map_err(|error| temporary(&error))
+}
+
+async fn commit<T: Table, R: Send + 'static>(
+    handle: &LogHandle<TableState<T>>,
+    keys: Vec<String>,
+    mut build: impl FnMut(&TableState<T>) -> Result<(Vec<Operation<T>>, R), AdminError> + Send + 'static,
+) -> Result<R, AdminError> {
+    let build =
+        move |state: &TableState<T>| build(state).map(|(operations, answer)| Build::new(operations, answer));
+    match handle.commit(keys, build).await {
+        Ok(committed) => Ok(committed.answer),
+        Err(CommitError::Rejected(error)) => Err(error),
+        Err(CommitError::Unknown) => Err(AdminError::Undecided("the storage engine did not say".to_owned())),
+        Err(CommitError::TooLarge { bytes, limit }) => Err(AdminError::Invalid {
+            what: "request",
+            why: format!("makes {bytes} octets of log, more than {limit}"),
+        }),
+        Err(error) => Err(temporary(&error).into()),
+    }
+}
+
+/// An error with all its causes.
+pub(crate) fn temporary(error: &dyn Error) -> Temporary {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    Temporary(text)
 }
 
 /// Unix seconds. The directory stores them for people to read; nothing is decided by them.

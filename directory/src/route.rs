@@ -146,12 +146,14 @@ impl Directory {
         let Some(name) = address.domain().name() else { return Ok(Resolution::NotLocal) };
         let Some(domain) = self.domain(name, look).await? else { return Ok(Resolution::NotLocal) };
         let key = address.local_key();
-        let delimiters = domain.delimiters(self.config());
+        // Delimiters are settings of the domain, so that its root is needed before the name's page is.
+        let root = domain.look_up(Vec::new(), look).await?;
+        let of_domain = root.settings().subaddress_delimiters.as_ref();
+        let delimiters = of_domain.unwrap_or(&self.config().subaddress_delimiters);
         let split = split_detail(address.local(), delimiters);
-        let mut keys = vec![key.clone()];
         let base_key = split.map(|(base, _)| mail::address::fold_local_part(base));
-        keys.extend(base_key.clone());
-        let state = domain.look_up(keys, look).await?;
+        let keys = std::iter::once(key.clone()).chain(base_key.clone()).collect();
+        let state = domain.look_up(keys, Look::Known).await?;
         if state.settings().disabled {
             return Ok(Resolution::Disabled);
         }
@@ -376,7 +378,7 @@ mod tests {
         let chain: Vec<(&str, &str)> = chain.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         assert_eq!(walk("n0@here", &chain, 9, 10), "n9@here");
         assert_eq!(walk("n0@here", &chain, 8, 10), "!n8@here Loop");
-        let many: String = (0..20).map(|n| format!("x{n}@there ")).collect();
+        let many = (0..20).map(|n| format!("x{n}@there")).collect::<Vec<_>>().join(" ");
         let result = walk("l@here", &[("l@here*o@here", &many)], 5, 10);
         assert!(result.ends_with("!l@here TooMany"), "{result}");
         assert_eq!(result.matches("@there").count(), 10);

@@ -150,9 +150,10 @@ impl Directory {
             let before = account_at(state, &key, &address)?;
             let mut account = before.clone();
             change(&mut account)?;
-            let operations = match account == before {
-                true => Vec::new(),
-                false => vec![state.put(&key, Entry::Account(account.clone()))],
+            let operations = if account == before {
+                Vec::new()
+            } else {
+                vec![state.put(&key, Entry::Account(account.clone()))]
             };
             Ok((operations, account))
         })

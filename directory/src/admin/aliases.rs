@@ -43,9 +43,10 @@ impl Directory {
                 alias.targets.clone_from(targets);
             }
             alias.send_as = send_as.unwrap_or(alias.send_as);
-            let operations = match alias == *before {
-                true => Vec::new(),
-                false => vec![state.put(&key, Entry::Alias(alias.clone()))],
+            let operations = if alias == *before {
+                Vec::new()
+            } else {
+                vec![state.put(&key, Entry::Alias(alias.clone()))]
             };
             Ok((operations, alias))
         })

@@ -74,9 +74,10 @@ impl Directory {
             let mut settings = state.settings().clone();
             change(&mut settings);
             check_settings(&settings)?;
-            let operations = match &settings == state.settings() {
-                true => Vec::new(),
-                false => vec![Operation::Settings(settings.clone())],
+            let operations = if &settings == state.settings() {
+                Vec::new()
+            } else {
+                vec![Operation::Settings(settings.clone())]
             };
             Ok((operations, settings))
         })

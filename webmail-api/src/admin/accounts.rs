@@ -56,7 +56,7 @@ pub(crate) struct AppPasswordBody {
 }
 
 /// An account to be made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAccountBody {
     pub(crate) address: String,
@@ -71,19 +71,16 @@ pub(crate) struct NewAccountBody {
 }
 
 /// What is to change of an account; what is left out stays.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AccountPatch {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) display_name: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<Status>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quota: Option<Quota>,
 }
 
 /// A password to be set: in clear, as a hash, or (with neither) none.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewPasswordBody {
     #[serde(default)]
@@ -93,7 +90,7 @@ pub(crate) struct NewPasswordBody {
 }
 
 /// An application password to be made. Without services: good for all.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAppPassword {
     pub(crate) name: String,

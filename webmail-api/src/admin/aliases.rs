@@ -22,7 +22,7 @@ pub(crate) struct AliasBody {
 }
 
 /// An alias to be made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewAlias {
     pub(crate) address: String,
@@ -32,12 +32,10 @@ pub(crate) struct NewAlias {
 }
 
 /// What is to change of an alias; what is left out stays.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct AliasPatch {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) targets: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) send_as: Option<bool>,
 }
 

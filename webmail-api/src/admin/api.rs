@@ -132,7 +132,9 @@ async fn around(State(api): State<Api>, mut request: Request, next: Next) -> Res
     let act = tokio::spawn(audited(api, caller, request, next));
     match tokio::time::timeout(limit, act).await {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request was broken off").into_response(),
+        Ok(Err(_)) => {
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request was broken off").into_response()
+        }
         Err(_) => too_slow(),
     }
 }
@@ -146,11 +148,11 @@ async fn audited(api: Api, caller: Caller, request: Request, next: Next) -> Resp
     let number = api.acts.fetch_add(1, Ordering::Relaxed);
     let method = request.method().to_string();
     let path = request.uri().path().to_owned();
-    let mut act =
-        Act { number, caller: &caller, method: &method, path: &path, object: None, status: None };
+    let mut act = Act { number, caller: &caller, method: &method, path: &path, object: None, status: None };
     if let Err(error) = api.parts.audit.act(&act).await {
         tracing::error!(%error, "audit log cannot be written, administrative act refused");
-        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the audit log cannot be written").into_response();
+        return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the audit log cannot be written")
+            .into_response();
     }
     let response = next.run(request).await;
     let object = response.extensions().get::<Object>().cloned();

@@ -83,14 +83,36 @@ async fn path<T: DeserializeOwned + Send, S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
 ) -> Result<Path<T>, Problem> {
-    Path::from_request_parts(parts, state).await.map_err(|rejection| Problem::bad_request(rejection.body_text()))
+    Path::from_request_parts(parts, state)
+        .await
+        .map_err(|rejection| Problem::bad_request(rejection.body_text()))
 }
 
-/// For members that can be left out (`None`), null (`Some(None)`) or have a value.
-pub(crate) fn nullable<'de, T, D>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
-    Option::deserialize(deserializer).map(Some)
+/// A member that can be left out, null, or have a value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Patch<T> {
+    /// Left out: it stays.
+    #[default]
+    Keep,
+    /// Null: it goes.
+    Clear,
+    /// It becomes this.
+    Set(T),
+}
+
+impl<T: Clone> Patch<T> {
+    /// Applies it.
+    pub(crate) fn apply(&self, to: &mut Option<T>) {
+        match self {
+            Self::Keep => {}
+            Self::Clear => *to = None,
+            Self::Set(value) => *to = Some(value.clone()),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Option::deserialize(deserializer)?.map_or(Self::Clear, Self::Set))
+    }
 }

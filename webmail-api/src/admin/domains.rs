@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::accounts::AccountBody;
 use super::aliases::AliasBody;
 use super::api::Api;
-use super::body::{Body, DomainInPath, acted, address, domain, done, nullable};
+use super::body::{Body, DomainInPath, Patch, acted, address, domain, done};
 use super::lists::ListBody;
 use super::problem::Problem;
 
@@ -31,7 +31,7 @@ pub(crate) struct DomainBody {
 }
 
 /// A domain to be made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewDomain {
     pub(crate) name: String,
@@ -50,18 +50,13 @@ pub(crate) struct NewDomain {
 }
 
 /// What is to change of a domain; what is left out stays, what is null goes.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct DomainPatch {
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
-    pub(crate) catch_all: Option<Option<String>>,
-    #[serde(deserialize_with = "nullable", skip_serializing_if = "Option::is_none")]
-    pub(crate) subaddress_delimiters: Option<Option<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) catch_all: Patch<String>,
+    pub(crate) subaddress_delimiters: Patch<String>,
     pub(crate) disabled: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quota: Option<Quota>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) description: Option<String>,
 }
 
@@ -99,7 +94,17 @@ impl From<DomainView> for DomainBody {
     fn from(view: DomainView) -> Self {
         let DomainView { name, alias_of, settings, names, created } = view;
         let DomainSettings { catch_all, subaddress_delimiters, disabled, quota, description } = settings;
-        Self { name, alias_of, catch_all, subaddress_delimiters, disabled, quota, description, names, created }
+        Self {
+            name,
+            alias_of,
+            catch_all,
+            subaddress_delimiters,
+            disabled,
+            quota,
+            description,
+            names,
+            created,
+        }
     }
 }
 
@@ -139,12 +144,8 @@ pub(crate) async fn change(
     Body(patch): Body<DomainPatch>,
 ) -> Result<Response, Problem> {
     let change = move |settings: &mut DomainSettings| {
-        if let Some(catch_all) = &patch.catch_all {
-            settings.catch_all.clone_from(catch_all);
-        }
-        if let Some(delimiters) = &patch.subaddress_delimiters {
-            settings.subaddress_delimiters.clone_from(delimiters);
-        }
+        patch.catch_all.apply(&mut settings.catch_all);
+        patch.subaddress_delimiters.apply(&mut settings.subaddress_delimiters);
         if let Some(description) = &patch.description {
             settings.description.clone_from(description);
         }

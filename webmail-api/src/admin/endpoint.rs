@@ -44,16 +44,10 @@ pub(crate) fn table() -> Vec<Endpoint> {
         answer,
         handler,
     };
-    let open = |path, summary, answer, handler| Endpoint { scope: None, ..read(path, summary, answer, handler) };
-    let act = |method, path, scope, summary, request, (status, answer), handler: MethodRouter<Api>| Endpoint {
-        method,
-        path,
-        scope: Some(scope),
-        summary,
-        request,
-        status,
-        answer,
-        handler,
+    let open =
+        |path, summary, answer, handler| Endpoint { scope: None, ..read(path, summary, answer, handler) };
+    let act = |method, path, scope, summary, request, (status, answer), handler: MethodRouter<Api>| {
+        Endpoint { method, path, scope: Some(scope), summary, request, status, answer, handler }
     };
     let (write, passwords) = (Scope::Write, Scope::Passwords);
     let gone = (204, Nothing);
@@ -192,7 +186,12 @@ pub(crate) fn table() -> Vec<Endpoint> {
             (201, Json("List")),
             post(lists::create),
         ),
-        read("/admin/v1/lists/{address}", "One mailing list with its members.", Json("List"), get(lists::show)),
+        read(
+            "/admin/v1/lists/{address}",
+            "One mailing list with its members.",
+            Json("List"),
+            get(lists::show),
+        ),
         act(
             "patch",
             "/admin/v1/lists/{address}",
@@ -213,7 +212,12 @@ pub(crate) fn table() -> Vec<Endpoint> {
         ),
         Endpoint {
             scope: Some(Scope::Tokens),
-            ..read("/admin/v1/tokens", "All tokens, without their secrets.", JsonList("Token"), get(tokens::list))
+            ..read(
+                "/admin/v1/tokens",
+                "All tokens, without their secrets.",
+                JsonList("Token"),
+                get(tokens::list),
+            )
         },
         act(
             "post",

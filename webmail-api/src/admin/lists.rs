@@ -23,7 +23,7 @@ pub(crate) struct ListBody {
 }
 
 /// A list to be made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewList {
     pub(crate) address: String,
@@ -33,14 +33,11 @@ pub(crate) struct NewList {
 }
 
 /// What is to change of a list; what is left out stays.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ListPatch {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) add: Vec<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) remove: Vec<String>,
 }
 

@@ -34,5 +34,6 @@ fn answer(state: Result<(), String>) -> Response {
 }
 
 pub(crate) async fn metrics(State(api): State<Api>) -> Response {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.monitor().metrics()).into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.monitor().metrics())
+        .into_response()
 }

@@ -39,7 +39,9 @@ fn operation(endpoint: &Endpoint) -> Value {
         Answer::Nothing => {}
         Answer::Text => answer["content"] = json!({ "text/plain": { "schema": { "type": "string" } } }),
         Answer::AnyJson => answer["content"] = json!({ "application/json": {} }),
-        Answer::Json(name) => answer["content"] = json!({ "application/json": { "schema": reference(name) } }),
+        Answer::Json(name) => {
+            answer["content"] = json!({ "application/json": { "schema": reference(name) } });
+        }
         Answer::JsonList(name) => {
             let schema = json!({ "type": "array", "items": reference(name) });
             answer["content"] = json!({ "application/json": { "schema": schema } });
@@ -63,7 +65,8 @@ fn operation(endpoint: &Endpoint) -> Value {
         .collect();
     if endpoint.path.ends_with("/names") {
         parameters.push(json!({ "name": "from", "in": "query", "schema": { "type": "string" } }));
-        parameters.push(json!({ "name": "limit", "in": "query", "schema": { "type": "integer", "minimum": 1 } }));
+        parameters
+            .push(json!({ "name": "limit", "in": "query", "schema": { "type": "integer", "minimum": 1 } }));
     }
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();

@@ -23,10 +23,9 @@ pub async fn serve(stream: Stream, router: Router, plain: bool, guard: ShutdownG
     let encrypted = stream.is_encrypted();
     let connection = match &stream.peer().remote {
         End::Unix { uid, .. } => Connection::Unix { uid: *uid },
-        End::Tcp(remote) => Connection::Tcp {
-            remote: *remote,
-            private: encrypted || (plain && remote.ip().is_loopback()),
-        },
+        End::Tcp(remote) => {
+            Connection::Tcp { remote: *remote, private: encrypted || (plain && remote.ip().is_loopback()) }
+        }
         End::Memory => Connection::Unix { uid: None },
     };
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {

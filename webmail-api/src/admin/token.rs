@@ -95,7 +95,10 @@ impl Tokens {
             constant_time::verify_slices_are_equal(token.hash.as_bytes(), hash.as_bytes()).is_ok()
         };
         let list = self.list.lock();
-        list.iter().find(same).filter(|token| token.expires.is_none_or(|expires| unix_now() < expires)).cloned()
+        list.iter()
+            .find(same)
+            .filter(|token| token.expires.is_none_or(|expires| unix_now() < expires))
+            .cloned()
     }
 
     /// Makes a token and gives its secret, which is not seen again. Writes a file, so it is called where blocking is
@@ -115,13 +118,8 @@ impl Tokens {
         let mut random = [0; 32];
         rand::fill(&mut random).map_err(|_| TokenError::Random)?;
         let secret = format!("{PREFIX}{}", hex(&random));
-        let token = Token {
-            name: name.to_owned(),
-            scopes,
-            created: unix_now(),
-            expires,
-            hash: hash(&secret),
-        };
+        let token =
+            Token { name: name.to_owned(), scopes, created: unix_now(), expires, hash: hash(&secret) };
         let mut list = self.list.lock();
         if list.iter().any(|other| other.name == name) {
             return Err(TokenError::Exists(name.to_owned()));
@@ -154,7 +152,8 @@ impl Tokens {
         let next = self.path.with_extension("next");
         let bytes = serde_json::to_vec_pretty(list).map_err(|error| failed(io::Error::other(error)))?;
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&next)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&next, &self.path)?;

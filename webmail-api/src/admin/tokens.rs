@@ -22,7 +22,7 @@ pub(crate) struct TokenBody {
 }
 
 /// A token to be made.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewToken {
     pub(crate) name: String,
