@@ -101,7 +101,7 @@ async fn damage_in_the_middle_of_an_unsealed_segment_costs_only_what_it_hit() {
         match read(&reopened, address).await {
             Ok(body) => assert!(seed != 2 && body == text(seed as u64, 3000)),
             Err(error) => {
-                assert!(seed == 2 && matches!(error, ReadError::Damaged { frame: 2, .. }), "{error}")
+                assert!(seed == 2 && matches!(error, ReadError::Damaged { frame: 2, .. }), "{error}");
             }
         }
     }
@@ -125,7 +125,7 @@ async fn every_flipped_bit_is_noticed_and_never_read() {
             match crate::support::read_range(&reader, 0..u64::MAX).await {
                 Ok(read) => assert!(read == body, "byte {at} bit {bit}"),
                 Err(error) => {
-                    assert!(matches!(error, ReadError::Damaged { frame: 0, .. }) && !error.is_temporary())
+                    assert!(matches!(error, ReadError::Damaged { frame: 0, .. }) && !error.is_temporary());
                 }
             }
             assert!(reader.verify().await.is_err(), "byte {at} bit {bit}");
@@ -138,6 +138,8 @@ async fn every_flipped_bit_is_noticed_and_never_read() {
     assert!(read(&store, &other).await.unwrap() == text(2, 700));
 }
 
+type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[tokio::test]
 async fn a_large_blob_that_was_cut_or_rearranged_is_noticed() {
     let blobs = MemoryBlobs::new();
@@ -149,7 +151,7 @@ async fn a_large_blob_that_was_cut_or_rearranged_is_noticed() {
     let good = blobs.get(address.segment, 0..length).await.unwrap();
     let chunk = (256 << 10) + 17;
     let at = address.offset as usize + 32;
-    let damages: [&(dyn Fn(&mut Vec<u8>) + Sync); 5] = [
+    let damages: [Change<'_>; 5] = [
         // Two chunks change places; both are sealed by the right key.
         &|bytes| {
             let first = bytes[at..at + chunk].to_vec();

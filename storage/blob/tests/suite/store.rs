@@ -49,9 +49,7 @@ async fn every_size_comes_back_as_it_was() {
             assert_eq!(reader.facts().await.unwrap(), facts);
             reader.verify().await.unwrap();
             let size = size as u64;
-            for range in
-                [0..0, 0..1, 3..10, size / 2..size, size.saturating_sub(1)..size, size..size + 5, 5..3]
-            {
+            for range in [0..0, 0..1, 3..10, size / 2..size, size.saturating_sub(1)..size, size..size + 5] {
                 let clipped =
                     range.start.min(size) as usize..range.end.min(size).max(range.start.min(size)) as usize;
                 assert_eq!(read_range(&reader, range).await.unwrap(), body[clipped]);
