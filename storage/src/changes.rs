@@ -26,9 +26,25 @@ pub struct Changes {
 }
 
 impl AccountState {
-    /// What happened in a mailbox after `since`. `None`: no such mailbox, or it is not loaded.
+    /// What happened in a mailbox after `since`. `None`: no such mailbox, or what is needed is not loaded (see
+    /// [`crate::Account::changes`]).
     pub fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Option<Changes> {
-        let _ = (mailbox, since);
-        unimplemented!()
+        let index = self.index(mailbox)?;
+        let highest_modseq = ModSeq(self.mailboxes.get(&mailbox.0)?.root.highest_modseq);
+        Some(Changes {
+            changed: index.changed_since(since),
+            vanished: self.vanished(mailbox, since)?,
+            highest_modseq,
+        })
+    }
+
+    /// UIDs of messages that left a mailbox after `since`. `None`: not loaded.
+    pub fn vanished(&self, mailbox: MailboxId, since: ModSeq) -> Option<Vanished> {
+        if since.0 < self.expunged.horizon() {
+            return Some(Vanished::Forgotten);
+        }
+        let traces = self.expunged.since(since.0).ok()?;
+        let ranges = traces.into_iter().filter(|(_, trace)| trace.mailbox == mailbox.0);
+        Some(Vanished::Known(ranges.flat_map(|(_, trace)| trace.uids.ranges().iter().copied()).collect()))
     }
 }

@@ -1,81 +1,221 @@
-//! The state of an account: what its log folds into.
+//! The state of an account: what its log folds into. Here is what can be asked of it; how it changes is in `fold`, how
+//! it is stored in `snapshot`.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use engine::LogId;
 use mail::flag::{FlagSet, Keyword};
 use mail::id::{MailboxId, ModSeq};
 
+use crate::append::IngestId;
+use crate::email_page::EmailPages;
 use crate::index::MailboxIndex;
-use crate::mailbox::{Mailbox, Role};
-use crate::marks::Marks;
+use crate::ingest::{Outcome, Producers};
+use crate::mailbox::{INBOX, Mailbox, Role};
+use crate::marks::{KEYWORDS_MAX, Marks};
 use crate::quota::Quota;
+use crate::root::{Base, Layout, MailboxRoot};
+use crate::run::ThreadKeys;
+use crate::store::AccountSettings;
+use crate::trail::{ExpungedTrace, RetainedTrace, Trail};
 
 /// An account at one moment. Cheap to clone, never changes.
 #[derive(Clone, Debug)]
-pub struct AccountState {}
+pub struct AccountState {
+    pub(crate) log: LogId,
+    pub(crate) seq: u64,
+    pub(crate) base: Arc<Base>,
+    pub(crate) mailboxes: Arc<BTreeMap<u32, Arc<MailboxState>>>,
+    /// Mailboxes that were deleted while a page of theirs was not loaded: what their messages were is still to be
+    /// retained.
+    pub(crate) ghosts: Arc<BTreeMap<u32, Arc<MailboxState>>>,
+    pub(crate) emails: EmailPages,
+    pub(crate) threads: ThreadKeys,
+    pub(crate) expunged: Trail<ExpungedTrace>,
+    pub(crate) retained: Trail<RetainedTrace>,
+    pub(crate) producers: Producers,
+}
+
+/// A mailbox with its messages.
+#[derive(Clone, Debug)]
+pub(crate) struct MailboxState {
+    pub(crate) root: MailboxRoot,
+    pub(crate) index: MailboxIndex,
+}
+
+/// Pages of an account that are loaded together.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Part {
+    /// The index of a mailbox.
+    Mailbox(MailboxId),
+    /// Pages of a mailbox that something happened to while they were not loaded.
+    Pending(MailboxId),
+    /// What leads from a hashed message-id to a thread.
+    ThreadKey(u64),
+    /// Runs of thread keys that the next snapshot merges.
+    ThreadMerge,
+    /// Expunges after this operation.
+    ExpungedSince(u64),
+    /// Pages of expunges that the next snapshot writes anew.
+    ExpungedMerge,
+    /// What messages were that were expunged after this operation.
+    RetainedSince(u64),
+    /// Pages of retained messages that the next snapshot writes anew.
+    RetainedMerge,
+    /// What was delivered.
+    Producers,
+    /// Email pages that the next snapshot writes anew.
+    EmailMerge,
+}
 
 impl AccountState {
-    /// The last operation folded.
-    pub fn modseq(&self) -> ModSeq {
-        unimplemented!()
+    /// An account with INBOX and the mailboxes of the usual roles. `now` in seconds since 1970.
+    pub(crate) fn new(log: LogId, settings: &AccountSettings, layout: Layout, now: u32) -> Self {
+        let roles = [
+            (INBOX, Role::Inbox),
+            ("Drafts", Role::Drafts),
+            ("Sent", Role::Sent),
+            ("Junk", Role::Junk),
+            ("Trash", Role::Trash),
+            ("Archive", Role::Archive),
+        ];
+        let first_validity = now.max(1);
+        let mailbox = |(id, (name, role)): (u32, (&str, Role))| {
+            let validity = first_validity.saturating_add(id - 1);
+            let root = MailboxRoot {
+                id,
+                name: name.to_owned(),
+                role: Some(role),
+                uid_validity: NonZeroU32::new(validity).unwrap_or(NonZeroU32::MIN),
+                uid_next: 1,
+                messages: 0,
+                unseen: 0,
+                deleted: 0,
+                size: 0,
+                // Created, as clients see it, by the first operation, since a MODSEQ is never zero (RFC 7162 §7).
+                highest_modseq: 1,
+                keywords: Marks::EMPTY,
+            };
+            (id, Arc::new(MailboxState { root, index: MailboxIndex::default() }))
+        };
+        let mailboxes: BTreeMap<_, _> = (1..).zip(roles).map(mailbox).collect();
+        let base = Base {
+            layout,
+            next_mailbox: 1 + roles.len() as u32,
+            next_email: 1,
+            last_uid_validity: first_validity.saturating_add(roles.len() as u32),
+            keywords: Vec::new(),
+            subscriptions: roles.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            quota: Quota {
+                bytes_max: settings.quota_bytes,
+                messages_max: settings.quota_messages,
+                ..Quota::default()
+            },
+            archived_seq: 0,
+            archived_address: bytes::Bytes::new(),
+            closed: false,
+        };
+        Self {
+            log,
+            seq: 0,
+            base: Arc::new(base),
+            mailboxes: Arc::new(mailboxes),
+            ghosts: Arc::default(),
+            emails: EmailPages::default(),
+            threads: ThreadKeys::default(),
+            expunged: Trail::default(),
+            retained: Trail::default(),
+            producers: Producers::from_stored(None),
+        }
     }
 
-    /// All mailboxes, by name.
+    /// The last operation folded.
+    pub fn modseq(&self) -> ModSeq {
+        ModSeq(self.seq)
+    }
+
+    /// All mailboxes, in the order of their creation.
     pub fn mailboxes(&self) -> impl Iterator<Item = Mailbox> + '_ {
-        std::iter::empty()
+        self.mailboxes.values().map(|mailbox| mailbox.root.view())
     }
 
     /// A mailbox.
     pub fn mailbox(&self, id: MailboxId) -> Option<Mailbox> {
-        let _ = id;
-        unimplemented!()
+        self.mailboxes.get(&id.0).map(|mailbox| mailbox.root.view())
     }
 
     /// The mailbox of this name; `inbox` in any case is INBOX.
     pub fn mailbox_by_name(&self, name: &str) -> Option<Mailbox> {
-        let _ = name;
-        unimplemented!()
+        let name = if name.eq_ignore_ascii_case(INBOX) { INBOX } else { name };
+        self.root_by_name(name).map(|root| root.view())
     }
 
     /// The mailbox with this role.
     pub fn mailbox_by_role(&self, role: Role) -> Option<Mailbox> {
-        let _ = role;
-        unimplemented!()
+        let mut mailboxes = self.mailboxes.values();
+        mailboxes.find(|mailbox| mailbox.root.role == Some(role)).map(|mailbox| mailbox.root.view())
     }
 
     /// Names subscribed to, ascending; not all of them need be mailboxes.
     pub fn subscriptions(&self) -> impl Iterator<Item = &str> + '_ {
-        std::iter::empty()
+        self.base.subscriptions.iter().map(String::as_str)
     }
 
     /// Whether this name is subscribed to.
     pub fn is_subscribed(&self, name: &str) -> bool {
-        let _ = name;
-        unimplemented!()
+        self.base.subscriptions.contains(name)
     }
 
     /// The messages of a mailbox. `None`: no such mailbox, or not loaded (see [`crate::Account::mailbox`]).
     pub fn index(&self, mailbox: MailboxId) -> Option<&MailboxIndex> {
-        let _ = mailbox;
-        unimplemented!()
+        let mailbox = self.mailboxes.get(&mailbox.0)?;
+        mailbox.index.is_loaded().then_some(&mailbox.index)
     }
 
     /// Names of the account's keywords, by number.
     pub fn keywords(&self) -> &[Keyword] {
-        unimplemented!()
+        &self.base.keywords
     }
 
     /// Whether the account can have another keyword (`\*` in PERMANENTFLAGS).
     pub fn can_add_keyword(&self) -> bool {
-        unimplemented!()
+        self.base.keywords.len() < KEYWORDS_MAX
     }
 
     /// Marks with the names that clients use.
     pub fn flag_set(&self, marks: Marks) -> FlagSet {
-        let _ = marks;
-        unimplemented!()
+        let keywords =
+            marks.keywords().filter_map(|number| self.base.keywords.get(number).cloned()).collect();
+        FlagSet { flags: marks.flags(), keywords }
+    }
+
+    /// Flags by the names that clients use as marks. `None`: one of the keywords has no number yet, so no message has
+    /// it.
+    pub fn marks(&self, flags: &FlagSet) -> Option<Marks> {
+        flags.keywords.iter().try_fold(Marks::from_flags(flags.flags), |marks, keyword| {
+            let number = self.base.keywords.iter().position(|known| known == keyword)?;
+            Some(marks.union(Marks::from_keyword(number)))
+        })
     }
 
     /// Limits and use.
     pub fn quota(&self) -> Quota {
-        unimplemented!()
+        self.base.quota
+    }
+
+    /// Whether the account is closed: nothing can be changed any more.
+    pub fn is_closed(&self) -> bool {
+        self.base.closed
+    }
+
+    pub(crate) fn root_by_name(&self, name: &str) -> Option<&MailboxRoot> {
+        self.mailboxes.values().map(|mailbox| &mailbox.root).find(|root| root.name == name)
+    }
+
+    /// What became of an item of the queue. `Err`: [`Part::Producers`] is not loaded.
+    pub(crate) fn ingest_outcome(&self, id: IngestId) -> Result<Option<Outcome>, Part> {
+        self.producers.get(id).map_err(|_| Part::Producers)
     }
 }

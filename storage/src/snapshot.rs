@@ -1,0 +1,286 @@
+//! How the state is stored: its parts, and what a snapshot writes of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::{Archived, FoldError, FormatError, LogId, PageId, PartPages, SnapshotPages, State};
+use mail::id::MailboxId;
+use uuid::Uuid;
+
+use crate::email_page::{EmailPages, EmailsWritten};
+use crate::entry::Operation;
+use crate::index::{MailboxIndex, StoredPage};
+use crate::ingest::{Producers, ProducersWritten};
+use crate::page::IndexPage;
+use crate::root::{Base, MailboxRoot, Root};
+use crate::run::{RunsWritten, ThreadKeys};
+use crate::state::{AccountState, MailboxState, Part};
+use crate::trail::{ExpungedTrace, RetainedTrace, Trail, TrailWritten};
+
+/// What a snapshot wrote, to be taken over when it is current.
+#[derive(Debug)]
+pub struct Written {
+    indexes: Vec<(u32, Vec<(Arc<IndexPage>, StoredPage)>)>,
+    emails: EmailsWritten,
+    threads: RunsWritten,
+    expunged: TrailWritten<ExpungedTrace>,
+    retained: TrailWritten<RetainedTrace>,
+    producers: ProducersWritten,
+}
+
+impl State for AccountState {
+    type Operation = Operation;
+    type Part = Part;
+    type Plan = Written;
+
+    fn encode_operation(operation: &Operation, out: &mut Vec<u8>) {
+        operation.encode(out);
+    }
+
+    fn decode_operation(bytes: &[u8]) -> Result<Operation, FormatError> {
+        Operation::decode(bytes)
+    }
+
+    fn from_root(log: LogId, root: &[u8]) -> Result<Self, FormatError> {
+        let root = Root::decode(root)?;
+        let mailbox = |(root, slots): (MailboxRoot, _)| {
+            let index = MailboxIndex::from_stored(slots)?;
+            if index.len() != root.messages as usize {
+                return Err(FormatError::malformed("account root", "messages of a mailbox do not add up"));
+            }
+            Ok((root.id, Arc::new(MailboxState { root, index })))
+        };
+        let mailboxes = root.mailboxes.into_iter().map(mailbox).collect::<Result<BTreeMap<_, _>, _>>()?;
+        Ok(Self {
+            log,
+            seq: root.seq,
+            base: Arc::new(root.base),
+            mailboxes: Arc::new(mailboxes),
+            ghosts: Arc::default(),
+            emails: EmailPages::from_stored(root.emails)?,
+            threads: ThreadKeys::from_stored(root.threads),
+            expunged: Trail::from_stored(root.expunged),
+            retained: Trail::from_stored(root.retained),
+            producers: Producers::from_stored(root.producers),
+        })
+    }
+
+    fn fold(&mut self, seq: u64, operation: &Operation) -> Result<(), FoldError> {
+        self.apply(seq, operation)
+    }
+
+    fn pages_of(&self, part: &Part) -> PartPages {
+        let of_mailbox = |id: &MailboxId, pending_only: bool| {
+            let mailbox = self.mailboxes.get(&id.0).or_else(|| self.ghosts.get(&id.0));
+            mailbox.map(|mailbox| mailbox.index.missing(pending_only)).unwrap_or_default()
+        };
+        let missing = match part {
+            Part::Mailbox(id) => of_mailbox(id, false),
+            Part::Pending(id) => of_mailbox(id, true),
+            Part::ThreadKey(key) => self.threads.missing(*key),
+            Part::ThreadMerge => self.threads.missing_for_store(),
+            Part::ExpungedSince(seq) => self.expunged.missing(*seq),
+            Part::ExpungedMerge => self.expunged.missing_for_store(),
+            Part::RetainedSince(seq) => self.retained.missing(*seq),
+            Part::RetainedMerge => self.retained.missing_for_store(),
+            Part::Producers => self.producers.missing(),
+            Part::EmailMerge => self.emails.missing_for_store(self.email_records()),
+        };
+        if missing.is_empty() { PartPages::Loaded } else { PartPages::Missing(missing) }
+    }
+
+    fn install(&mut self, part: &Part, pages: Vec<(PageId, Bytes)>) -> Result<(), FormatError> {
+        match part {
+            Part::Mailbox(id) | Part::Pending(id) => self.install_index(id.0, &pages),
+            Part::ThreadKey(_) | Part::ThreadMerge => self.threads.install(&pages),
+            Part::ExpungedSince(_) | Part::ExpungedMerge => self.expunged.install(&pages),
+            Part::RetainedSince(_) | Part::RetainedMerge => self.retained.install(&pages),
+            Part::Producers => self.producers.install(&pages),
+            Part::EmailMerge => self.emails.install(&pages),
+        }
+    }
+
+    fn parts_dirty(&self) -> Vec<Part> {
+        let mailboxes = self.mailboxes.iter().chain(&*self.ghosts);
+        let mut parts: Vec<Part> = mailboxes
+            .filter(|(_, mailbox)| mailbox.index.has_pending())
+            .map(|(id, _)| Part::Pending(MailboxId(*id)))
+            .collect();
+        let others = [
+            (self.threads.is_dirty(), Part::ThreadMerge),
+            (self.expunged.is_dirty(), Part::ExpungedMerge),
+            // What is pending in a mailbox may have to be retained.
+            (self.retained.is_dirty() || !parts.is_empty(), Part::RetainedMerge),
+            (self.producers.is_dirty(), Part::Producers),
+            (self.emails.is_dirty(), Part::EmailMerge),
+        ];
+        parts.extend(others.into_iter().filter(|(dirty, _)| *dirty).map(|(_, part)| part));
+        parts
+    }
+
+    fn dirty_bytes(&self) -> usize {
+        let pages: usize = self.mailboxes.values().map(|mailbox| mailbox.index.dirty_bytes()).sum();
+        pages
+            + self.emails.dirty_bytes(self.email_records())
+            + self.threads.dirty_bytes()
+            + self.expunged.dirty_bytes()
+            + self.retained.dirty_bytes()
+            + self.producers.dirty_bytes()
+            + self.root_bytes()
+    }
+
+    fn snapshot(&self, new_page_id: &mut dyn FnMut() -> PageId) -> SnapshotPages<Written> {
+        let mut pages = Vec::new();
+        let mut write = |bytes: Vec<u8>, digest: u128| {
+            let stored = StoredPage { id: new_page_id(), digest, bytes: bytes.len() as u32 };
+            pages.push((stored.id, bytes));
+            stored
+        };
+        let mut listed = Vec::new();
+        let mut mailboxes = Vec::with_capacity(self.mailboxes.len());
+        let mut indexes = Vec::new();
+        for (id, mailbox) in &*self.mailboxes {
+            let (slots, written) = mailbox.index.store(*id, &mut write);
+            listed.extend(slots.iter().map(|slot| slot.page.id));
+            mailboxes.push((mailbox.root.clone(), slots));
+            if !written.is_empty() {
+                indexes.push((*id, written));
+            }
+        }
+        let emails = self.emails.store(self.email_records(), &mut write);
+        let threads = self.threads.store(self.base.layout.run_keys.into(), &mut write);
+        let expunged = self.expunged.store(&mut write);
+        let retained = self.retained.store(&mut write);
+        let producers = self.producers.store(&mut write);
+        listed.extend(emails.page_ids().chain(threads.page_ids()));
+        listed.extend(expunged.page_ids().chain(retained.page_ids()));
+        listed.extend(producers.stored.map(|stored| stored.id));
+        let root = Root {
+            seq: self.seq,
+            base: Base::clone(&self.base),
+            mailboxes,
+            emails: emails.list(),
+            threads: threads.lists(),
+            expunged: expunged.list(),
+            retained: retained.list(),
+            producers: producers.stored,
+        };
+        let plan = Written { indexes, emails, threads, expunged, retained, producers };
+        SnapshotPages { root: root.encode(), written: pages, listed, plan }
+    }
+
+    fn snapshotted(&mut self, _seq: u64, taken: &SnapshotPages<Written>) {
+        let plan = &taken.plan;
+        for (id, written) in &plan.indexes {
+            if let Some(mailbox) = Arc::make_mut(&mut self.mailboxes).get_mut(id) {
+                Arc::make_mut(mailbox).index.stored(written);
+            }
+        }
+        self.emails.stored(&plan.emails);
+        self.threads.stored(&plan.threads);
+        self.expunged.stored(&plan.expunged);
+        self.retained.stored(&plan.retained);
+        self.producers.stored(&plan.producers);
+    }
+
+    fn archived_operation(to: u64, address: Bytes, nonce: Uuid) -> Operation {
+        Operation::Archived { to, address, nonce }
+    }
+
+    fn archived(&self) -> Archived {
+        Archived { seq: self.base.archived_seq, address: self.base.archived_address.clone() }
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |bytes: Result<Vec<u8>, postcard::Error>| {
+            hasher.update(&bytes.expect("the root holds nothing that postcard refuses"));
+        };
+        add(postcard::to_stdvec(&(self.seq, &*self.base)));
+        for (id, mailbox) in &*self.mailboxes {
+            add(postcard::to_stdvec(&(&mailbox.root, mailbox.index.digest(*id))));
+        }
+        let horizons = (self.expunged.horizon(), self.retained.horizon());
+        let sums = (
+            self.emails.digest(),
+            self.threads.digest(),
+            self.expunged.digest(),
+            self.retained.digest(),
+            self.producers.digest(),
+        );
+        add(postcard::to_stdvec(&(horizons, sums)));
+        *hasher.finalize().as_bytes()
+    }
+
+    fn weight(&self) -> usize {
+        let mailboxes = self.mailboxes.values().chain(self.ghosts.values());
+        let indexes: usize = mailboxes
+            .map(|mailbox| mailbox.index.weight() + mailbox.root.name.len() + size_of::<MailboxState>())
+            .sum();
+        size_of::<Self>()
+            + indexes
+            + self.emails.weight()
+            + self.threads.weight()
+            + self.expunged.weight()
+            + self.retained.weight()
+            + self.producers.weight()
+            + self.base.subscriptions.iter().map(|name| name.len() + 32).sum::<usize>()
+    }
+
+    fn shed(&mut self, bytes: usize) {
+        // What is read again most cheaply goes first.
+        let mut freed = self.emails.shed() + self.threads.shed() + self.retained.shed();
+        if freed < bytes {
+            freed += self.producers.shed() + self.expunged.shed();
+        }
+        let sheddable: Vec<u32> = self
+            .mailboxes
+            .iter()
+            .filter(|(_, mailbox)| mailbox.index.can_shed())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in sheddable {
+            if freed >= bytes {
+                break;
+            }
+            if let Some(mailbox) = Arc::make_mut(&mut self.mailboxes).get_mut(&id) {
+                freed += Arc::make_mut(mailbox).index.shed();
+            }
+        }
+    }
+}
+
+impl AccountState {
+    fn install_index(&mut self, id: u32, pages: &[(PageId, Bytes)]) -> Result<(), FormatError> {
+        let page_messages = usize::from(self.base.layout.index_messages);
+        let removed = if let Some(mailbox) = Arc::make_mut(&mut self.mailboxes).get_mut(&id) {
+            Arc::make_mut(mailbox).index.install(pages, page_messages)?
+        } else if let Some(ghost) = Arc::make_mut(&mut self.ghosts).get_mut(&id) {
+            let ghost = Arc::make_mut(ghost);
+            let removed = ghost.index.install(pages, page_messages)?;
+            if !ghost.index.has_pending() {
+                Arc::make_mut(&mut self.ghosts).remove(&id);
+            }
+            removed
+        } else {
+            Vec::new()
+        };
+        self.retain(id, removed);
+        Ok(())
+    }
+
+    fn email_records(&self) -> usize {
+        self.base.layout.email_records.into()
+    }
+
+    /// About how large the root is.
+    fn root_bytes(&self) -> usize {
+        let mailboxes = self.mailboxes.values();
+        let indexes: usize =
+            mailboxes.map(|mailbox| 40 + mailbox.root.name.len() + mailbox.index.pages() * 60).sum();
+        let others =
+            self.emails.pages() + self.threads.pages() + self.expunged.pages() + self.retained.pages();
+        200 + indexes + others * 60 + self.base.subscriptions.len() * 16
+    }
+}
