@@ -157,8 +157,7 @@ mod tests {
     #[test]
     fn page_keys_sort_like_ids() {
         let page = |base_seq, attempt, number| PageId { base_seq, attempt: Uuid::from_u128(attempt), number };
-        let mut ids =
-            vec![page(256, 0, 0), page(1, 9, 4), page(255, 1, 256), page(255, 1, 255), page(1, 2, 1)];
+        let mut ids = [page(256, 0, 0), page(1, 9, 4), page(255, 1, 256), page(255, 1, 255), page(1, 2, 1)];
         ids.sort();
         let keys: Vec<_> = ids.iter().map(|id| id.to_key()).collect();
         assert!(keys.is_sorted());

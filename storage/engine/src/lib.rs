@@ -8,18 +8,43 @@
 //! The crate knows no mail and no files. Start reading at [`state`] and [`log`]; `storage/DESIGN.md` has the bytes and
 //! the rules.
 
+mod actor;
 pub mod archive;
+pub mod chunk;
+mod context;
+#[cfg(any(test, feature = "contract"))]
+#[allow(clippy::unwrap_used, missing_docs, reason = "tests for other crates")]
+pub mod contract;
 pub mod error;
+mod handle;
+#[cfg(test)]
+mod history;
 pub mod id;
+mod load;
 pub mod log;
+mod logs;
+pub mod memory;
+mod options;
+mod proposal;
+mod request;
 pub mod rows;
 pub mod seal;
+mod shared;
 pub mod state;
+mod stats;
+pub mod stored;
 
 pub use archive::Archive;
+pub use context::{Engine, OpenError, page_partition};
 pub use error::{ArchiveError, EngineError, FoldError, FormatError, Unsealed};
+pub use handle::{CommitOptions, LogHandle};
 pub use id::{LogId, LogKind, PageId};
 pub use log::{EntryRow, Head, Log, Outcome, SnapshotPointer, Tail};
+pub use logs::{CreateError, Logs};
+pub use options::{LogOptions, Sabotage};
+pub use request::{Build, CommitError, Committed};
 pub use rows::{Row, RowKey, Rows, Table};
 pub use seal::Sealer;
+pub use shared::ReadError;
 pub use state::{Archived, PartPages, SnapshotPages, State};
+pub use stats::LogStats;

@@ -1,0 +1,244 @@
+//! What every back end must do. Each calls these suites from its own tests; they use fresh ids, so one engine serves all.
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::context::Engine;
+use crate::id::LogId;
+use crate::log::{EntryRow, Log, Outcome, SnapshotPointer};
+use crate::rows::{Row, RowKey, Rows, Table, successor};
+
+/// All suites.
+pub async fn all(engine: &Engine) {
+    log(&*engine.log).await;
+    log_values(&*engine.log).await;
+    log_race(engine).await;
+    rows(&*engine.rows).await;
+    conditional_rows(&*engine.rows).await;
+    scans(&*engine.rows).await;
+}
+
+fn entry(first_seq: u64, last_seq: u64) -> EntryRow {
+    let nonce = Uuid::new_v4();
+    EntryRow { first_seq, last_seq, nonce, bytes: Bytes::copy_from_slice(nonce.as_bytes()) }
+}
+
+fn snapshot(seq: u64, base_seq: u64) -> SnapshotPointer {
+    SnapshotPointer { id: Uuid::new_v4(), seq, base_seq }
+}
+
+fn fresh_log() -> LogId {
+    LogId::account(Uuid::new_v4())
+}
+
+/// Creation, compare-and-swap, trim, swing, deletion.
+pub async fn log(log: &dyn Log) {
+    let id = fresh_log();
+    assert!(log.load(id, 10).await.unwrap().is_none());
+    assert!(log.head(id).await.unwrap().is_none());
+    assert!(log.tail_after(id, 0, 10).await.unwrap().is_none());
+    assert_eq!(log.append(id, &entry(1, 1), None).await.unwrap(), Outcome::Conflict, "never creates a log");
+    assert!(log.head(id).await.unwrap().is_none());
+
+    let first = snapshot(0, 0);
+    assert_eq!(log.create(id, first).await.unwrap(), Outcome::Applied);
+    assert_eq!(log.create(id, snapshot(0, 0)).await.unwrap(), Outcome::Conflict);
+    let head = log.head(id).await.unwrap().unwrap();
+    assert_eq!((head.seq, head.snapshot), (0, first));
+
+    let entries = [entry(1, 1), entry(2, 5), entry(6, 6)];
+    for wrong in [entry(2, 2), entry(7, 7)] {
+        assert_eq!(log.append(id, &wrong, None).await.unwrap(), Outcome::Conflict);
+    }
+    for entry in &entries {
+        assert_eq!(log.append(id, entry, None).await.unwrap(), Outcome::Applied);
+        assert_eq!(log.append(id, entry, None).await.unwrap(), Outcome::Conflict, "a place is taken once");
+    }
+    let loaded = log.load(id, 10).await.unwrap().unwrap();
+    assert_eq!((loaded.head.seq, &loaded.rows[..]), (6, &entries[..]));
+    let limited = log.load(id, 2).await.unwrap().unwrap();
+    assert_eq!((limited.head.seq, &limited.rows[..]), (6, &entries[..2]));
+    for (after, from) in [(0, 0), (1, 1), (2, 1), (4, 1), (5, 2), (6, 3), (9, 3)] {
+        let tail = log.tail_after(id, after, 10).await.unwrap().unwrap();
+        assert_eq!((tail.head.seq, &tail.rows[..]), (6, &entries[from..]), "after {after}");
+    }
+
+    let second = snapshot(5, 0);
+    let swing = log.swing(id, Uuid::new_v4(), second).await.unwrap();
+    assert_eq!(swing, Outcome::Conflict);
+    assert_eq!(log.swing(id, first.id, second).await.unwrap(), Outcome::Applied);
+    assert_eq!(log.swing(id, first.id, snapshot(6, 0)).await.unwrap(), Outcome::Conflict);
+    let loaded = log.load(id, 10).await.unwrap().unwrap();
+    assert_eq!((loaded.head.snapshot, &loaded.rows[..]), (second, &entries[2..]));
+
+    let after_trim = entry(7, 8);
+    assert_eq!(log.append(id, &entry(1, 1), Some(5)).await.unwrap(), Outcome::Conflict);
+    assert_eq!(
+        log.tail_after(id, 0, 10).await.unwrap().unwrap().rows.len(),
+        3,
+        "a lost commit trims nothing"
+    );
+    assert_eq!(log.append(id, &after_trim, Some(5)).await.unwrap(), Outcome::Applied);
+    let tail = log.tail_after(id, 0, 10).await.unwrap().unwrap();
+    assert_eq!(tail.rows, [entries[2].clone(), after_trim.clone()]);
+
+    // Trimmed to none: the head is kept all the same.
+    let third = snapshot(8, 5);
+    assert_eq!(log.swing(id, second.id, third).await.unwrap(), Outcome::Applied);
+    let last = entry(9, 9);
+    assert_eq!(log.append(id, &last, Some(8)).await.unwrap(), Outcome::Applied);
+    assert_eq!(log.append(id, &entry(10, 10), Some(8)).await.unwrap(), Outcome::Applied, "trim again");
+    let fourth = snapshot(10, 8);
+    assert_eq!(log.swing(id, third.id, fourth).await.unwrap(), Outcome::Applied);
+    let loaded = log.load(id, 10).await.unwrap().unwrap();
+    assert_eq!((loaded.head.seq, loaded.head.snapshot, loaded.rows.len()), (10, fourth, 0));
+
+    let other = fresh_log();
+    assert_eq!(log.create(other, snapshot(0, 0)).await.unwrap(), Outcome::Applied);
+    log.delete(id).await.unwrap();
+    assert!(log.load(id, 10).await.unwrap().is_none());
+    assert!(log.tail_after(id, 0, 10).await.unwrap().is_none());
+    assert_eq!(log.append(id, &entry(11, 11), None).await.unwrap(), Outcome::Conflict, "stays deleted");
+    assert_eq!(log.swing(id, fourth.id, snapshot(11, 10)).await.unwrap(), Outcome::Conflict);
+    assert_eq!(
+        log.append(other, &entry(1, 1), None).await.unwrap(),
+        Outcome::Applied,
+        "others are untouched"
+    );
+}
+
+/// Kinds of log are apart, a log can start elsewhere than at zero, and entries keep their bytes.
+pub async fn log_values(log: &dyn Log) {
+    let id = Uuid::new_v4();
+    let kinds = [LogId::account(id), LogId::shard(id), LogId::domain(id), LogId::registry(id)];
+    for (number, kind) in (0_u64..).zip(kinds) {
+        assert!(log.head(kind).await.unwrap().is_none());
+        let start = snapshot(number * 1_000, 0);
+        assert_eq!(log.create(kind, start).await.unwrap(), Outcome::Applied);
+        assert_eq!(log.head(kind).await.unwrap().unwrap().seq, start.seq);
+    }
+    for (seq, length) in (1_000..).zip([0, 1, 255, 4_096, 70_000, 300_000]) {
+        let bytes: Vec<u8> = (0..length).map(|i| (i * 7) as u8).collect();
+        let row = EntryRow { bytes: bytes.into(), ..entry(seq + 1, seq + 1) };
+        assert_eq!(log.append(kinds[1], &row, None).await.unwrap(), Outcome::Applied);
+        let tail = log.tail_after(kinds[1], seq, 1).await.unwrap().unwrap();
+        assert_eq!(tail.rows, [row], "{length} bytes");
+    }
+    assert_eq!(log.head(kinds[0]).await.unwrap().unwrap().seq, 0);
+}
+
+/// Many proposers at one place: one wins.
+pub async fn log_race(engine: &Engine) {
+    let id = fresh_log();
+    assert_eq!(engine.log.create(id, snapshot(0, 0)).await.unwrap(), Outcome::Applied);
+    let mut seq = 0;
+    for _ in 0..10 {
+        let racers = (0..8).map(|_| {
+            let log = engine.log.clone();
+            tokio::spawn(async move { log.append(id, &entry(seq + 1, seq + 2), None).await.unwrap() })
+        });
+        let mut applied = 0;
+        for racer in racers.collect::<Vec<_>>() {
+            match racer.await.unwrap() {
+                Outcome::Applied => applied += 1,
+                Outcome::Conflict => {}
+                Outcome::Unknown => panic!("no fault was injected"),
+            }
+        }
+        assert_eq!(applied, 1);
+        seq += 2;
+        assert_eq!(engine.log.head(id).await.unwrap().unwrap().seq, seq);
+    }
+}
+
+fn mark(partition: &Bytes, key: &str, value: &str) -> Row {
+    let key = Bytes::copy_from_slice(key.as_bytes());
+    Row::new(Table::Mark, partition.clone(), key, Bytes::copy_from_slice(value.as_bytes()))
+}
+
+fn fresh_partition() -> Bytes {
+    Bytes::copy_from_slice(Uuid::new_v4().as_bytes())
+}
+
+/// Put, get, delete.
+pub async fn rows(rows: &dyn Rows) {
+    let partition = fresh_partition();
+    let row = mark(&partition, "a", "1");
+    assert_eq!(rows.get(row.key.clone()).await.unwrap(), None);
+    rows.put(vec![row.clone(), mark(&partition, "b", "")]).await.unwrap();
+    rows.put(Vec::new()).await.unwrap();
+    assert_eq!(rows.get(row.key.clone()).await.unwrap(), Some(row.value.clone()));
+    rows.put_ordered(vec![mark(&partition, "a", "2"), mark(&partition, "c", "3")]).await.unwrap();
+    let keys: Vec<RowKey> = ["c", "x", "a", "b"].iter().map(|key| mark(&partition, key, "").key).collect();
+    let values = rows.get_many(keys.clone()).await.unwrap();
+    let found: Vec<Option<&[u8]>> = values.iter().map(Option::as_deref).collect();
+    assert_eq!(found, [Some(&b"3"[..]), None, Some(b"2"), Some(b"")]);
+
+    let other_table = RowKey { table: Table::Node, ..row.key.clone() };
+    assert_eq!(rows.get(other_table).await.unwrap(), None, "tables are apart");
+    rows.delete(keys).await.unwrap();
+    assert_eq!(rows.get(row.key).await.unwrap(), None);
+    assert!(rows.scan(Table::Mark, partition, Bytes::new(), 10).await.unwrap().is_empty());
+
+    let large = Row { value: Bytes::from(vec![9; 3_000_000]), ..mark(&fresh_partition(), "large", "") };
+    rows.put(vec![large.clone()]).await.unwrap();
+    assert_eq!(rows.get(large.key).await.unwrap(), Some(large.value));
+}
+
+/// Writes with a condition.
+pub async fn conditional_rows(rows: &dyn Rows) {
+    let partition = fresh_partition();
+    let row = mark(&partition, "k", "1");
+    let value = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+    assert!(rows.put_new(row.clone()).await.unwrap());
+    assert!(!rows.put_new(mark(&partition, "k", "2")).await.unwrap());
+    assert_eq!(rows.get(row.key.clone()).await.unwrap(), value("1"));
+    let key = row.key;
+    for (expected, new, applied, after) in [
+        (value("2"), value("3"), false, value("1")),
+        (None, value("3"), false, value("1")),
+        (value("1"), value("3"), true, value("3")),
+        (value("1"), None, false, value("3")),
+        (value("3"), None, true, None),
+        (value("3"), value("4"), false, None),
+        (None, value("5"), true, value("5")),
+    ] {
+        assert_eq!(rows.replace_if(key.clone(), expected, new).await.unwrap(), applied);
+        assert_eq!(rows.get(key.clone()).await.unwrap(), after);
+    }
+}
+
+/// Scans stay in their partition, in order, and can be continued.
+pub async fn scans(rows: &dyn Rows) {
+    // Partitions and keys whose plain concatenations would collide or sort into each other.
+    let partition = fresh_partition();
+    let mut longer = partition.to_vec();
+    longer.push(b'a');
+    let shorter = partition.slice(..partition.len() - 1);
+    let keys = ["", "a", "a\0", "a\0\0", "ab", "b", "\u{ff}", "zz"];
+    let mut all = Vec::new();
+    for partition in [&partition, &Bytes::from(longer), &shorter] {
+        all.extend(keys.iter().map(|key| mark(partition, key, key)));
+    }
+    rows.put(all).await.unwrap();
+    let mut expected: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+    expected.sort_unstable();
+    for limit in 1..=9 {
+        let mut found = Vec::new();
+        let mut from = Bytes::new();
+        loop {
+            let some = rows.scan(Table::Mark, partition.clone(), from, limit).await.unwrap();
+            let Some((last, _)) = some.last() else { break };
+            from = successor(last);
+            assert!(some.len() <= limit);
+            found.extend(some);
+        }
+        let keys: Vec<&[u8]> = found.iter().map(|(key, _)| &key[..]).collect();
+        assert_eq!(keys, expected, "limit {limit}");
+        assert!(found.iter().all(|(key, value)| key == value));
+    }
+    let from = Bytes::from_static(b"a\0");
+    let keys = rows.scan_keys(Table::Mark, partition.clone(), from, 2).await.unwrap();
+    assert_eq!(keys, [&b"a\0"[..], b"a\0\0"]);
+    assert!(rows.scan(Table::Node, partition, Bytes::new(), 10).await.unwrap().is_empty());
+}
