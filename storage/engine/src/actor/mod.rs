@@ -142,10 +142,10 @@ impl<S: State> Actor<S> {
         let stop = self.shared.clone();
         loop {
             self.drain_inbox();
-            self.advance();
             if self.shared.closed.get().is_some() {
                 break;
             }
+            self.advance();
             let room = self.queue.len() < self.context.options.inbox_max;
             let event = tokio::select! {
                 () = stop.stop.notified() => Event::Stop,

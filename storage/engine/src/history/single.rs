@@ -71,6 +71,7 @@ async fn commits_are_numbered_and_survive_reopening() {
     }
     assert!(watch.has_changed().unwrap());
     assert_eq!(*watch.borrow_and_update(), 50);
+    wait_idle(&logs, &handle).await;
     let again = logs.create(log_id(1), Notes::new(), sealer()).await;
     assert!(matches!(again, Err(CreateError::Exists)));
 
@@ -96,19 +97,23 @@ fn handle_missing(handle: &LogHandle<Notes>) -> PartPages {
 async fn snapshots_are_taken_and_the_log_is_trimmed_and_pages_collected() {
     let engine = MemoryEngine::new();
     let (logs, handle) = fresh(&engine, small()).await;
-    for id in 0..200 {
+    for id in 0..20_000 {
         let number = put(&handle, (id % 4) as u8, id).await.unwrap().answer;
         if id % 3 == 0 {
             assert!(remove(&handle, (id % 4) as u8, number).await.unwrap().answer);
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_micros(100)).await;
+        let stats = logs.stats();
+        if stats.swings >= 10 && stats.trims >= 5 && stats.pages_collected >= 20 {
+            break;
+        }
     }
     wait_idle(&logs, &handle).await;
     let stats = logs.stats();
-    assert!(stats.swings >= 10, "{stats:?}");
-    assert!(stats.trims >= 5 && stats.pages_collected >= 20, "{stats:?}");
-    assert!(engine.entries(log_id(1)).len() < 30);
-    assert_eq!(engine.history(log_id(1)).len() as u64, stats.groups);
+    assert!(stats.swings >= 10 && stats.trims >= 5 && stats.pages_collected >= 20, "{stats:?}");
+    let (kept, all) = (engine.entries(log_id(1)), engine.history(log_id(1)));
+    assert!(kept.len() < all.len() / 2);
+    assert_eq!(all.len() as u64, stats.groups);
 }
 
 /// Waits until no snapshot is under way.
@@ -231,7 +236,7 @@ async fn an_unknown_outcome_is_decided_before_it_is_answered() {
         let engine = MemoryEngine::new();
         let (logs, handle) = fresh(&engine, small()).await;
         let applied = Faults { unknown_applied: 1.0, ..Faults::default() };
-        let later = Faults { unknown_late: 0.9, ..Faults::default() };
+        let later = Faults { unknown_late: 1.0, ..Faults::default() };
         let faults = if late { later } else { applied };
         engine.set_faults(faults);
         let commit = tokio::spawn({
@@ -281,7 +286,8 @@ async fn a_deleted_log_stays_deleted() {
     let elsewhere = Logs::<Notes>::new(engine.engine(), LogOptions { shared: true, ..small() }, None);
     let stale = elsewhere.open(log_id(1), sealer()).await.unwrap();
     logs.delete(log_id(1)).await.unwrap();
-    assert!(matches!(put(&handle, 0, 99).await, Err(CommitError::Deleted)));
+    let refused = put(&handle, 0, 99).await;
+    assert!(matches!(refused, Err(CommitError::Deleted)), "{refused:?}");
     assert!(matches!(handle.with(&[]).await, Err(ReadError::Deleted)));
     assert!(matches!(logs.open(log_id(1), sealer()).await, Err(OpenError::Missing)));
     assert!(matches!(put(&stale, 0, 99).await, Err(CommitError::Deleted)));
@@ -306,11 +312,15 @@ async fn idle_logs_are_closed_to_make_room_and_held_ones_shrink() {
     for id in 0..300 {
         put(&held, 0, id).await.unwrap();
     }
+    for id in 300..340 {
+        put(&held, 1, id).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     wait_idle(&logs, &held).await;
     let other = logs.open(log_id(2), sealer()).await.unwrap();
     wait_idle(&logs, &held).await;
     assert!(held.is_open() && other.is_open());
-    assert!(held.state().weight() < 1_000, "shed: {}", held.state().weight());
+    assert!(held.state().weight() < 2_000, "shed: {}", held.state().weight());
     assert_eq!(held.with(&[0]).await.unwrap().notes(0).len(), 301);
 }
 
