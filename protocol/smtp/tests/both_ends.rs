@@ -1,0 +1,245 @@
+//! The client's machine against the server's: what goes in at one end comes out at the other.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[allow(dead_code, reason = "each test uses a part of it")]
+mod policy;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use machine::{Machine, Step};
+use mail::address::{Address, ReversePath};
+use mail::envelope::{BodyType, Notify, Ret};
+use policy::{Session, settings};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+use sasl::Mechanism;
+use sasl::server::Binding;
+use smtp_protocol::client::{Client, Event, Failure, Sent};
+use smtp_protocol::command::HelloKind;
+use smtp_protocol::parameter::{MailParameters, RcptParameters};
+
+/// A client that talks to a [`Session`], a few bytes at a time.
+struct Talk {
+    client: Client,
+    session: Session,
+    cut: usize,
+    heard: VecDeque<Event>,
+    closed: bool,
+}
+
+impl Talk {
+    fn new(kind: &str, cut: usize) -> Self {
+        let session = Session::new(settings(kind));
+        let client = Client::new(kind == "lmtp");
+        let mut talk = Self { client, session, cut, heard: VecDeque::new(), closed: false };
+        talk.run();
+        talk.expect(Sent::Connection, 220);
+        talk
+    }
+
+    /// Moves bytes to and fro until both wait.
+    fn run(&mut self) {
+        while !self.closed {
+            match self.client.next(self.session.now) {
+                Step::Event(event) => self.heard.push_back(event),
+                Step::Write(bytes) => self.send(&bytes),
+                Step::StartTls => {
+                    self.session.start_tls();
+                    self.client.tls_started(self.session.now);
+                }
+                Step::Wait { .. } if self.session.output.is_empty() => break,
+                Step::Wait { .. } => {
+                    let end = self.cut.min(self.session.output.len());
+                    let piece: Vec<u8> = self.session.output.drain(..end).collect();
+                    self.client.input(&piece, self.session.now);
+                }
+                Step::Close => self.closed = true,
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(self.cut) {
+            self.session.send(piece);
+        }
+    }
+
+    /// What `Pump::send` does: the machine's output goes first.
+    fn push(&mut self, bytes: Bytes) {
+        self.run();
+        self.send(&bytes);
+    }
+
+    fn expect(&mut self, sent: Sent, wanted: u16) {
+        self.run();
+        match self.heard.pop_front() {
+            Some(Event::Reply { to, reply }) => assert_eq!((to, reply.code), (sent, wanted), "{reply}"),
+            event => panic!("no reply to {sent:?} but {event:?}"),
+        }
+    }
+
+    fn accepted(&self) -> Option<&str> {
+        self.session.events.iter().rev().find(|event| event.starts_with("accepted")).map(String::as_str)
+    }
+}
+
+fn address(local: &str) -> Address {
+    Address::parse(&format!("{local}@x.test")).unwrap()
+}
+
+#[test]
+fn tls_login_and_parameters() {
+    for mechanism in [Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login] {
+        for cut in [usize::MAX, 1, 5] {
+            let mut talk = Talk::new("submission", cut);
+            talk.client.hello(HelloKind::Ehlo, "client.example");
+            talk.expect(Sent::Hello, 250);
+            assert_eq!(talk.client.extensions().auth, [Mechanism::ScramSha256]);
+            talk.client.start_tls();
+            talk.run();
+            assert_eq!(talk.heard.pop_front(), Some(Event::TlsStarted));
+            talk.client.hello(HelloKind::Ehlo, "client.example");
+            talk.expect(Sent::Hello, 250);
+            assert!(talk.client.extensions().auth.contains(&mechanism));
+            for (password, code) in [("wrong", 535), ("secret", 235)] {
+                let login = sasl::client::Client::plain_login("alice", password.into());
+                talk.client.auth(sasl::client::Client::new(mechanism, login, Binding::None));
+                talk.expect(Sent::Auth, code);
+            }
+            let parameters = MailParameters {
+                size: Some(12),
+                body: BodyType::EightBitMime,
+                smtputf8: true,
+                ret: Some(Ret::Headers),
+                envid: Some("a b=c".into()),
+                auth: Some(Some("alice@x.test".into())),
+            };
+            talk.client.mail(&ReversePath::from(address("jürgen")), &parameters);
+            let parameters = RcptParameters { notify: Notify::FAILURE, orcpt: Some("rfc822;a+b@x".into()) };
+            talk.client.rcpt(&address("\"b c\""), &parameters);
+            talk.expect(Sent::Mail, 250);
+            talk.expect(Sent::Rcpt, 250);
+            let heard = talk.session.events.join("\n");
+            assert!(heard.contains(r#"envid: Some("a b=c"), auth: Some(Some("alice@x.test"))"#), "{heard}");
+            assert!(heard.contains(r#"orcpt: Some("rfc822;a+b@x")"#), "{heard}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bodies_arrive(
+        lines in proptest::collection::vec("[.a-c]{0,12}", 0..12),
+        cut in 1_usize..40,
+        lmtp in any::<bool>(),
+        chunked in any::<bool>(),
+    ) {
+        let message: String = lines.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect();
+        let (kind, hello) = if lmtp { ("lmtp", HelloKind::Lhlo) } else { ("mx", HelloKind::Ehlo) };
+        let mut talk = Talk::new(kind, cut);
+        // Twice, to see that nothing is left of the first.
+        talk.client.hello(hello, "client.example");
+        talk.expect(Sent::Hello, 250);
+        for _ in 0..2 {
+            talk.client.mail(&ReversePath::NULL, &MailParameters::default());
+            for local in ["one", "nobody", "two"] {
+                talk.client.rcpt(&address(local), &RcptParameters::default());
+            }
+            for (sent, code) in [(Sent::Mail, 250), (Sent::Rcpt, 250), (Sent::Rcpt, 550), (Sent::Rcpt, 250)] {
+                talk.expect(sent, code);
+            }
+            if chunked {
+                let pieces: Vec<&[u8]> = message.as_bytes().chunks(cut).collect();
+                for piece in &pieces {
+                    let line = talk.client.chunk(piece.len() as u64, false);
+                    talk.push(line);
+                    talk.push(Bytes::copy_from_slice(piece));
+                }
+                let line = talk.client.chunk(0, true);
+                talk.push(line);
+                for _ in pieces {
+                    talk.expect(Sent::Chunk, 250);
+                }
+            } else {
+                talk.client.data();
+                talk.expect(Sent::Data, 354);
+                for piece in message.as_bytes().chunks(cut) {
+                    let piece = talk.client.encode_body(piece).unwrap();
+                    talk.push(piece);
+                }
+                let end = talk.client.end_body().unwrap();
+                talk.push(end);
+            }
+            for _ in 0..if lmtp { 2 } else { 1 } {
+                talk.expect(Sent::Body, 250);
+            }
+            let expected = format!("accepted for one,two {message:?}");
+            prop_assert_eq!(talk.accepted(), Some(expected.as_str()));
+        }
+        talk.client.quit();
+        talk.expect(Sent::Quit, 221);
+        prop_assert!(talk.closed && talk.session.closed);
+    }
+
+    #[test]
+    fn any_replies(input in proptest::collection::vec(prop_oneof![
+        proptest::sample::select(&b"0123456789 -\r\n"[..]), any::<u8>()], 0..200), cut in 1_usize..50) {
+        let now = std::time::Instant::now();
+        let mut client = Client::new(false);
+        client.hello(HelloKind::Ehlo, "x");
+        let mut steps = 0;
+        for piece in input.chunks(cut) {
+            client.input(piece, now);
+            while !matches!(client.next(now), Step::Wait { .. } | Step::Close) {
+                steps += 1;
+            }
+        }
+        client.end_of_input(now);
+        while !matches!(client.next(now), Step::Wait { .. } | Step::Close) {
+            steps += 1;
+        }
+        prop_assert!(steps < 300);
+    }
+}
+
+#[test]
+fn failures() {
+    let check = |after_hello: &str, ended: bool, late: bool, expected: Failure| {
+        let mut now = std::time::Instant::now();
+        let mut client = Client::new(false);
+        client.input(b"220 hi\r\n", now);
+        assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Connection, .. })));
+        if expected == Failure::Injected {
+            client.start_tls();
+        } else if expected == Failure::Unproved {
+            let login = sasl::client::Client::plain_login("a", "b".into());
+            client.auth(sasl::client::Client::new(Mechanism::ScramSha256, login, Binding::None));
+        } else if expected != Failure::Unasked {
+            client.hello(HelloKind::Ehlo, "x");
+        }
+        let _ = client.next(now);
+        client.input(after_hello.as_bytes(), now);
+        if ended {
+            client.end_of_input(now);
+        }
+        if late {
+            assert!(matches!(client.next(now), Step::Wait { .. }));
+            now += std::time::Duration::from_mins(6);
+        }
+        match client.next(now) {
+            Step::Event(Event::Failed(failure)) => assert_eq!(failure, expected),
+            step => panic!("{step:?}"),
+        }
+        assert!(matches!(client.next(now), Step::Close));
+    };
+    check("250-x\r\n", true, false, Failure::Closed(Sent::Hello));
+    check("250-x\r\n", false, true, Failure::TimedOut(Sent::Hello));
+    check("220 go\r\n250 injected\r\n", false, false, Failure::Injected);
+    check("250 what\r\n", false, false, Failure::Unasked);
+    check("235 come in\r\n", false, false, Failure::Unproved);
+    check("hello\r\n", false, false, Failure::Malformed(smtp_protocol::reply::ReplyError::Malformed));
+}
