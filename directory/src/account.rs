@@ -64,3 +64,34 @@ pub struct Quota {
     /// Messages.
     pub messages: Option<u64>,
 }
+
+/// A change of a quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaChange {
+    /// Of [`Quota::bytes`].
+    pub bytes: LimitChange,
+    /// Of [`Quota::messages`].
+    pub messages: LimitChange,
+}
+
+/// A change of a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitChange {
+    /// It stays.
+    #[default]
+    Keep,
+    /// It becomes this; `None`: no limit.
+    To(Option<u64>),
+}
+
+impl Quota {
+    /// The quota after a change.
+    #[must_use]
+    pub fn changed(self, change: QuotaChange) -> Self {
+        let limit = |before, change| match change {
+            LimitChange::Keep => before,
+            LimitChange::To(after) => after,
+        };
+        Self { bytes: limit(self.bytes, change.bytes), messages: limit(self.messages, change.messages) }
+    }
+}

@@ -5,7 +5,7 @@ use mail::id::AccountId;
 
 use super::domains::name_of;
 use super::{AdminError, NewPassword, account_at};
-use crate::account::{AccountEntry, AccountStatus, Quota};
+use crate::account::{AccountEntry, AccountStatus, Quota, QuotaChange};
 use crate::entry::Entry;
 use crate::look::{Directory, unix_now};
 
@@ -28,7 +28,7 @@ pub struct AccountChange {
     /// What it may do. An account that is being deleted stays so.
     pub status: Option<AccountStatus>,
     /// What it may hold.
-    pub quota: Option<Quota>,
+    pub quota: QuotaChange,
 }
 
 impl Directory {
@@ -103,13 +103,13 @@ impl Directory {
                     account.status = status;
                     account.generation += 1;
                 }
-                account.quota = change.quota.unwrap_or(account.quota);
+                account.quota = account.quota.changed(change.quota);
                 Ok(())
             })
             .await?;
-        if let Some(quota) = quota {
+        if quota != QuotaChange::default() {
             // Said again each time, so that repeating the act mends one that was cut short here.
-            self.inner.stores.set_quota(account.id, quota).await?;
+            self.inner.stores.set_quota(account.id, account.quota).await?;
         }
         Ok(account)
     }

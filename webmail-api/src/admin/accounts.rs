@@ -12,7 +12,7 @@ use mail::address::Address;
 use serde::{Deserialize, Serialize};
 
 use super::api::Api;
-use super::body::{AddressInPath, Body, acted, address, done};
+use super::body::{AddressInPath, Body, QuotaPatch, acted, address, done};
 use super::problem::Problem;
 use super::tokens::Secret;
 
@@ -76,7 +76,7 @@ pub(crate) struct NewAccountBody {
 pub(crate) struct AccountPatch {
     pub(crate) display_name: Option<String>,
     pub(crate) status: Option<Status>,
-    pub(crate) quota: Option<Quota>,
+    pub(crate) quota: QuotaPatch,
 }
 
 /// A password to be set: in clear, as a hash, or (with neither) none.
@@ -185,7 +185,8 @@ pub(crate) async fn change(
     Body(patch): Body<AccountPatch>,
 ) -> Result<Response, Problem> {
     let AccountPatch { display_name, status, quota } = patch;
-    let change = AccountChange { display_name, status: status.map(AccountStatus::from), quota };
+    let change =
+        AccountChange { display_name, status: status.map(AccountStatus::from), quota: quota.change() };
     let account = api.directory().change_account(&address, change).await?;
     Ok(acted(StatusCode::OK, &address, AccountBody::new(&account, &address.domain().ascii())))
 }

@@ -5,6 +5,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
+use directory::account::{LimitChange, QuotaChange};
 use mail::address::{Address, Domain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -114,5 +115,24 @@ impl<T: Clone> Patch<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patch<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Option::deserialize(deserializer)?.map_or(Self::Clear, Self::Set))
+    }
+}
+
+/// What is to change of a quota.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct QuotaPatch {
+    bytes: Patch<u64>,
+    messages: Patch<u64>,
+}
+
+impl QuotaPatch {
+    pub(crate) fn change(&self) -> QuotaChange {
+        let limit = |patch: &Patch<u64>| match patch {
+            Patch::Keep => LimitChange::Keep,
+            Patch::Clear => LimitChange::To(None),
+            Patch::Set(limit) => LimitChange::To(Some(*limit)),
+        };
+        QuotaChange { bytes: limit(&self.bytes), messages: limit(&self.messages) }
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::accounts::AccountBody;
 use super::aliases::AliasBody;
 use super::api::Api;
-use super::body::{Body, DomainInPath, Patch, acted, address, domain, done};
+use super::body::{Body, DomainInPath, Patch, QuotaPatch, acted, address, domain, done};
 use super::lists::ListBody;
 use super::problem::Problem;
 
@@ -56,7 +56,7 @@ pub(crate) struct DomainPatch {
     pub(crate) catch_all: Patch<String>,
     pub(crate) subaddress_delimiters: Patch<String>,
     pub(crate) disabled: Option<bool>,
-    pub(crate) quota: Option<Quota>,
+    pub(crate) quota: QuotaPatch,
     pub(crate) description: Option<String>,
 }
 
@@ -150,7 +150,7 @@ pub(crate) async fn change(
             settings.description.clone_from(description);
         }
         settings.disabled = patch.disabled.unwrap_or(settings.disabled);
-        settings.quota = patch.quota.unwrap_or(settings.quota);
+        settings.quota = settings.quota.changed(patch.quota.change());
     };
     api.directory().change_domain(&name, change).await?;
     let view = api.directory().domain_view(&name).await?;

@@ -1,0 +1,441 @@
+//! The directory on the engine in memory: what administrators do is what services see, on every node.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use directory::account::{AccountStatus, LimitChange, Quota, QuotaChange};
+use directory::admin::{AccountChange, NewAccount, NewPassword};
+use directory::config::{Argon2Config, ThrottleConfig};
+use directory::entry::{DomainSettings, Entry};
+use directory::{
+    AccountStores, AdminError, AuthError, Config, Directory, LogKeys, Parts, PlainLogin, Resolution, Route,
+    Service, ServiceSet, Temporary,
+};
+use engine::memory::{Faults, MemoryEngine};
+use engine::seal::Unencrypted;
+use engine::{LogId, LogOptions, Sealer};
+use mail::address::{Address, Domain};
+use mail::id::AccountId;
+
+struct NoKeys;
+
+#[async_trait]
+impl LogKeys for NoKeys {
+    async fn create(&self, _: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
+        Ok(Arc::new(Unencrypted))
+    }
+    async fn open(&self, _: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
+        Ok(Arc::new(Unencrypted))
+    }
+    async fn erase(&self, _: LogId) -> Result<(), Temporary> {
+        Ok(())
+    }
+}
+
+/// Accounts' storage as the directory sees it.
+#[derive(Default)]
+struct Stores(Mutex<HashMap<AccountId, Quota>>);
+
+#[async_trait]
+impl AccountStores for Stores {
+    async fn create(&self, account: AccountId, _: &Address, quota: Quota) -> Result<(), Temporary> {
+        self.0.lock().unwrap().insert(account, quota);
+        Ok(())
+    }
+    async fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), Temporary> {
+        self.0.lock().unwrap().insert(account, quota);
+        Ok(())
+    }
+    async fn delete(&self, account: AccountId) -> Result<(), Temporary> {
+        self.0.lock().unwrap().remove(&account);
+        Ok(())
+    }
+}
+
+struct Bench {
+    engine: MemoryEngine,
+    stores: Arc<Stores>,
+    failures: Arc<Mutex<Vec<String>>>,
+    config: Config,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let config = Config {
+            argon2: Argon2Config { memory_kib: 64, passes: 1, lanes: 1 },
+            scram_iterations: 4096,
+            throttle_account: ThrottleConfig { failures_burst: 5, refill_seconds: 3600 },
+            throttle_network: ThrottleConfig { failures_burst: 1000, refill_seconds: 3600 },
+            ..Config::default()
+        };
+        Self { engine: MemoryEngine::new(), stores: Arc::default(), failures: Arc::default(), config }
+    }
+
+    /// A node: all of them work on one engine.
+    async fn node(&self) -> Directory {
+        let failures = Arc::clone(&self.failures);
+        Directory::open(Parts {
+            config: self.config.clone(),
+            engine: self.engine.engine(),
+            logs: LogOptions {
+                shared: true,
+                snapshot_entries_min: 4,
+                snapshot_bytes_min: 64,
+                ..LogOptions::default()
+            },
+            archive: None,
+            keys: Arc::new(NoKeys),
+            stores: Arc::clone(&self.stores) as Arc<dyn AccountStores>,
+            on_login_failure: Box::new(move |failure| {
+                failures.lock().unwrap().push(format!("{} {}", failure.login, failure.reason));
+            }),
+        })
+        .await
+        .unwrap()
+    }
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn domain(text: &str) -> Domain {
+    Domain::parse(text).unwrap()
+}
+
+fn home() -> IpAddr {
+    [192, 0, 2, 1].into()
+}
+
+fn with_password(password: &str) -> NewAccount {
+    NewAccount { password: NewPassword::Clear(password.to_owned()), ..NewAccount::default() }
+}
+
+fn login(login: &str, password: &str) -> PlainLogin {
+    PlainLogin { login: login.to_owned(), password: password.to_owned(), service: Service::Imap }
+}
+
+/// What an address stands for, in short.
+async fn stands_for(directory: &Directory, text: &str) -> String {
+    match directory.resolve(&address(text)).await.unwrap() {
+        Resolution::Account(route) => match route.detail {
+            Some(detail) => format!("{} [{detail}]", route.address),
+            None => route.address.to_string(),
+        },
+        Resolution::Alias { targets } => format!("alias {targets:?}"),
+        Resolution::List { owner, members } => format!("list {owner:?} {members:?}"),
+        other => format!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn addresses_are_resolved() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    directory.create_domain(&domain("bücher.test"), DomainSettings::default()).await.unwrap();
+    directory.create_domain_alias(&domain("other.test"), &domain("example.test")).await.unwrap();
+    directory.create_account(&address("Alice@example.test"), NewAccount::default()).await.unwrap();
+    directory.create_account(&address("jörg@bücher.test"), NewAccount::default()).await.unwrap();
+    directory.create_account(&address("a+b@example.test"), NewAccount::default()).await.unwrap();
+    directory
+        .create_alias(&address("info@example.test"), vec![address("alice@example.test")], true)
+        .await
+        .unwrap();
+    directory.create_list(&address("all@example.test"), &address("owner@there.test")).await.unwrap();
+    let members = [address("alice@example.test"), address("x@there.test")];
+    assert_eq!(directory.change_members(&address("all@example.test"), &members, &[]).await.unwrap(), 2);
+
+    for (text, expected) in [
+        ("alice@example.test", "Alice@example.test"),
+        ("ALICE@EXAMPLE.TEST", "Alice@example.test"),
+        ("alice+news@example.test", "Alice@example.test [news]"),
+        ("alice+@example.test", "NoSuchUser"),
+        ("a+b@example.test", "a+b@example.test"),
+        ("a+b+c@example.test", "NoSuchUser"),
+        ("alice@other.test", "Alice@example.test"),
+        ("info@other.test", "alias [Address(alice@example.test)]"),
+        ("JÖRG@xn--bcher-kva.test", "jörg@xn--bcher-kva.test"),
+        ("bob@example.test", "NoSuchUser"),
+        ("alice@elsewhere.test", "NotLocal"),
+        ("alice@[192.0.2.1]", "NotLocal"),
+        (
+            "all@example.test",
+            "list Address(owner@there.test) [Address(alice@example.test), Address(x@there.test)]",
+        ),
+    ] {
+        assert_eq!(stands_for(&directory, text).await, expected, "{text}");
+    }
+
+    let change = |settings: &mut DomainSettings| {
+        settings.catch_all = Some("alice@example.test".to_owned());
+        settings.subaddress_delimiters = Some("-".to_owned());
+    };
+    directory.change_domain(&domain("example.test"), change).await.unwrap();
+    assert_eq!(stands_for(&directory, "alice-news@example.test").await, "Alice@example.test [news]");
+    assert_eq!(
+        stands_for(&directory, "alice+news@example.test").await,
+        "alias [Address(alice@example.test)]"
+    );
+
+    let expansion = directory.expand(&address("all@example.test")).await.unwrap();
+    let ends: Vec<_> =
+        expansion.targets.iter().map(|target| (&target.route, target.owner.as_ref())).collect();
+    let owner = address("owner@there.test");
+    assert!(matches!(ends[0], (Route::Local(route), Some(by)) if route.detail.is_none() && *by == owner));
+    assert_eq!(ends[1], (&Route::Remote(address("x@there.test")), Some(&owner)));
+
+    let disabled = AccountChange { status: Some(AccountStatus::Disabled), ..AccountChange::default() };
+    directory.change_account(&address("alice@example.test"), disabled).await.unwrap();
+    assert_eq!(stands_for(&directory, "alice@example.test").await, "Disabled");
+    assert!(directory.is_local(&domain("OTHER.test")).await.unwrap());
+    assert!(!directory.is_local(&domain("nowhere.test")).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_postmaster_is_always_somebody() {
+    let mut bench = Bench::new();
+    bench.config.postmaster = "alice@example.test".to_owned();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    directory.create_domain(&domain("second.test"), DomainSettings::default()).await.unwrap();
+    directory.create_account(&address("alice@example.test"), NewAccount::default()).await.unwrap();
+    assert_eq!(stands_for(&directory, "Postmaster@second.test").await, "alias [Address(alice@example.test)]");
+    assert!(matches!(directory.resolve_postmaster().await.unwrap(), Resolution::Account(_)));
+    directory.create_account(&address("postmaster@second.test"), NewAccount::default()).await.unwrap();
+    assert_eq!(stands_for(&directory, "postmaster@second.test").await, "postmaster@second.test");
+}
+
+#[tokio::test]
+async fn administrative_acts_are_checked() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    let (here, alice) = (domain("example.test"), address("alice@example.test"));
+    let new = NewAccount::default;
+    assert!(matches!(directory.create_account(&alice, new()).await, Err(AdminError::NoSuchDomain(_))));
+    directory.create_domain(&here, DomainSettings::default()).await.unwrap();
+    let again = directory.create_domain(&domain("EXAMPLE.test"), DomainSettings::default()).await;
+    assert!(matches!(again, Err(AdminError::Exists { .. })));
+    let literal = directory.create_domain(&domain("[192.0.2.1]"), DomainSettings::default()).await;
+    assert!(matches!(literal, Err(AdminError::Invalid { .. })));
+
+    directory.create_account(&alice, new()).await.unwrap();
+    let again = directory.create_account(&address("ALICE@example.test"), new()).await;
+    assert!(matches!(again, Err(AdminError::Exists { .. })));
+    assert_eq!(bench.stores.0.lock().unwrap().len(), 1, "the refused one left nothing behind");
+    let short = directory.create_account(&address("bob@example.test"), with_password("short")).await;
+    assert!(matches!(short, Err(AdminError::Password(_))));
+
+    let itself =
+        directory.create_alias(&address("x@example.test"), vec![address("X@example.test")], false).await;
+    assert!(matches!(itself, Err(AdminError::Invalid { .. })));
+    assert!(matches!(directory.delete_alias(&alice).await, Err(AdminError::NoSuchName { .. })));
+    assert!(matches!(directory.delete_domain(&here).await, Err(AdminError::DomainInUse { .. })));
+
+    let quota = QuotaChange { bytes: LimitChange::To(Some(7)), ..QuotaChange::default() };
+    directory.change_account(&alice, AccountChange { quota, ..AccountChange::default() }).await.unwrap();
+    assert_eq!(bench.stores.0.lock().unwrap().values().next().unwrap().bytes, Some(7));
+    directory.delete_account(&alice).await.unwrap();
+    assert!(bench.stores.0.lock().unwrap().is_empty());
+    assert!(matches!(directory.delete_account(&alice).await, Err(AdminError::NoSuchName { .. })));
+
+    directory.create_domain_alias(&domain("other.test"), &here).await.unwrap();
+    assert!(matches!(directory.delete_domain(&here).await, Err(AdminError::DomainInUse { .. })));
+    let there = directory.create_account(&address("a@other.test"), new()).await;
+    assert!(matches!(there, Err(AdminError::DomainAlias { .. })));
+    directory.delete_domain(&domain("other.test")).await.unwrap();
+    directory.delete_domain(&here).await.unwrap();
+    assert!(directory.domains().await.unwrap().is_empty());
+    directory.create_domain(&here, DomainSettings::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn logins_are_checked_and_told_nothing() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    let alice = address("alice@example.test");
+    let id = directory.create_account(&alice, with_password("correct horse")).await.unwrap();
+    for _ in 0..2 {
+        // The second time from the memory of what was right.
+        let principal =
+            directory.authenticate(&login("Alice@Example.TEST", "correct horse"), home()).await.unwrap();
+        assert_eq!((principal.account, principal.address.to_string().as_str()), (id, "alice@example.test"));
+        assert!(directory.may_send_as(&principal, &address("alice+x@example.test")).await.unwrap());
+        assert!(!directory.may_send_as(&principal, &address("bob@example.test")).await.unwrap());
+    }
+    for (name, password) in [
+        ("alice@example.test", "correct horsf"),
+        ("nobody@example.test", "correct horse"),
+        ("alice@elsewhere.test", "correct horse"),
+        ("alice", "correct horse"),
+        ("", ""),
+    ] {
+        let refused = directory.authenticate(&login(name, password), home()).await;
+        assert!(matches!(refused, Err(AuthError::Rejected)), "{name}");
+    }
+    assert_eq!(bench.failures.lock().unwrap().len(), 5);
+
+    let principal =
+        directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+    directory.create_alias(&address("info@example.test"), vec![alice.clone()], true).await.unwrap();
+    directory.create_alias(&address("sales@example.test"), vec![alice.clone()], false).await.unwrap();
+    assert!(directory.may_send_as(&principal, &address("info@example.test")).await.unwrap());
+    assert!(!directory.may_send_as(&principal, &address("sales@example.test")).await.unwrap());
+
+    let off = AccountChange { status: Some(AccountStatus::LoginDisabled), ..AccountChange::default() };
+    directory.change_account(&alice, off).await.unwrap();
+    let refused = directory.authenticate(&login("alice@example.test", "correct horse"), home()).await;
+    assert!(matches!(refused, Err(AuthError::Rejected)), "what was remembered does not count any more");
+    assert_eq!(stands_for(&directory, "alice@example.test").await, "alice@example.test");
+}
+
+#[tokio::test]
+async fn app_passwords_are_limited_to_their_services() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    let alice = address("alice@example.test");
+    directory.create_account(&alice, NewAccount::default()).await.unwrap();
+    let imap: ServiceSet = [Service::Imap].into_iter().collect();
+    let secret = directory.create_app_password(&alice, "phone", imap).await.unwrap();
+    let principal =
+        directory.authenticate(&login("alice@example.test", secret.reveal()), home()).await.unwrap();
+    assert_eq!(principal.services, imap);
+    let smtp = PlainLogin { service: Service::Smtp, ..login("alice@example.test", secret.reveal()) };
+    assert!(matches!(directory.authenticate(&smtp, home()).await, Err(AuthError::Rejected)));
+    let again = directory.create_app_password(&alice, "phone", imap).await;
+    assert!(matches!(again, Err(AdminError::Exists { .. })));
+    directory.delete_app_password(&alice, "phone").await.unwrap();
+    let gone = directory.authenticate(&login("alice@example.test", secret.reveal()), home()).await;
+    assert!(matches!(gone, Err(AuthError::Rejected)));
+}
+
+#[tokio::test]
+async fn scram_has_a_verifier_for_everybody() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    let alice = address("alice@example.test");
+    directory.create_account(&alice, with_password("correct horse")).await.unwrap();
+    let Some(Entry::Account(account)) = directory.entry(&alice).await.unwrap().as_deref().cloned() else {
+        panic!()
+    };
+    let password = account.password.unwrap();
+
+    let begun = directory.scram("alice@example.test", Service::Imap, home()).await.unwrap();
+    assert_eq!(Some(begun.verifier()), password.scram.as_ref());
+    assert_eq!(begun.succeeded().unwrap().account, account.id);
+    let decoy = directory.scram("nobody@example.test", Service::Imap, home()).await.unwrap();
+    let again = bench.node().await.scram("nobody@example.test", Service::Imap, home()).await.unwrap();
+    assert_eq!(decoy.verifier(), again.verifier(), "the same on every node and after a restart");
+    assert!(matches!(decoy.succeeded(), Err(AuthError::Rejected)));
+
+    directory.set_password(&alice, NewPassword::Hash(password.phc.clone())).await.unwrap();
+    assert!(directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.is_ok());
+    let imported = directory.scram("alice@example.test", Service::Imap, home()).await.unwrap();
+    assert_ne!(Some(imported.verifier()), password.scram.as_ref());
+    assert!(matches!(imported.succeeded(), Err(AuthError::Rejected)));
+}
+
+#[tokio::test]
+async fn guessing_is_throttled() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    directory.create_account(&address("alice@example.test"), with_password("correct horse")).await.unwrap();
+    directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+    let outcomes =
+        (0..20u8).map(|n| {
+            let directory = &directory;
+            async move {
+                directory.authenticate(&login("alice@example.test", "wrong"), [203, 0, 113, n].into()).await
+            }
+        });
+    let mut refused = 0;
+    for outcome in outcomes {
+        refused += usize::from(matches!(outcome.await, Err(AuthError::Throttled { .. })));
+    }
+    assert_eq!(refused, 15);
+    let stranger =
+        directory.authenticate(&login("alice@example.test", "correct horse"), [203, 0, 113, 99].into()).await;
+    assert!(matches!(stranger, Err(AuthError::Throttled { .. })));
+    directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_another_node_did_is_seen_before_something_is_denied() {
+    let bench = Bench::new();
+    let (one, two) = (bench.node().await, bench.node().await);
+    assert_eq!(stands_for(&two, "alice@example.test").await, "NotLocal");
+    one.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    assert_eq!(stands_for(&two, "alice@example.test").await, "NoSuchUser");
+    for n in 0..40 {
+        let text = format!("user{n}@example.test");
+        one.create_account(&address(&text), with_password(&format!("password {n}"))).await.unwrap();
+        assert_eq!(stands_for(&two, &text).await, text);
+        two.authenticate(&login(&text, &format!("password {n}")), home()).await.unwrap();
+    }
+    let again = two.create_account(&address("user7@example.test"), NewAccount::default()).await;
+    assert!(matches!(again, Err(AdminError::Exists { .. })));
+
+    // A third one begins from the snapshots.
+    let three = bench.node().await;
+    let mut seen = Vec::new();
+    let mut from = String::new();
+    loop {
+        let page = three.names(&domain("example.test"), &from, 7).await.unwrap();
+        seen.extend(page.entries.iter().map(|entry| entry.name().to_owned()));
+        match page.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    let mut expected: Vec<String> = (0..40).map(|n| format!("user{n}")).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+    assert_eq!(three.domain_view(&domain("example.test")).await.unwrap().names, 40);
+}
+
+#[tokio::test]
+async fn a_failing_engine_is_a_temporary_failure() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    let alice = address("alice@example.test");
+    directory.create_account(&alice, with_password("correct horse")).await.unwrap();
+    bench.engine.set_faults(Faults { unavailable: 1.0, ..Faults::default() });
+    assert!(directory.resolve(&address("bob@example.test")).await.is_err(), "not denied unseen");
+    for _ in 0..10 {
+        let failed = directory.authenticate(&login("alice@example.test", "correct horse"), home()).await;
+        assert!(matches!(failed, Err(AuthError::Temporary(_))));
+    }
+    bench.engine.set_faults(Faults::default());
+    directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+}
+
+#[tokio::test]
+async fn large_lists_are_changed_in_slices() {
+    let bench = Bench::new();
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    let list = address("all@example.test");
+    directory.create_list(&list, &address("owner@example.test")).await.unwrap();
+    let members: Vec<Address> =
+        (0..3000).map(|n| address(&format!("member{n:04}@somewhere.example"))).collect();
+    assert_eq!(directory.change_members(&list, &members, &[]).await.unwrap(), 3000);
+    assert_eq!(directory.change_members(&list, &members[..10], &members[..2990]).await.unwrap(), 20);
+    directory.change_list_owner(&list, &address("new@example.test")).await.unwrap();
+    match directory.resolve(&list).await.unwrap() {
+        Resolution::List { owner, members: left } => {
+            assert_eq!(owner, address("new@example.test"));
+            assert_eq!(left.len(), 20);
+            assert_eq!(left[0], members[0]);
+        }
+        other => panic!("{other:?}"),
+    }
+    let too_many: Vec<Address> = (0..5001).map(|n| address(&format!("m{n}@somewhere.example"))).collect();
+    assert!(matches!(directory.change_members(&list, &too_many, &[]).await, Err(AdminError::Limit { .. })));
+}
