@@ -89,6 +89,8 @@ pub enum Holder {
     Account(Uuid),
     /// A queue shard's log.
     Shard(Uuid),
+    /// A domain's log or the registry's.
+    Directory(Uuid),
 }
 
 /// The name of one reference: fresh for each put and never used again, so that a late removal of an old reference

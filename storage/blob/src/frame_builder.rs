@@ -30,14 +30,11 @@ pub(crate) struct FrameFacts {
 
 impl FrameBuilder {
     pub(crate) fn new(key: &BlobKey) -> Self {
-        let fixed = FrameHeader::fixed(compress::DICTIONARY_NONE);
-        let mut frame_hasher = blake3::Hasher::new();
-        frame_hasher.update(&fixed);
         Self {
             cipher: key.cipher(),
-            fixed,
+            fixed: FrameHeader::fixed(compress::DICTIONARY_NONE),
             blob_hasher: key.hasher(),
-            frame_hasher,
+            frame_hasher: blake3::Hasher::new(),
             chunks: Vec::new(),
             size: 0,
             sealed_bytes: 0,
@@ -50,6 +47,13 @@ impl FrameBuilder {
         self.blob_hasher.update(plain);
         self.size += plain.len() as u64;
         let number = self.chunks.len() as u32;
+        if number == 0 {
+            // Now it is known whether the body is a small one, which the first chunk is all of.
+            if last && plain.len() <= compress::DICTIONARY_BODY_BYTES_MAX {
+                self.fixed = FrameHeader::fixed(compress::DICTIONARY_MAIL_1);
+            }
+            self.frame_hasher.update(&self.fixed);
+        }
         self.chunk(Position { part: Part::Body, number, last }, plain)
     }
 
@@ -72,7 +76,7 @@ impl FrameBuilder {
         let length = HEADER_BYTES as u64 + self.sealed_bytes + bytes.len() as u64;
         pieces.push(bytes.into());
         let facts = FrameFacts {
-            dictionary: compress::DICTIONARY_NONE,
+            dictionary: FrameHeader::dictionary_of(&self.fixed),
             length,
             size: self.size,
             blob_id: trailer.blob_id,
@@ -102,7 +106,7 @@ mod tests {
             let mut builder = FrameBuilder::new(&key);
             let chunk = builder.body_chunk(body, true);
             let (rest, known) = builder.end(facts);
-            let header = FrameHeader { dictionary: 0, frame: 3, length: known.length };
+            let header = FrameHeader { dictionary: 1, frame: 3, length: known.length };
             let mut bytes = header.encode().to_vec();
             bytes.extend_from_slice(&chunk);
             for piece in &rest {

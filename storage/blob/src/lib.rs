@@ -12,6 +12,7 @@
 //! Start reading at [`BlobStore`], then `format`, which has the bytes. `storage/DESIGN.md` has every legal state.
 
 mod address;
+mod archive;
 mod blobs;
 mod config;
 #[cfg(any(test, feature = "contract"))]
@@ -30,6 +31,7 @@ mod store;
 mod writer;
 
 pub use address::{BlobAddress, BlobId, Holder, Nonce, SegmentId, WrappedKey};
+pub use archive::BlobArchive;
 pub use blobs::{Appender, Blobs, BlobsError, Growth, SegmentInfo};
 pub use config::Config;
 pub use keys::{KeyError, KeyId, KeyRing};

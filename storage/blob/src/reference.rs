@@ -237,11 +237,12 @@ fn moved_key(segment: SegmentId, frame: u32) -> RowKey {
     RowKey::new(Table::Moved, partition(segment), frame.to_be_bytes().to_vec())
 }
 
-/// Partition: the segment. Key: `frame u32 big-endian · 'a' or 's' · holder 16 · nonce 16`.
+/// Partition: the segment. Key: `frame u32 big-endian · 'a', 's' or 'd' · holder 16 · nonce 16`.
 fn reference_key(segment: SegmentId, frame: u32, holder: Holder, nonce: Nonce) -> RowKey {
     let (tag, id) = match holder {
         Holder::Account(id) => (b'a', id),
         Holder::Shard(id) => (b's', id),
+        Holder::Directory(id) => (b'd', id),
     };
     let mut key = Vec::with_capacity(37);
     key.extend_from_slice(&frame.to_be_bytes());
@@ -259,6 +260,7 @@ fn decode_reference(key: &[u8]) -> Option<Referenced> {
     let holder = match tag {
         b'a' => Holder::Account(id),
         b's' => Holder::Shard(id),
+        b'd' => Holder::Directory(id),
         _ => return None,
     };
     Some(Referenced { frame: u32::from_be_bytes(*frame), holder, nonce: Nonce(rest.try_into().ok()?) })

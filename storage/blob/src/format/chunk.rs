@@ -6,7 +6,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rand::RngCore;
 use zeroize::Zeroizing;
 
-use super::frame::FIXED_BYTES;
+use super::frame::{FIXED_BYTES, FrameHeader};
 use super::{CHUNK_BYTES, CHUNK_OVERHEAD, Damage, compress};
 
 const RAW: u8 = 0;
@@ -65,6 +65,13 @@ pub struct Position {
 }
 
 impl Position {
+    fn dictionary(self, fixed: &[u8; FIXED_BYTES]) -> u16 {
+        match self.part {
+            Part::Body => FrameHeader::dictionary_of(fixed),
+            Part::Facts => compress::DICTIONARY_NONE,
+        }
+    }
+
     /// Six zero bytes, the part, the number, whether it is the last.
     fn nonce(self) -> Nonce {
         let mut bytes = [0; 12];
@@ -79,12 +86,12 @@ impl Position {
 pub struct ChunkCipher(LessSafeKey);
 
 impl ChunkCipher {
-    /// The sealed chunk.
+    /// The sealed chunk. Of the body it is compressed with the dictionary that the frame names, of the facts without.
     pub fn seal(&self, fixed: &[u8; FIXED_BYTES], position: Position, plain: &[u8]) -> Vec<u8> {
         assert!(plain.len() <= CHUNK_BYTES, "a chunk has a bounded size");
         let mut bytes = Vec::with_capacity(plain.len() + CHUNK_OVERHEAD);
         bytes.push(ZSTD);
-        if !compress::compress(plain, &mut bytes) {
+        if !compress::compress(plain, position.dictionary(fixed), &mut bytes) {
             bytes[0] = RAW;
             bytes.extend_from_slice(plain);
         }
@@ -111,7 +118,7 @@ impl ChunkCipher {
                 sealed.remove(0);
                 Ok(sealed)
             }
-            Some(&ZSTD) => compress::decompress(&sealed[1..], size),
+            Some(&ZSTD) => compress::decompress(&sealed[1..], position.dictionary(fixed), size),
             _ => Err(Damage("chunk of an unknown encoding or another size")),
         }
     }

@@ -39,6 +39,11 @@ impl FrameHeader {
         bytes
     }
 
+    /// The dictionary that the fixed part names.
+    pub fn dictionary_of(fixed: &[u8; FIXED_BYTES]) -> u16 {
+        u16_at(fixed, 6)
+    }
+
     /// The bytes.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];

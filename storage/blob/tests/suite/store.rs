@@ -304,3 +304,31 @@ async fn nothing_stored_has_the_plain_bytes() {
     }
     assert!(!rows.contains(canary));
 }
+
+#[tokio::test]
+async fn archive_chunks_are_blobs_of_their_log() {
+    use engine::{Archive, ArchiveError, LogId, LogKind};
+    let rows = Arc::new(TestRows::default());
+    let store = store(Arc::new(MemoryBlobs::new()), &rows, Config::default()).await;
+    let archive = blob::BlobArchive::new(store.clone());
+    for kind in [LogKind::Account, LogKind::Shard, LogKind::Domain, LogKind::Registry] {
+        let log = LogId { kind, id: Uuid::new_v4() };
+        let unkeyed = archive.write(log, text(1, 10)).await;
+        assert!(
+            matches!(unkeyed, Err(ArchiveError::Unavailable(reason)) if reason.contains("there is no key"))
+        );
+        store.keys().ensure(KeyId::of_log(log)).await.unwrap();
+        for size in [0, 1000, 700_000] {
+            let chunk = text(2, size);
+            let address = archive.write(log, chunk.clone()).await.unwrap();
+            assert!(address.len() < 200);
+            assert!(archive.read(log, address.clone()).await.unwrap() == chunk);
+            let other = LogId { kind, id: Uuid::new_v4() };
+            assert!(archive.read(other, address.clone()).await.is_err());
+            for length in 0..address.len() {
+                assert!(archive.read(log, address.slice(..length)).await.is_err());
+            }
+        }
+    }
+    assert_eq!(rows.count(Table::SegmentReference), 12);
+}
