@@ -12,7 +12,7 @@ use crate::SegmentId;
 /// A back end: named, immutable byte strings ("segments") that are written once, read by range, listed and deleted.
 ///
 /// A segment appears by [`Blobs::put`] at once, or grows through an [`Appender`]. What a returned `Ok` means is in each
-/// function's words; the suite in [`crate::contract`] holds every back end to them.
+/// function's words; the suite in `blob::contract` holds every back end to them.
 #[async_trait]
 pub trait Blobs: Send + Sync + 'static {
     /// What [`Blobs::begin`] gives.

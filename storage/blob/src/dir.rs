@@ -41,11 +41,35 @@ pub struct DirConfig {
     pub read_bytes_max: usize,
     /// Whether space is reserved when a shared segment is begun, which makes each sync cheaper.
     pub preallocate: bool,
+    /// Answers before anything is synced. A defect to be planted, to see that a checker notices it; never in a server.
+    #[cfg(any(test, feature = "sabotage"))]
+    #[serde(skip)]
+    pub answer_before_sync: bool,
 }
 
 impl Default for DirConfig {
     fn default() -> Self {
-        Self { files_open_max: 256, reads_max: 64, read_bytes_max: 64 << 20, preallocate: true }
+        Self {
+            files_open_max: 256,
+            reads_max: 64,
+            read_bytes_max: 64 << 20,
+            preallocate: true,
+            #[cfg(any(test, feature = "sabotage"))]
+            answer_before_sync: false,
+        }
+    }
+}
+
+impl DirConfig {
+    #[cfg(any(test, feature = "sabotage"))]
+    fn syncs(&self) -> bool {
+        !self.answer_before_sync
+    }
+
+    #[cfg(not(any(test, feature = "sabotage")))]
+    #[expect(clippy::unused_self, reason = "with sabotage it is used")]
+    fn syncs(&self) -> bool {
+        true
     }
 }
 
@@ -109,6 +133,7 @@ impl Blobs for DirBlobs {
 
     async fn begin(&self, segment: SegmentId, expected: u64) -> Result<Box<dyn Appender>, BlobsError> {
         let expected = if self.config.preallocate { expected } else { 0 };
+        let sync = self.config.syncs();
         let shared = Arc::clone(&self.shared);
         let appender = blocking(move || {
             let path = shared.open_path(segment);
@@ -132,6 +157,7 @@ impl Blobs for DirBlobs {
                 segment,
                 file: Arc::new(file),
                 reserved: expected > 0,
+                sync,
                 state: State::Good,
             })
         })
@@ -297,6 +323,7 @@ struct DirAppender {
     segment: SegmentId,
     file: Arc<File>,
     reserved: bool,
+    sync: bool,
     state: State,
 }
 
@@ -337,17 +364,18 @@ impl Appender for DirAppender {
     }
 
     async fn commit(&mut self, pieces: Vec<Bytes>) -> Result<(), BlobsError> {
-        self.write(pieces, File::sync_data).await
+        let sync = self.sync;
+        self.write(pieces, move |file| if sync { file.sync_data() } else { Ok(()) }).await
     }
 
     async fn seal(mut self: Box<Self>, pieces: Vec<Bytes>) -> Result<(), BlobsError> {
-        let reserved = self.reserved;
+        let (reserved, sync) = (self.reserved, self.sync);
         self.write(pieces, move |file| {
             if reserved {
                 // Gives back what was reserved and not used: the length is the file's already.
                 file.set_len(file.metadata()?.len())?;
             }
-            file.sync_all()
+            if sync { file.sync_all() } else { Ok(()) }
         })
         .await?;
         let (shared, segment) = (Arc::clone(&self.shared), self.segment);

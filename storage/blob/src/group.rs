@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use crate::format::frame::FrameHeader;
 use crate::format::segment::{HEADER_BYTES, Index, IndexEntry, SegmentHeader};
@@ -36,21 +38,35 @@ struct Waiting {
     reply: oneshot::Sender<Result<Placed, BlobsError>>,
 }
 
-/// The way to the task. When the last clone is dropped the task seals its segment and ends.
-#[derive(Clone)]
-pub(crate) struct Group(mpsc::Sender<Waiting>);
+/// The way to the task. When it is dropped, or told to close, the task writes what waits, seals its segment and ends.
+pub(crate) struct Group {
+    sender: mpsc::Sender<Waiting>,
+    task: Mutex<Option<(oneshot::Sender<()>, JoinHandle<()>)>>,
+}
 
 impl Group {
-    pub(crate) fn start(blobs: Arc<dyn Blobs>, config: &Config) -> (Self, tokio::task::JoinHandle<()>) {
+    pub(crate) fn start(blobs: Arc<dyn Blobs>, config: &Config) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let (close, closing) = oneshot::channel();
         let task = Task { blobs, config: config.clone(), segment: None };
-        (Self(sender), tokio::spawn(task.run(receiver)))
+        let task = tokio::spawn(task.run(receiver, closing));
+        Self { sender, task: Mutex::new(Some((close, task))) }
+    }
+
+    /// Writes what waits, seals the segment and takes no more.
+    pub(crate) async fn close(&self) {
+        let task = self.task.lock().take();
+        if let Some((close, task)) = task {
+            // Both fail only when the task is gone.
+            let _ = close.send(());
+            let _ = task.await;
+        }
     }
 
     /// Writes a frame (all but its header). Durable when it returns.
     pub(crate) async fn write(&self, pieces: Vec<Bytes>, facts: FrameFacts) -> Result<Placed, BlobsError> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Waiting { pieces, facts, reply }).await.map_err(|_| BlobsError::Closed)?;
+        self.sender.send(Waiting { pieces, facts, reply }).await.map_err(|_| BlobsError::Closed)?;
         answer.await.unwrap_or(Err(BlobsError::Closed))
     }
 }
@@ -104,9 +120,20 @@ impl Layout {
 }
 
 impl Task {
-    async fn run(mut self, mut receiver: mpsc::Receiver<Waiting>) {
+    async fn run(mut self, mut receiver: mpsc::Receiver<Waiting>, mut closing: oneshot::Receiver<()>) {
         let mut group = Vec::new();
-        while let Some(first) = receiver.recv().await {
+        let mut open = true;
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = receiver.recv() => first,
+                _ = &mut closing, if open => {
+                    open = false;
+                    receiver.close();
+                    continue;
+                }
+            };
+            let Some(first) = first else { break };
             let mut bytes = first.facts.length;
             group.push(first);
             while bytes < self.config.group_bytes_max as u64

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use engine::Rows;
-use parking_lot::Mutex;
 use quick_cache::sync::Cache;
-use tokio::task::JoinHandle;
 
 use crate::format::Damage;
 use crate::format::segment::Index;
@@ -25,7 +23,6 @@ pub struct BlobStore {
     writers: Arc<WriterShared>,
     readers: Arc<ReaderShared>,
     recovered: Arc<[Recovered]>,
-    task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl BlobStore {
@@ -39,18 +36,13 @@ impl BlobStore {
     ) -> Result<Self, BlobsError> {
         let recovered = recovery::recover(&blobs).await?;
         let references = References::new(rows);
-        let (group, task) = Group::start(Arc::clone(&blobs), &config);
+        let group = Group::start(Arc::clone(&blobs), &config);
         // Mails are a few kilobytes; the estimate only sizes the table.
         let items = (config.cache_bytes / 8192).clamp(16, 1 << 20) as usize;
         let cache = Cache::with_weighter(items, config.cache_bytes, ByWeight);
         let readers = ReaderShared { blobs: Arc::clone(&blobs), references: references.clone(), cache };
         let writers = WriterShared { blobs, keys, references, group, config, buffered: Arc::default() };
-        Ok(Self {
-            writers: Arc::new(writers),
-            readers: Arc::new(readers),
-            recovered: recovered.into(),
-            task: Arc::new(Mutex::new(Some(task))),
-        })
+        Ok(Self { writers: Arc::new(writers), readers: Arc::new(readers), recovered: recovered.into() })
     }
 
     /// What recovery did at the start.
@@ -183,14 +175,9 @@ impl BlobStore {
         Ok(check)
     }
 
-    /// Seals the shared segment and ends. Waits until every writer and other clone of the store is gone.
-    pub async fn close(self) {
-        let task = self.task.lock().take();
-        drop(self);
-        if let Some(task) = task {
-            // An error means that the task panicked, which it said itself.
-            let _ = task.await;
-        }
+    /// Writes what waits, seals the shared segment and takes no more small blobs: for an orderly end. Reading goes on.
+    pub async fn close(&self) {
+        self.writers.group.close().await;
     }
 }
 

@@ -124,8 +124,12 @@ async fn messages_in_flight_share_a_sync() {
         task.await.unwrap();
     }
     assert!(blobs.syncs() <= 4, "50 messages took {} syncs", blobs.syncs());
+    let writer = store.writer(HOLDER, KEY);
+    store.close().await;
     store.close().await;
     assert!(blobs.unsealed().await.unwrap().is_empty(), "closing seals");
+    let late = writer.finish(Bytes::new()).await.unwrap_err();
+    assert!(matches!(late, WriteError::Blobs(BlobsError::Closed)) && late.is_temporary());
 }
 
 #[tokio::test]
