@@ -43,10 +43,12 @@ pub(crate) async fn recover(blobs: &Arc<dyn Blobs>) -> Result<Vec<Recovered>, Bl
     for info in blobs.unsealed().await? {
         let recovered = recover_one(blobs, info).await?;
         let Recovered { segment, fate, frames, cut_bytes, ref damaged } = recovered;
-        if damaged.is_empty() {
-            tracing::info!(%segment, ?fate, frames, cut_bytes, "recovered an unsealed segment");
-        } else {
+        if !damaged.is_empty() {
             tracing::error!(%segment, ?fate, frames, cut_bytes, ?damaged, "a recovered segment is damaged in the middle");
+        } else if cut_bytes > 0 {
+            tracing::warn!(%segment, ?fate, frames, cut_bytes, "cut the torn end of an unsealed segment");
+        } else {
+            tracing::info!(%segment, ?fate, frames, "recovered an unsealed segment");
         }
         done.push(recovered);
     }

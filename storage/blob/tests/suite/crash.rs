@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::support::{TestRows, read, store, text, write};
+use blob::dir::{DirBlobs, DirConfig};
 use blob::memory::{MemoryBlobs, Unsynced};
 use blob::{BlobAddress, Blobs, Config, Fate, ReadError};
 use bytes::Bytes;
@@ -74,6 +75,50 @@ async fn every_acknowledged_blob_survives_every_power_cut() {
     }
     for fate in [Fate::Sealed, Fate::Removed] {
         assert!(seen.contains(&(fate as u8)), "{fate:?} was never needed");
+    }
+}
+
+/// A process that dies, on files: the runtime goes, and with it the task that would have sealed.
+#[test]
+fn files_that_a_dead_process_left_are_recovered() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = Arc::new(TestRows::default());
+    let mut written: Vec<(BlobAddress, Bytes)> = Vec::new();
+    for round in 0..4u64 {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let blobs = Arc::new(DirBlobs::open(dir.path(), DirConfig::default()).unwrap());
+            let store = store(blobs, &rows, Config { cache_bytes: 0, ..Config::default() }).await;
+            let fates: Vec<Fate> = store.recovered().iter().map(|recovered| recovered.fate).collect();
+            match round {
+                0 => assert!(fates.is_empty()),
+                _ => assert!(fates.contains(&Fate::Sealed) && fates.contains(&Fate::Removed), "{fates:?}"),
+            }
+            for (address, body) in &written {
+                assert!(read(&store, address).await.unwrap() == *body);
+            }
+            for seed in 0..10 {
+                let body = text(round * 100 + seed, 2000 * seed as usize);
+                written.push((*write(&store, &body, b"").await.address(), body));
+            }
+            let body = text(round, 2 << 20);
+            written.push((*write(&store, &body, b"").await.address(), body));
+            // One that is still coming in.
+            let mut writer = store.writer(crate::support::HOLDER, crate::support::KEY);
+            writer.write(text(round, 2 << 20)).await.unwrap();
+            std::mem::forget(writer);
+            // And the process is gone before it can seal.
+            std::mem::forget(store);
+        });
+        runtime.shutdown_background();
+        // What a write in progress leaves behind.
+        for entry in std::fs::read_dir(dir.path().join("open")).unwrap() {
+            let mut file = std::fs::OpenOptions::new().append(true).open(entry.unwrap().path()).unwrap();
+            std::io::Write::write_all(&mut file, &text(1, 5000)).unwrap();
+        }
+        // The forgotten store keeps the lock, as the dead process would not.
+        std::fs::remove_file(dir.path().join("lock")).unwrap();
     }
 }
 
