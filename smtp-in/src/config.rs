@@ -1,0 +1,40 @@
+//! What can be configured of receiving.
+
+use serde::{Deserialize, Serialize};
+use smtp_protocol::server::Limits;
+
+/// Settings of all roles of this service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The name that this host goes by in greetings and `Received` lines. It should resolve to this host.
+    pub hostname: String,
+    /// Limits of one session.
+    pub limits: Limits,
+    /// `Received` lines from which a message is taken to go in circles (RFC 5321 §6.3: not below 100).
+    pub received_max: u32,
+    /// Recipients of one message with the null reverse-path from a stranger. Notifications have one; more come in the
+    /// next transaction (452), so that nothing honest is lost.
+    pub null_sender_recipients_max: u32,
+    /// Users may only send from addresses that are theirs.
+    pub sender_login_check: bool,
+    /// Submission without TLS: logins that send the password work, and MAIL does not ask for STARTTLS. For loopback.
+    pub submission_without_tls: bool,
+    /// Seconds for which a client may take none of our replies.
+    pub write_stall_seconds_max: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hostname: "localhost".to_owned(),
+            limits: Limits::default(),
+            received_max: 100,
+            null_sender_recipients_max: 5,
+            sender_login_check: true,
+            submission_without_tls: false,
+            // Replies are a few hundred bytes; who does not take them within a minute is gone.
+            write_stall_seconds_max: 60,
+        }
+    }
+}

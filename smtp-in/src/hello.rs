@@ -1,0 +1,20 @@
+//! HELO, EHLO, LHLO, and the new beginning after STARTTLS.
+
+use smtp_protocol::command::HelloKind;
+
+use crate::session::{Client, Session};
+
+/// The client says who it is. That is believed to be what it says, and goes into the `Received` line beside the
+/// address, which is known.
+pub(crate) fn greeted(session: &mut Session, kind: HelloKind, domain: String) {
+    session.transaction = None;
+    session.client.hello = Some((kind, domain));
+    session.pump.machine().proceed();
+}
+
+/// RFC 3207 §4.2: what was said in the clear does not count.
+pub(crate) fn encrypted(session: &mut Session) {
+    session.transaction = None;
+    session.scram = None;
+    session.client = Client::default();
+}

@@ -1,0 +1,111 @@
+//! RCPT: may this recipient have it? What is wrong is said here, where the sender can still do something about it.
+
+use ::mail::address::Address;
+use ::mail::envelope::Recipient;
+use ::mail::id::AccountId;
+use directory::Resolution;
+use queue::Resolved;
+use smtp_protocol::parameter::RcptParameters;
+use smtp_protocol::reply::{Reply, ok};
+use smtp_protocol::server::ForwardPath;
+use smtp_protocol::status::status;
+use tracing::{debug, info, warn};
+
+use crate::policy;
+use crate::session::{Session, Transaction};
+
+/// Adds a recipient to the transaction, or says why not.
+pub(crate) async fn add(session: &mut Session, path: ForwardPath, parameters: RcptParameters) -> Reply {
+    let Some(mut transaction) = session.transaction.take() else { return policy::no_transaction() };
+    let reply = match check(session, &transaction, &path).await {
+        Ok(found) => {
+            for (address, resolved) in found {
+                let recipient =
+                    Recipient { address, notify: parameters.notify, orcpt: parameters.orcpt.clone() };
+                transaction.envelope.recipients.push(recipient);
+                transaction.resolved.push(resolved);
+            }
+            ok(status(2, 1, 5), "Recipient OK")
+        }
+        Err(reply) => {
+            info!(recipient = %Shown(&path), %reply, "recipient refused");
+            reply
+        }
+    };
+    session.transaction = Some(transaction);
+    reply
+}
+
+/// What the path stands for. One recipient, but for `<Postmaster>`, which can be several.
+async fn check(
+    session: &Session,
+    transaction: &Transaction,
+    path: &ForwardPath,
+) -> Result<Vec<(Address, Resolved)>, Reply> {
+    let limit = session.service.config.null_sender_recipients_max as usize;
+    if transaction.envelope.reverse_path.is_null()
+        && session.client.principal.is_none()
+        && transaction.envelope.recipients.len() >= limit
+    {
+        return Err(policy::too_many_for_null_sender());
+    }
+    let directory = &session.service.directory;
+    let resolution = match path {
+        ForwardPath::Address(address) => directory.resolve(address).await,
+        ForwardPath::Postmaster => directory.resolve_postmaster().await,
+    };
+    let resolution = resolution.map_err(|error| {
+        warn!(%error, "recipient not decided");
+        policy::later()
+    })?;
+    match (resolution, path) {
+        (Resolution::Account(route), path) => {
+            check_quota(session, route.account, transaction.declared_size.unwrap_or(0)).await?;
+            let address = match path {
+                ForwardPath::Address(address) => address.clone(),
+                ForwardPath::Postmaster => route.address,
+            };
+            Ok(vec![(address, Resolved::Account { id: route.account, detail: route.detail })])
+        }
+        (Resolution::Alias { .. } | Resolution::List { .. }, ForwardPath::Address(address)) => {
+            Ok(vec![(address.clone(), Resolved::Later)])
+        }
+        (
+            Resolution::Alias { targets } | Resolution::List { members: targets, .. },
+            ForwardPath::Postmaster,
+        ) => Ok(targets.into_iter().map(|target| (target, Resolved::Later)).collect()),
+        (Resolution::NotLocal, ForwardPath::Address(address)) if session.client.principal.is_some() => {
+            Ok(vec![(address.clone(), Resolved::Remote)])
+        }
+        (Resolution::NotLocal, _) => Err(policy::no_relay()),
+        (Resolution::Disabled, _) => Err(Reply::new(550, status(5, 2, 1), "Mailbox disabled")),
+        (Resolution::NoSuchUser, _) => Err(Reply::new(550, status(5, 1, 1), "No such user here")),
+    }
+}
+
+/// Whether an account has room for so much more.
+pub(crate) async fn check_quota(session: &Session, account: AccountId, size: u64) -> Result<(), Reply> {
+    match session.service.storage.account(&storage::Principal::Delivery, account).await {
+        Ok(account) if account.state().quota().has_room(1, size) => Ok(()),
+        Ok(_) => {
+            debug!(account_id = %account, "over quota");
+            Err(policy::mailbox_full())
+        }
+        Err(error) => {
+            // An account that the directory knows and the storage does not is being made or deleted at this moment.
+            warn!(account_id = %account, %error, "account not opened");
+            Err(policy::later())
+        }
+    }
+}
+
+struct Shown<'a>(&'a ForwardPath);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            ForwardPath::Address(address) => address.fmt(f),
+            ForwardPath::Postmaster => f.write_str("Postmaster"),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The service: what sessions have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use directory::Directory;
+use metrics::{counter, gauge};
+use net::pump::{Pump, PumpError, PumpLimits};
+use net::shutdown::ShutdownGuard;
+use net::stream::Stream;
+use net::tls::TlsServer;
+use queue::Queue;
+use sasl::Mechanism;
+use smtp_protocol::server::{Server, Settings};
+use storage::Storage;
+use tracing::{Instrument, debug, info_span};
+
+use crate::config::Config;
+use crate::session::Session;
+
+/// What a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Other servers' mail for users here. Port 25.
+    Mx,
+    /// Users' mail for anybody. Ports 587 and 465.
+    Submission,
+    /// Mail from systems that are trusted to have looked at it, one answer for each recipient.
+    Lmtp,
+}
+
+impl Role {
+    /// What logs and metrics call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mx => "mx",
+            Self::Submission => "submission",
+            Self::Lmtp => "lmtp",
+        }
+    }
+}
+
+/// The service. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct SmtpIn {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) directory: Directory,
+    pub(crate) queue: Queue,
+    pub(crate) storage: Storage,
+    tls: Option<TlsServer>,
+    mx: Arc<Settings>,
+    submission: Arc<Settings>,
+    lmtp: Arc<Settings>,
+}
+
+impl Inner {
+    /// Whether a plain connection can come to submit anything.
+    pub(crate) fn can_take_submissions(&self) -> bool {
+        self.tls.is_some() || self.config.submission_without_tls
+    }
+}
+
+impl SmtpIn {
+    /// Makes the service. Without `tls` there is no STARTTLS, and submission works only where the configuration lets it
+    /// work without.
+    pub fn new(
+        config: Config,
+        directory: Directory,
+        queue: Queue,
+        storage: Storage,
+        tls: Option<TlsServer>,
+    ) -> Self {
+        let mx = Settings {
+            hostname: config.hostname.clone(),
+            lmtp: false,
+            starttls: tls.is_some(),
+            requires_tls: false,
+            requires_auth: false,
+            // Users log in at submission; passwords offered to port 25 are mostly guesses.
+            mechanisms: Vec::new(),
+            passwords_in_clear: false,
+            limits: config.limits.clone(),
+        };
+        let submission = Settings {
+            requires_tls: !config.submission_without_tls,
+            requires_auth: true,
+            mechanisms: vec![Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login],
+            passwords_in_clear: config.submission_without_tls,
+            ..mx.clone()
+        };
+        let lmtp = Settings { lmtp: true, starttls: false, ..mx.clone() };
+        let (mx, submission, lmtp) = (Arc::new(mx), Arc::new(submission), Arc::new(lmtp));
+        Self { inner: Arc::new(Inner { config, directory, queue, storage, tls, mx, submission, lmtp }) }
+    }
+
+    /// Serves one connection until it ends or the shutdown ends it.
+    pub async fn serve(&self, role: Role, stream: Stream, guard: ShutdownGuard) {
+        let id = format!("{:016x}", rand::random::<u64>());
+        let span = info_span!("smtp", session_id = %id, role = role.name(), remote = %stream.peer().remote);
+        counter!("postrider_smtp_sessions_total", "role" => role.name()).increment(1);
+        let open = gauge!("postrider_smtp_sessions_open", "role" => role.name());
+        open.increment(1);
+        let session = self.session(role, stream, guard, id);
+        let result = session.run().instrument(span.clone()).await;
+        open.decrement(1);
+        let _entered = span.enter();
+        match result {
+            Ok(()) => debug!("session ended"),
+            Err(error @ (PumpError::Io(_) | PumpError::Handshake(_))) => {
+                debug!(error = %error, cause = ?std::error::Error::source(&error), "session broken off");
+            }
+            Err(error) => debug!(%error, "session ended"),
+        }
+    }
+
+    fn session(&self, role: Role, stream: Stream, guard: ShutdownGuard, id: String) -> Session {
+        let inner = Arc::clone(&self.inner);
+        let settings = match role {
+            Role::Mx => &inner.mx,
+            Role::Submission => &inner.submission,
+            Role::Lmtp => &inner.lmtp,
+        };
+        let server = Server::new(Arc::clone(settings), stream.is_encrypted());
+        let limits = PumpLimits {
+            write_stall_max: Duration::from_secs(inner.config.write_stall_seconds_max),
+            ..PumpLimits::default()
+        };
+        let mut pump = Pump::new(stream, server, limits);
+        if let Some(tls) = &inner.tls {
+            pump = pump.with_tls_server(tls.clone());
+        }
+        Session::new(inner, role, pump, guard, id)
+    }
+}

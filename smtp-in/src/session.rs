@@ -1,0 +1,132 @@
+//! One session: the loop, and what is remembered between its stages.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ::mail::envelope::Envelope;
+use directory::{Principal, ScramLogin};
+use net::pump::{Pump, PumpError};
+use net::shutdown::ShutdownGuard;
+use queue::Resolved;
+use smtp_protocol::command::HelloKind;
+use smtp_protocol::reply::Reply;
+use smtp_protocol::server::{Event, Server};
+
+use crate::data::Writer;
+use crate::service::{Inner, Role};
+use crate::{accept, auth, connect, data, hello, mail, policy, rcpt};
+
+/// A session, from its greeting to its end.
+pub(crate) struct Session {
+    pub(crate) service: Arc<Inner>,
+    pub(crate) role: Role,
+    pub(crate) pump: Pump<Server>,
+    guard: ShutdownGuard,
+    /// What ties log lines of one session together; it goes into the queue entry as well.
+    pub(crate) id: String,
+    pub(crate) client: Client,
+    /// A SCRAM exchange under way. Dropped without success it counts as a failed login.
+    pub(crate) scram: Option<ScramLogin>,
+    pub(crate) transaction: Option<Transaction>,
+}
+
+/// What is known of the client.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    /// How it said hello, and what it calls itself.
+    pub(crate) hello: Option<(HelloKind, String)>,
+    /// Who has logged in.
+    pub(crate) principal: Option<Principal>,
+}
+
+/// From MAIL to the reply to the message.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    pub(crate) envelope: Envelope,
+    /// What each recipient was found to be; as many as the envelope has.
+    pub(crate) resolved: Vec<Resolved>,
+    /// What the client thinks the message's size is.
+    pub(crate) declared_size: Option<u64>,
+    /// Set while the message comes.
+    pub(crate) writer: Option<Writer>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        service: Arc<Inner>,
+        role: Role,
+        pump: Pump<Server>,
+        guard: ShutdownGuard,
+        id: String,
+    ) -> Self {
+        Self { service, role, pump, guard, id, client: Client::default(), scram: None, transaction: None }
+    }
+
+    /// Serves the client until it has gone.
+    pub(crate) async fn run(mut self) -> Result<(), PumpError> {
+        connect::greet(&mut self);
+        let mut leaving = false;
+        loop {
+            if leaving && self.pump.machine().is_between_transactions() {
+                self.pump.machine().close(&policy::shutting_down());
+            }
+            let event = tokio::select! {
+                biased;
+                () = self.guard.requested(), if !leaving => {
+                    // A transaction under way may come to its end; the shutdown's patience bounds it.
+                    leaving = true;
+                    continue;
+                }
+                event = self.pump.next() => event?,
+            };
+            let Some(event) = event else { return Ok(()) };
+            self.answer(event).await;
+        }
+    }
+
+    async fn answer(&mut self, event: Event) {
+        match event {
+            Event::Hello { kind, domain } => hello::greeted(self, kind, domain),
+            Event::TlsStarted => hello::encrypted(self),
+            Event::Login(login) => auth::login(self, login).await,
+            Event::ScramLookUp { authcid } => auth::look_up(self, &authcid).await,
+            Event::ScramProved { authzid, authcid } => auth::proved(self, authzid.as_deref(), &authcid),
+            Event::LoginFailed => self.scram = None,
+            Event::Mail { reverse_path, parameters } => {
+                let reply = mail::begin(self, reverse_path, parameters).await;
+                self.reply(&reply);
+            }
+            Event::Rcpt { forward_path, parameters } => {
+                let reply = rcpt::add(self, forward_path, parameters).await;
+                self.reply(&reply);
+            }
+            Event::BodyStart => match data::begin(self).await {
+                Ok(()) => self.pump.machine().proceed(),
+                Err(reply) => {
+                    self.transaction = None;
+                    self.reply(&reply);
+                }
+            },
+            Event::Body(piece) => {
+                if let Err(reply) = data::write(self, piece).await {
+                    self.transaction = None;
+                    self.pump.machine().refuse_body(&reply);
+                }
+            }
+            Event::EndOfBody => {
+                let replies = accept::decide(self).await;
+                self.pump.machine().replies(&replies);
+            }
+            Event::BodyRefused | Event::Reset => self.transaction = None,
+        }
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        self.pump.machine().reply(reply);
+    }
+
+    /// Where the client is, for limits and logs; a local socket counts as this machine.
+    pub(crate) fn remote_ip(&self) -> IpAddr {
+        self.pump.peer().remote.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+}
