@@ -1,19 +1,27 @@
-//! Taking a message's bytes.
+//! Taking a message's bytes: into a segment under the key of the day, and through the MIME splitter.
 
 use blob::{BlobWriter, Stored};
 use bytes::Bytes;
+use engine::FormatError;
 use mail::id::QueueId;
+use mail::mime::{Facts, Splitter};
 
 use crate::error::BodyError;
+use crate::shard_id::ShardId;
 
 /// Takes a message's bytes as they come. Dropped before it is finished, it leaves nothing.
 pub struct BodyWriter {
-    pub(crate) queue_id: QueueId,
-    pub(crate) shard: u16,
-    pub(crate) blob: BlobWriter,
+    queue_id: QueueId,
+    shard: ShardId,
+    blob: BlobWriter,
+    splitter: Splitter,
 }
 
 impl BodyWriter {
+    pub(crate) fn new(queue_id: QueueId, shard: ShardId, blob: BlobWriter, splitter: Splitter) -> Self {
+        Self { queue_id, shard, blob, splitter }
+    }
+
     /// The id that the message will have, for its `Received` line.
     pub fn queue_id(&self) -> QueueId {
         self.queue_id
@@ -21,6 +29,7 @@ impl BodyWriter {
 
     /// Takes some bytes; waits when the medium is slower than the sender.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), BodyError> {
+        self.splitter.push(&bytes);
         Ok(self.blob.write(bytes).await?)
     }
 
@@ -29,10 +38,17 @@ impl BodyWriter {
         self.blob.size()
     }
 
-    /// Makes the message durable.
+    /// Makes the message durable, with what the splitter found beside it.
     pub async fn finish(self) -> Result<Body, BodyError> {
-        let stored = self.blob.finish(Bytes::new()).await?;
-        Ok(Body { queue_id: self.queue_id, shard: self.shard, stored })
+        let facts = self.splitter.finish();
+        let stored = self.blob.finish(encode_facts(&facts)).await?;
+        Ok(Body { queue_id: self.queue_id, shard: self.shard, stored, facts })
+    }
+}
+
+impl std::fmt::Debug for BodyWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BodyWriter({} for {}, {} octets)", self.queue_id, self.shard, self.size())
     }
 }
 
@@ -40,8 +56,9 @@ impl BodyWriter {
 #[derive(Debug)]
 pub struct Body {
     pub(crate) queue_id: QueueId,
-    pub(crate) shard: u16,
+    pub(crate) shard: ShardId,
     pub(crate) stored: Stored,
+    pub(crate) facts: Facts,
 }
 
 impl Body {
@@ -60,8 +77,21 @@ impl Body {
         &self.stored
     }
 
-    /// The shard that it goes to.
-    pub fn shard(&self) -> u16 {
-        self.shard
+    /// What the splitter found: header fields, structure.
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
+}
+
+const FACTS_VERSION: u8 = 1;
+
+/// Facts as they stand beside a blob.
+pub(crate) fn encode_facts(facts: &Facts) -> Bytes {
+    let bytes = postcard::to_extend(facts, vec![FACTS_VERSION]);
+    Bytes::from(bytes.expect("facts have nothing that cannot be encoded"))
+}
+
+/// Reverse of [`encode_facts`].
+pub(crate) fn decode_facts(bytes: &[u8]) -> Result<Facts, FormatError> {
+    crate::entry::decode_versioned("facts of a message", FACTS_VERSION, bytes)
 }

@@ -18,6 +18,8 @@ pub struct Config {
     pub items_max: u64,
     /// Items that delivery works on at one time. Bounds memory and what has to be looked at with care after a crash.
     pub in_flight_max: usize,
+    /// Items of which this process keeps in mind that they are due. What is beyond is looked for when there is room.
+    pub window_max: usize,
     /// Submissions that wait for their commit at one time; beyond this new mail is put off.
     pub submitting_max: usize,
     /// After this long an undelivered recipient is given up (RFC 5321 §4.5.4.1: at least 4 to 5 days).
@@ -32,6 +34,13 @@ pub struct Config {
     pub crashes_max: u8,
     /// How often shards are looked at without being told of work. Wake-ups are hints, this is what is relied upon.
     pub poll_seconds: u64,
+    /// Recipients and prefix of a message, or targets of an expansion, up to this size stand in the entry itself; what
+    /// is larger goes into a blob. Entries are to stay near 32 KiB.
+    pub inline_bytes_max: usize,
+    /// Facts of newly accepted messages that are kept in memory until delivery has used them.
+    pub facts_bytes_max: usize,
+    /// Limits of the MIME splitter.
+    pub mime: mail::mime::Limits,
     /// For how long nothing expires after a start or after the wall clock jumped, so that what waited gets one attempt
     /// and a wrong clock time to be put right.
     pub expiry_grace_seconds: u64,
@@ -46,6 +55,7 @@ impl Default for Config {
             prefix_bytes_max: 64 << 10,
             items_max: 1_000_000,
             in_flight_max: 4_096,
+            window_max: 100_000,
             submitting_max: 4_096,
             expire_seconds: 5 * 86_400,
             history_seconds: 14 * 86_400,
@@ -53,7 +63,35 @@ impl Default for Config {
             retry_seconds_max: 3_600,
             crashes_max: 5,
             poll_seconds: 30,
+            inline_bytes_max: 16 << 10,
+            facts_bytes_max: 16 << 20,
+            mime: mail::mime::Limits::default(),
             expiry_grace_seconds: 600,
+        }
+    }
+}
+
+impl Config {
+    /// What cannot be, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("ingest_shards", u64::from(self.ingest_shards)),
+            ("outbound_shards", u64::from(self.outbound_shards)),
+            ("recipients_max", self.recipients_max as u64),
+            ("items_max", self.items_max),
+            ("in_flight_max", self.in_flight_max as u64),
+            ("window_max", self.window_max as u64),
+            ("submitting_max", self.submitting_max as u64),
+            ("expire_seconds", self.expire_seconds),
+            ("retry_seconds_min", self.retry_seconds_min),
+            ("crashes_max", u64::from(self.crashes_max)),
+        ];
+        match positive.iter().find(|(_, value)| *value == 0) {
+            Some((name, _)) => Err(format!("{name} must not be zero")),
+            None if self.inline_bytes_max > 128 << 10 => {
+                Err("inline_bytes_max must not exceed 131072: entries have to stay small".to_owned())
+            }
+            None => Ok(()),
         }
     }
 }

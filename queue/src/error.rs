@@ -3,6 +3,8 @@
 use blob::{KeyError, WriteError};
 use thiserror::Error;
 
+use crate::shard::ShardError;
+
 /// Why a message was not taken over. Unless it is permanent, the sender is told to come again (451 or 452).
 #[derive(Debug, Error)]
 pub enum SubmitError {
@@ -54,7 +56,7 @@ pub enum BodyError {
     /// They could not be written.
     #[error("the message could not be stored")]
     Write(#[from] WriteError),
-    /// There is no key of the day.
+    /// There is no key of the day. Temporary.
     #[error("the queue's key cannot be had")]
     Key(#[from] KeyError),
 }
@@ -67,6 +69,42 @@ impl BodyError {
             Self::Key(_) => true,
         }
     }
+}
+
+impl From<ShardError> for SubmitError {
+    fn from(error: ShardError) -> Self {
+        match error {
+            ShardError::Full { .. } => Self::Full { reason: error.to_string() },
+            ShardError::Undecided { .. } => Self::Undecided,
+            _ => Self::Unavailable { reason: error.to_string() },
+        }
+    }
+}
+
+/// Why something about a claimed item could not be done. The claim is given back and comes again.
+#[derive(Debug, Error)]
+pub enum WorkError {
+    /// A commit to a shard.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// A part of the item that lies in a blob could not be read.
+    #[error("a part of the item cannot be read")]
+    Read(#[from] blob::ReadError),
+    /// Such a part is not what it should be.
+    #[error("a part of the item is damaged")]
+    Format(#[from] engine::FormatError),
+    /// A body could not be written or referenced.
+    #[error("a body cannot be stored")]
+    Body(#[from] BodyError),
+    /// A reference could not be put.
+    #[error("a reference cannot be put")]
+    Reference(#[from] blob::ReferenceError),
+    /// A notification could not be submitted.
+    #[error("a notification cannot be queued")]
+    Submit(#[from] SubmitError),
+    /// The item is another than the call is for: a mistake of the caller.
+    #[error("the item does not allow that: {0}")]
+    Misused(&'static str),
 }
 
 /// Why the queue could not be opened.

@@ -12,14 +12,40 @@
 //! Start reading at [`Queue`] and [`Submission`]; `queue/DESIGN.md` has the bytes, the legal states and what
 //! a crash leaves.
 
+mod admin;
 mod body;
+mod claim;
+mod clock;
 mod config;
+pub mod entry;
 mod error;
+mod facts;
+pub mod fold;
+pub mod item;
+mod keeper;
+pub mod page;
+mod quarantine;
 mod queue;
+mod remote;
+mod report;
+mod root;
+pub mod schedule;
+mod shard;
+pub mod shard_id;
+pub mod state;
 mod submission;
+pub mod sweep;
+pub mod window;
+mod work;
 
+pub use admin::{ItemView, Overview, Standing};
 pub use body::{Body, BodyWriter};
+pub use claim::{Claimed, Work};
+pub use clock::Clock;
 pub use config::Config;
-pub use error::{BodyError, OpenError, SubmitError};
-pub use queue::Queue;
+pub use error::{BodyError, OpenError, SubmitError, WorkError};
+pub use queue::{Foundation, Queue};
+pub use root::Layout;
+pub use shard::ShardError;
+pub use shard_id::{ShardId, ShardKind};
 pub use submission::{Committed, Origin, Resolved, Submission};

@@ -1,35 +1,439 @@
-//! The queue as its users see it.
+//! The queue as its users see it: opening it, taking bodies and submissions.
 
-use blob::{BlobStore, KeyRing};
-use mail::id::AccountId;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use crate::body::BodyWriter;
+use blob::{BlobStore, Holder, KeyRing};
+use engine::{Archive, CreateError, Engine, LogId, LogOptions, Logs};
+use mail::id::{AccountId, QueueId};
+use mail::mime::Splitter;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
+use uuid::Uuid;
+
+use crate::body::{Body, BodyWriter};
+use crate::claim::{Claimed, Guard};
+use crate::clock::Clock;
 use crate::config::Config;
-use crate::error::{BodyError, SubmitError};
-use crate::submission::{Committed, Submission};
+use crate::error::{BodyError, OpenError, SubmitError};
+use crate::facts::FactsCache;
+use crate::fold::ShardState;
+use crate::item::{
+    Derivation, Destination, Details, Expansion, Message, MessageDetails, Progress, Sender, Slice, Target,
+    Targets,
+};
+use crate::report::{Report, run_reporter};
+use crate::root::Layout;
+use crate::shard::{Accepted, Arrival, Shard, ShardError, chain};
+use crate::shard_id::{ShardId, derived_index, ingest_index, notification_id, outbound_index};
+use crate::submission::{Committed, Resolved, Submission};
+use crate::sweep::ClockGuard;
+use crate::window::{Ticket, Window};
 
-/// The queue. Cheap to clone.
+/// The queue. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Queue {
-    #[expect(dead_code, reason = "skeleton")]
-    blobs: BlobStore,
-    #[expect(dead_code, reason = "skeleton")]
-    keys: KeyRing,
-    #[expect(dead_code, reason = "skeleton")]
-    config: Config,
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    /// This process, as shards know it.
+    pub(crate) boot: Uuid,
+    pub(crate) clock: Clock,
+    pub(crate) blobs: BlobStore,
+    pub(crate) keys: KeyRing,
+    logs: Logs<ShardState>,
+    pub(crate) ingest: Vec<Shard>,
+    pub(crate) quarantine: Shard,
+    /// Opened when something is placed there, or when the sweep comes along.
+    outbound: Vec<OnceCell<Shard>>,
+    pub(crate) window: Mutex<Window>,
+    /// Says whether the time can be trusted to expire something.
+    clocks: Mutex<ClockGuard>,
+    /// Rung when the window may have work.
+    pub(crate) wake: Notify,
+    pub(crate) facts: Mutex<FactsCache>,
+    submitting: Semaphore,
+    pub(crate) reports: mpsc::Sender<Report>,
+    tasks: OnceLock<Vec<tokio::task::AbortHandle>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for task in self.tasks.get().into_iter().flatten() {
+            task.abort();
+        }
+    }
+}
+
+/// What the queue stands on.
+#[derive(Clone)]
+pub struct Foundation {
+    /// Logs and rows.
+    pub engine: Engine,
+    /// How logs are kept.
+    pub log_options: LogOptions,
+    /// Where log entries go before they are trimmed.
+    pub archive: Option<Arc<dyn Archive>>,
+    /// Message bytes.
+    pub blobs: BlobStore,
+    /// Keys of shards and of days.
+    pub keys: KeyRing,
+    /// The time.
+    pub clock: Clock,
 }
 
 impl Queue {
+    /// Opens the queue; makes its shards at the first start. To be called within a runtime, once per process.
+    pub async fn open(foundation: Foundation, config: Config) -> Result<Self, OpenError> {
+        config.check().map_err(OpenError::Config)?;
+        let Foundation { engine, log_options, archive, blobs, keys, clock } = foundation;
+        let layout = Layout { ingest: config.ingest_shards, outbound: config.outbound_shards };
+        let logs = Logs::new(engine, log_options, archive);
+        let ids: Vec<ShardId> =
+            (0..layout.ingest).map(ShardId::ingest).chain([ShardId::QUARANTINE]).collect();
+        let opening = ids.into_iter().map(|id| open_shard(&logs, &keys, layout, id));
+        let mut ingest = futures_util::future::try_join_all(opening).await?;
+        let quarantine = ingest.pop().expect("the quarantine shard was opened last");
+        let (reports, inbox) = mpsc::channel(config.in_flight_max);
+        let inner = Arc::new(Inner {
+            boot: Uuid::new_v4(),
+            clock,
+            blobs,
+            keys,
+            logs,
+            ingest,
+            quarantine,
+            outbound: (0..layout.outbound).map(|_| OnceCell::new()).collect(),
+            window: Mutex::new(Window::new(config.window_max, config.in_flight_max)),
+            clocks: Mutex::new(ClockGuard::new(Duration::from_secs(config.expiry_grace_seconds))),
+            wake: Notify::new(),
+            facts: Mutex::new(FactsCache::new(config.facts_bytes_max)),
+            submitting: Semaphore::new(config.submitting_max),
+            reports,
+            tasks: OnceLock::new(),
+            config,
+        });
+        let booting = inner.ingest.iter().map(|shard| shard.boot(inner.boot, inner.clock.now()));
+        for booted in futures_util::future::join_all(booting).await {
+            booted.map_err(|error| OpenError::Shard {
+                shard: "ingest".to_owned(),
+                reason: error.to_string(),
+            })?;
+        }
+        let reporter = tokio::spawn(run_reporter(Arc::downgrade(&inner), inbox));
+        let keeper = tokio::spawn(crate::keeper::run(Arc::downgrade(&inner)));
+        let _ = inner.tasks.set(vec![reporter.abort_handle(), keeper.abort_handle()]);
+        Ok(Self { inner })
+    }
+
     /// Begins a message. Its shard depends on the first recipient that is an account here, so that one account's mail
     /// comes from one shard.
-    #[expect(clippy::unused_async, reason = "skeleton")]
-    pub async fn body_writer(&self, _first_local: Option<AccountId>) -> Result<BodyWriter, BodyError> {
-        unimplemented!()
+    pub async fn body_writer(&self, first_local: Option<AccountId>) -> Result<BodyWriter, BodyError> {
+        let queue_id = QueueId(Uuid::now_v7());
+        let index = ingest_index(first_local, queue_id, self.inner.layout().ingest);
+        self.inner.body_writer(queue_id, ShardId::ingest(index)).await
+    }
+
+    /// Begins the notification about one target of a claimed item.
+    pub async fn notification_writer(&self, claimed: &Claimed, target: u32) -> Result<BodyWriter, BodyError> {
+        let queue_id = notification_id(claimed.message().queue_id, target);
+        let index = derived_index(queue_id, self.inner.layout().ingest);
+        self.inner.body_writer(queue_id, ShardId::ingest(index)).await
     }
 
     /// Takes a message over. When it returns, body and entry are durable: only then may a sender be told so.
-    #[expect(clippy::unused_async, reason = "skeleton")]
     pub async fn submit(&self, submission: Submission) -> Result<Committed, SubmitError> {
-        Ok(Committed::new(submission.body.queue_id()))
+        self.inner.submit(submission, None).await
     }
+
+    /// As [`Self::submit`], for the notification about one target of a claimed item. However often it is tried, there
+    /// is one: its body has to come from [`Self::notification_writer`].
+    pub async fn submit_notification(
+        &self,
+        claimed: &Claimed,
+        target: u32,
+        submission: Submission,
+    ) -> Result<Committed, SubmitError> {
+        if submission.body.queue_id != notification_id(claimed.message().queue_id, target) {
+            return Err(SubmitError::Malformed { reason: "the body is not that of this notification" });
+        }
+        let (derived, watermark) = claimed.derivation(target);
+        self.inner.submit(submission, Some((derived, watermark))).await
+    }
+
+    /// Whether the notification about this target has been queued already.
+    pub fn was_notified(&self, claimed: &Claimed, target: u32) -> bool {
+        let queue_id = notification_id(claimed.message().queue_id, target);
+        let shard = &self.inner.ingest[derived_index(queue_id, self.inner.layout().ingest) as usize];
+        let (derived, _) = claimed.derivation(target);
+        shard.state().seen(&derived) != crate::fold::Seen::New
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The blob store that bodies lie in.
+    pub fn blobs(&self) -> &BlobStore {
+        &self.inner.blobs
+    }
+
+    /// The time, as the queue sees it.
+    pub fn clock(&self) -> &Clock {
+        &self.inner.clock
+    }
+
+    /// What the shards' actors did so far.
+    pub fn log_stats(&self) -> engine::LogStats {
+        self.inner.logs.stats()
+    }
+
+    /// Ends the queue's tasks and actors: for shutdown, after the services have stopped. What was not reported yet is
+    /// delivered once more after the next start, and recognised.
+    pub fn close(&self) {
+        for task in self.inner.tasks.get().into_iter().flatten() {
+            task.abort();
+        }
+        self.inner.logs.close();
+    }
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queue({} ingest shards)", self.inner.ingest.len())
+    }
+}
+
+impl Inner {
+    pub(crate) fn layout(&self) -> Layout {
+        Layout { ingest: self.config.ingest_shards, outbound: self.config.outbound_shards }
+    }
+
+    /// An open shard, of those that are.
+    pub(crate) fn opened(&self, id: ShardId) -> Option<&Shard> {
+        match id.kind {
+            crate::shard_id::ShardKind::Ingest => self.ingest.get(id.index as usize),
+            crate::shard_id::ShardKind::Outbound => self.outbound.get(id.index as usize)?.get(),
+            crate::shard_id::ShardKind::Quarantine => Some(&self.quarantine),
+        }
+    }
+
+    /// An outbound shard; opened, and made, when it is not yet.
+    pub(crate) async fn outbound(&self, index: u16) -> Result<&Shard, ShardError> {
+        let id = ShardId::outbound(index);
+        let cell = self.outbound.get(index as usize).ok_or_else(|| ShardError::Unavailable {
+            shard: id,
+            reason: "the configuration has fewer outbound shards".to_owned(),
+        })?;
+        let open = async {
+            open_shard(&self.logs, &self.keys, self.layout(), id)
+                .await
+                .map_err(|error| ShardError::Unavailable { shard: id, reason: chain(&error) })
+        };
+        cell.get_or_try_init(|| open).await
+    }
+
+    async fn body_writer(&self, queue_id: QueueId, shard: ShardId) -> Result<BodyWriter, BodyError> {
+        let key = self.keys.queue_key(self.clock.now()).await?;
+        let blob = self.blobs.writer(Holder::Shard(shard.log_id()), key);
+        Ok(BodyWriter::new(queue_id, shard, blob, Splitter::new(self.config.mime.clone())))
+    }
+
+    async fn submit(
+        &self,
+        submission: Submission,
+        derived: Option<(Derivation, u64)>,
+    ) -> Result<Committed, SubmitError> {
+        let config = &self.config;
+        self.check(&submission)?;
+        let Ok(_permit) = self.submitting.try_acquire() else {
+            return Err(SubmitError::Full {
+                reason: "too many submissions wait for their commit".to_owned(),
+            });
+        };
+        let Submission { envelope, resolved, body, prefix, origin } = submission;
+        let Body { queue_id, shard, stored, facts } = body;
+        let now = self.clock.now();
+        let sender = Sender::of(&envelope);
+        let details = MessageDetails { recipients: envelope.recipients, prefix: prefix.to_vec() };
+        let expansion = self.trivial_expansion(&details, &resolved);
+        let details = self.details(shard, &stored.address().key, details).await?;
+        let message = Message {
+            queue_id,
+            accepted: now,
+            expires: now + config.expire_seconds,
+            body: *stored.address(),
+            reference: stored.nonce(),
+            sender,
+            details,
+            origin,
+            derived: derived.map(|(derived, _)| derived),
+        };
+        let arrival = Arrival {
+            message,
+            progress: Progress::Ingest(expansion),
+            due: now,
+            claimable: self.has_room(),
+            watermark: derived.map_or(0, |(_, watermark)| watermark),
+        };
+        let shard = self.opened(shard).ok_or(SubmitError::Malformed { reason: "the body has no shard" })?;
+        let accepted = shard.accept(arrival, config.items_max).await?;
+        if let Accepted::New(place) = accepted {
+            // From here on nothing can fail: the commit is durable.
+            let weight = facts.structure.body.end.min(4_096) as usize + 512;
+            self.facts.lock().put(queue_id, Arc::new(facts), weight);
+            self.announce(Ticket { shard: shard.id, place }, now);
+            metrics::counter!("postrider_queue_accepted_total").increment(1);
+            tracing::debug!(%queue_id, shard = %shard.id, number = place.number, "accepted");
+        }
+        Ok(Committed::new(queue_id))
+    }
+
+    fn check(&self, submission: &Submission) -> Result<(), SubmitError> {
+        let config = &self.config;
+        let recipients = submission.envelope.recipients.len();
+        if recipients == 0 || recipients != submission.resolved.len() {
+            return Err(SubmitError::Malformed { reason: "recipients and resolutions do not match" });
+        }
+        if recipients > config.recipients_max {
+            return Err(SubmitError::Recipients { limit: config.recipients_max });
+        }
+        if submission.prefix.len() > config.prefix_bytes_max {
+            return Err(SubmitError::Prefix { limit: config.prefix_bytes_max });
+        }
+        Ok(())
+    }
+
+    /// The whole expansion, where every recipient is known already and the targets are few: a commit less.
+    fn trivial_expansion(&self, details: &MessageDetails, resolved: &[Resolved]) -> Expansion {
+        const TARGETS_MAX: usize = 100;
+        if resolved.len() > TARGETS_MAX || resolved.contains(&Resolved::Later) {
+            return Expansion::default();
+        }
+        let mut targets: Vec<Target> = Vec::with_capacity(resolved.len());
+        for (recipient, resolved) in (0..).zip(resolved) {
+            let to = match resolved {
+                Resolved::Account { id, detail } => {
+                    Destination::Local { account: *id, detail: detail.clone() }
+                }
+                Resolved::Remote => {
+                    let address = details.recipients[recipient as usize].address.clone();
+                    let shard = outbound_index(address.domain(), self.config.outbound_shards);
+                    Destination::Remote { address, shard }
+                }
+                Resolved::Later => return Expansion::default(),
+            };
+            let same = targets.iter().position(|target| target.to == to);
+            let to = same.map_or(to, |target| Destination::Same { target: target as u32 });
+            targets.push(Target { recipient, owner: None, to });
+        }
+        let slice = Slice {
+            first: 0,
+            count: targets.len() as u32,
+            targets: Targets::Here(Arc::new(targets)),
+            outcomes: Vec::new(),
+            placed: false,
+        };
+        Expansion { expanded: resolved.len() as u32, owners: Vec::new(), slices: vec![slice] }
+    }
+
+    /// Recipients and prefix, in a blob where they are large.
+    async fn details(
+        &self,
+        shard: ShardId,
+        key: &blob::KeyId,
+        details: MessageDetails,
+    ) -> Result<Details, SubmitError> {
+        // About 64 octets for an address with its parameters: only what may be large is measured.
+        if details.prefix.len() + details.recipients.len() * 64 <= self.config.inline_bytes_max / 4 {
+            return Ok(Details::Here(details));
+        }
+        let bytes = postcard::to_stdvec(&details).expect("addresses have nothing that cannot be encoded");
+        if bytes.len() <= self.config.inline_bytes_max {
+            return Ok(Details::Here(details));
+        }
+        let unavailable = |error: blob::WriteError| SubmitError::Unavailable { reason: chain(&error) };
+        let mut writer = self.blobs.writer(Holder::Shard(shard.log_id()), *key);
+        writer.write(bytes.into()).await.map_err(unavailable)?;
+        let stored = writer.finish(bytes::Bytes::new()).await.map_err(unavailable)?;
+        let recipients = details.recipients.len() as u32;
+        Ok(Details::Apart { address: *stored.address(), reference: stored.nonce(), recipients })
+    }
+
+    /// Whether delivery may begin with a new item at once. Else its number stays beyond the window that is known to
+    /// the shard, and a crash meanwhile cannot have been its doing.
+    pub(crate) fn has_room(&self) -> bool {
+        let (known, _) = self.window.lock().counts();
+        known < self.config.in_flight_max
+    }
+
+    /// An item is due: whoever waits for work is woken.
+    pub(crate) fn announce(&self, ticket: Ticket, due: u64) {
+        let now = self.clock.now();
+        self.window.lock().add(ticket, due, now);
+        self.wake.notify_one();
+    }
+
+    /// Gives a claim back, to come again at `due`.
+    pub(crate) fn give_back(&self, ticket: Ticket, due: u64) {
+        let now = self.clock.now();
+        self.window.lock().give_back(ticket, due, now);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn complete(&self, ticket: Ticket) {
+        self.window.lock().complete(ticket);
+        // Whoever waits because too many were taken can go on.
+        self.wake.notify_one();
+    }
+
+    /// Whether something that has expired at `now` may be given up.
+    pub(crate) fn may_expire(&self, now: u64) -> bool {
+        self.clocks.lock().may_expire(now, Instant::now())
+    }
+
+    pub(crate) fn poll_interval(&self) -> Duration {
+        Duration::from_secs(self.config.poll_seconds.max(1))
+    }
+
+    pub(crate) fn guard(self: &Arc<Self>, ticket: Ticket) -> Guard {
+        Guard::new(self.clone(), ticket)
+    }
+}
+
+/// Opens a shard, or makes it.
+async fn open_shard(
+    logs: &Logs<ShardState>,
+    keys: &KeyRing,
+    layout: Layout,
+    id: ShardId,
+) -> Result<Shard, OpenError> {
+    let failed = |reason: String| OpenError::Shard { shard: id.to_string(), reason };
+    let log = id.log_id();
+    let key = blob::KeyId::System(log);
+    keys.ensure(key).await.map_err(|error| failed(chain(&error)))?;
+    let sealer = keys.sealer(key).await.map_err(|error| failed(chain(&error)))?;
+    let log_id = LogId::shard(log);
+    let handle = match logs.open(log_id, sealer.clone()).await {
+        Err(engine::OpenError::Missing) => {
+            match logs.create(log_id, ShardState::new(id, layout), sealer.clone()).await {
+                Err(CreateError::Exists) => {
+                    logs.open(log_id, sealer).await.map_err(|error| failed(chain(&error)))?
+                }
+                other => other.map_err(|error| failed(chain(&error)))?,
+            }
+        }
+        other => other.map_err(|error| failed(chain(&error)))?,
+    };
+    let stored = handle.state().layout();
+    if stored != layout {
+        return Err(OpenError::Config(format!(
+            "the queue was made with {} ingest and {} outbound shards, which cannot be changed to {} and {}",
+            stored.ingest, stored.outbound, layout.ingest, layout.outbound
+        )));
+    }
+    Ok(Shard { id, log, handle })
 }

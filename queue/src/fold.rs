@@ -1,0 +1,865 @@
+//! What a shard's log folds into.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::{Archived, FoldError, FormatError, LogId, PageId, PartPages, SnapshotPages, State};
+use uuid::Uuid;
+
+use crate::entry::{Operation, Place};
+use crate::item::{Derivation, Item};
+use crate::page::{CHUNK_ITEMS_MAX, Chunk};
+use crate::root::{ChunkRow, KnownRow, Layout, PageRow, Root, Scalars};
+use crate::shard_id::ShardId;
+
+/// A shard in memory. Items lie in chunks by the hour in which they are due, so that of a million that wait only the
+/// next hour's are loaded.
+#[derive(Clone, Debug)]
+pub struct ShardState {
+    scalars: Scalars,
+    /// By id, which only grows.
+    slots: Vec<Arc<Slot>>,
+    /// Which chunk takes the next item of an hour.
+    filling: BTreeMap<u32, u32>,
+    known: BTreeMap<Uuid, Arc<Known>>,
+}
+
+/// Ids of a producer that have been taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Known {
+    /// All of the producer's items below this number are done.
+    watermark: u64,
+    /// Taken, and not below the watermark.
+    ids: BTreeSet<(u64, u32)>,
+}
+
+#[derive(Clone, Debug)]
+struct Slot {
+    row: ChunkRow,
+    page: Option<PageRow>,
+    /// The last operation that is not in the page.
+    changed: Option<u64>,
+    content: Content,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Loaded(Arc<Chunk>),
+    /// Still in its page; operations that came since.
+    Away(Vec<(u64, Arc<Operation>)>),
+}
+
+/// What is known about a derived item before it is accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// Nothing: it may come.
+    New,
+    /// It came already.
+    Already,
+    /// Its producer has finished the item that it comes from: it must have come already, and is refused.
+    Below,
+}
+
+/// What a reader may want to know of a chunk without loading it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChunkView {
+    /// Its number.
+    pub id: u32,
+    /// Its items are due in this hour.
+    pub hour: u32,
+    /// Unfinished items.
+    pub live: u32,
+    /// Finished ones.
+    pub done: u32,
+    /// No unfinished item expires before.
+    pub expires: u64,
+    /// When an item last finished.
+    pub finished: u64,
+}
+
+impl ShardState {
+    /// A shard with nothing in it.
+    pub fn new(shard: ShardId, layout: Layout) -> Self {
+        Self {
+            scalars: Scalars {
+                shard,
+                layout,
+                seq: 0,
+                next_chunk: 0,
+                window_below: 0,
+                suspect_below: 0,
+                boot: None,
+                booted_at: 0,
+                accepted: 0,
+                finished: 0,
+                archived_seq: 0,
+                archived_address: Vec::new(),
+                archived_nonce: Uuid::nil(),
+            },
+            slots: Vec::new(),
+            filling: BTreeMap::new(),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Which shard it is.
+    pub fn shard(&self) -> ShardId {
+        self.scalars.shard
+    }
+
+    /// How many shards there are.
+    pub fn layout(&self) -> Layout {
+        self.scalars.layout
+    }
+
+    /// The last operation folded.
+    pub fn seq(&self) -> u64 {
+        self.scalars.seq
+    }
+
+    /// Items ever accepted and ever finished.
+    pub fn totals(&self) -> (u64, u64) {
+        (self.scalars.accepted, self.scalars.finished)
+    }
+
+    /// Unfinished items.
+    pub fn live(&self) -> u64 {
+        self.scalars.accepted - self.scalars.finished
+    }
+
+    /// All items with a lower number are done. To be carried with every append into another log; a value that was true
+    /// once stays true.
+    pub fn watermark(&self) -> u64 {
+        let live = self.slots.iter().filter(|slot| slot.row.live > 0);
+        live.map(|slot| slot.row.floor).min().unwrap_or(self.scalars.seq + 1)
+    }
+
+    /// Delivery may begin with items below this number.
+    pub fn window_below(&self) -> u64 {
+        self.scalars.window_below
+    }
+
+    /// Items below this number that were never begun with care may have been begun before the last boot.
+    pub fn suspect_below(&self) -> u64 {
+        self.scalars.suspect_below
+    }
+
+    /// The process that last began to work on the shard, and when.
+    pub fn boot(&self) -> (Option<Uuid>, u64) {
+        (self.scalars.boot, self.scalars.booted_at)
+    }
+
+    /// All chunks, by id.
+    pub fn chunks(&self) -> impl Iterator<Item = ChunkView> {
+        self.slots.iter().map(|slot| ChunkView {
+            id: slot.row.id,
+            hour: slot.row.hour,
+            live: slot.row.live,
+            done: slot.row.done,
+            expires: slot.row.expires,
+            finished: slot.row.finished,
+        })
+    }
+
+    /// A chunk's content. `None`: there is no such chunk, or it is not loaded.
+    pub fn chunk(&self, id: u32) -> Option<&Chunk> {
+        match &self.slot(id)?.content {
+            Content::Loaded(chunk) => Some(chunk),
+            Content::Away(_) => None,
+        }
+    }
+
+    /// An unfinished item, if its chunk is loaded.
+    pub fn item(&self, place: Place) -> Option<&Arc<Item>> {
+        self.chunk(place.chunk)?.get(place.number)
+    }
+
+    /// The chunk for one more item that is due in `hour`. For builders; the operation carries the answer.
+    pub fn chunk_for(&self, hour: u32) -> u32 {
+        let open = self.filling.get(&hour).and_then(|id| self.slot(*id));
+        match open {
+            Some(slot) if slot.row.items < CHUNK_ITEMS_MAX => slot.row.id,
+            _ => self.scalars.next_chunk,
+        }
+    }
+
+    /// The hour in which a chunk's items are due.
+    pub fn hour_of(&self, chunk: u32) -> Option<u32> {
+        self.slot(chunk).map(|slot| slot.row.hour)
+    }
+
+    /// What is known of a derived item.
+    pub fn seen(&self, derived: &Derivation) -> Seen {
+        match self.known.get(&derived.producer) {
+            Some(known) if derived.number < known.watermark => Seen::Below,
+            Some(known) if known.ids.contains(&(derived.number, derived.part)) => Seen::Already,
+            _ => Seen::New,
+        }
+    }
+
+    /// Up to where the items of a producer are known to be done.
+    pub fn watermark_of(&self, producer: Uuid) -> u64 {
+        self.known.get(&producer).map_or(0, |known| known.watermark)
+    }
+
+    /// Ids that are remembered, of all producers.
+    pub fn remembered(&self) -> usize {
+        self.known.values().map(|known| known.ids.len()).sum()
+    }
+
+    fn slot(&self, id: u32) -> Option<&Slot> {
+        let at = self.slots.binary_search_by_key(&id, |slot| slot.row.id).ok()?;
+        Some(&self.slots[at])
+    }
+
+    fn slot_mut(&mut self, seq: u64, id: u32) -> Result<&mut Slot, FoldError> {
+        let at = self
+            .slots
+            .binary_search_by_key(&id, |slot| slot.row.id)
+            .map_err(|_| FoldError::new(seq, format!("there is no chunk {id}")))?;
+        Ok(Arc::make_mut(&mut self.slots[at]))
+    }
+
+    /// One more item for a chunk, which is made if it is the next.
+    fn enter(&mut self, seq: u64, chunk: u32, hour: u32, number: u64, expires: u64) -> Result<(), FoldError> {
+        if chunk == self.scalars.next_chunk {
+            self.scalars.next_chunk += 1;
+            let row =
+                ChunkRow { id: chunk, hour, items: 0, live: 0, done: 0, floor: number, expires, finished: 0 };
+            let content = Content::Loaded(Arc::default());
+            self.slots.push(Arc::new(Slot { row, page: None, changed: Some(seq), content }));
+            self.filling.insert(hour, chunk);
+        }
+        let row = &mut self.slot_mut(seq, chunk)?.row;
+        if row.hour != hour {
+            return Err(FoldError::new(seq, format!("chunk {chunk} is for hour {}", row.hour)));
+        }
+        if row.live == 0 {
+            (row.floor, row.expires) = (number, expires);
+        }
+        row.items += 1;
+        row.live += 1;
+        row.floor = row.floor.min(number);
+        row.expires = row.expires.min(expires);
+        Ok(())
+    }
+
+    /// An item leaves the unfinished ones of a chunk; into its history, if it finished.
+    fn leave(&mut self, seq: u64, chunk: u32, finished: Option<u64>) -> Result<(), FoldError> {
+        let row = &mut self.slot_mut(seq, chunk)?.row;
+        row.live =
+            row.live.checked_sub(1).ok_or_else(|| FoldError::new(seq, format!("chunk {chunk} is empty")))?;
+        if let Some(at) = finished {
+            row.done += 1;
+            row.finished = row.finished.max(at);
+            self.scalars.finished += 1;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, seq: u64, chunk: u32, operation: &Operation) -> Result<(), FoldError> {
+        let slot = self.slot_mut(seq, chunk)?;
+        slot.changed = Some(seq);
+        match &mut slot.content {
+            Content::Loaded(content) => Arc::make_mut(content).apply(chunk, seq, operation)?,
+            Content::Away(pending) => pending.push((seq, Arc::new(operation.clone()))),
+        }
+        // Nothing is left that anybody could want to read, so there is nothing to be written either.
+        if slot.row.live == 0 && slot.row.done == 0 {
+            self.slots.retain(|slot| slot.row.id != chunk);
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, derived: &Derivation, watermark: u64) {
+        let known = Arc::make_mut(self.known.entry(derived.producer).or_default());
+        known.ids.insert((derived.number, derived.part));
+        known.raise(watermark);
+    }
+
+    fn rows(&self, pages: &BTreeMap<u32, PageRow>) -> Root {
+        Root {
+            scalars: self.scalars.clone(),
+            chunks: self
+                .slots
+                .iter()
+                .map(|slot| (slot.row.clone(), pages.get(&slot.row.id).copied().or(slot.page)))
+                .collect(),
+            filling: self.filling.iter().map(|(hour, chunk)| (*hour, *chunk)).collect(),
+            known: self
+                .known
+                .iter()
+                .map(|(producer, known)| KnownRow {
+                    producer: *producer,
+                    watermark: known.watermark,
+                    ids: known.ids.iter().copied().collect(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Known {
+    fn raise(&mut self, watermark: u64) {
+        if watermark > self.watermark {
+            self.watermark = watermark;
+            self.ids = self.ids.split_off(&(watermark, 0));
+        }
+    }
+}
+
+impl State for ShardState {
+    type Operation = Operation;
+    /// A chunk, by id.
+    type Part = u32;
+    /// Which chunk was written to which page.
+    type Plan = BTreeMap<u32, PageRow>;
+
+    fn encode_operation(operation: &Operation, out: &mut Vec<u8>) {
+        operation.encode(out);
+    }
+
+    fn decode_operation(bytes: &[u8]) -> Result<Operation, FormatError> {
+        Operation::decode(bytes)
+    }
+
+    fn from_root(log: LogId, root: &[u8]) -> Result<Self, FormatError> {
+        let root = Root::decode(root)?;
+        if root.scalars.shard.log_id() != log.id {
+            return Err(FormatError::malformed("queue root", "belongs to another shard"));
+        }
+        let slots = root
+            .chunks
+            .into_iter()
+            .map(|(row, page)| {
+                let page =
+                    page.ok_or_else(|| FormatError::malformed("queue root", "chunk without a page"))?;
+                let content = Content::Away(Vec::new());
+                Ok(Arc::new(Slot { row, page: Some(page), changed: None, content }))
+            })
+            .collect::<Result<Vec<_>, FormatError>>()?;
+        if !slots.is_sorted_by(|one, next| one.row.id < next.row.id) {
+            return Err(FormatError::malformed("queue root", "chunks out of order"));
+        }
+        let known = root.known.into_iter().map(|row| {
+            (row.producer, Arc::new(Known { watermark: row.watermark, ids: row.ids.into_iter().collect() }))
+        });
+        Ok(Self {
+            scalars: root.scalars,
+            slots,
+            filling: root.filling.into_iter().collect(),
+            known: known.collect(),
+        })
+    }
+
+    fn fold(&mut self, seq: u64, operation: &Operation) -> Result<(), FoldError> {
+        self.scalars.seq = seq;
+        match operation {
+            Operation::Accepted { chunk, hour, message, claimable, watermark, .. } => {
+                self.enter(seq, *chunk, *hour, seq, message.expires)?;
+                self.scalars.accepted += 1;
+                if *claimable {
+                    self.scalars.window_below = seq + 1;
+                }
+                if let Some(derived) = &message.derived {
+                    self.learn(derived, watermark.unwrap_or(0));
+                }
+                // Nothing is accepted for past hours any more.
+                let now = (message.accepted / 3_600) as u32;
+                self.filling.retain(|hour, _| *hour + 1 >= now);
+                self.apply(seq, *chunk, operation)?;
+            }
+            Operation::Expanded { place, .. }
+            | Operation::PutOff { place, .. }
+            | Operation::Began { place, .. } => {
+                self.apply(seq, place.chunk, operation)?;
+            }
+            Operation::Settled { place, finished, .. } | Operation::RemoteSettled { place, finished, .. } => {
+                if finished.is_some() {
+                    self.leave(seq, place.chunk, *finished)?;
+                }
+                self.apply(seq, place.chunk, operation)?;
+            }
+            Operation::Left { place, at, .. } => {
+                self.leave(seq, place.chunk, Some(*at))?;
+                self.apply(seq, place.chunk, operation)?;
+            }
+            Operation::Moved { from, chunk, hour, item } => {
+                self.enter(seq, *chunk, *hour, item.number, item.message.expires)?;
+                self.leave(seq, from.chunk, None)?;
+                self.apply(seq, *chunk, operation)?;
+                if from.chunk != *chunk {
+                    self.apply(seq, from.chunk, operation)?;
+                }
+            }
+            Operation::Booted { boot, at } => {
+                self.scalars.boot = Some(*boot);
+                self.scalars.booted_at = *at;
+                self.scalars.suspect_below = self.scalars.window_below;
+            }
+            Operation::Window { below } => {
+                self.scalars.window_below = self.scalars.window_below.max(*below);
+            }
+            Operation::Forgotten { chunks } => {
+                if let Some(slot) =
+                    chunks.iter().filter_map(|id| self.slot(*id)).find(|slot| slot.row.live > 0)
+                {
+                    return Err(FoldError::new(seq, format!("chunk {} holds unfinished items", slot.row.id)));
+                }
+                self.slots.retain(|slot| !chunks.contains(&slot.row.id));
+            }
+            Operation::Watermark { producer, watermark } => {
+                Arc::make_mut(self.known.entry(*producer).or_default()).raise(*watermark);
+            }
+            Operation::Archived { to, address, nonce } => {
+                self.scalars.archived_seq = *to;
+                self.scalars.archived_address.clone_from(address);
+                self.scalars.archived_nonce = *nonce;
+            }
+        }
+        Ok(())
+    }
+
+    fn pages_of(&self, part: &u32) -> PartPages {
+        match self.slot(*part) {
+            Some(Slot { content: Content::Away(_), page: Some(page), .. }) => {
+                PartPages::Missing(vec![page.id])
+            }
+            _ => PartPages::Loaded,
+        }
+    }
+
+    fn install(&mut self, part: &u32, pages: Vec<(PageId, Bytes)>) -> Result<(), FormatError> {
+        const WHAT: &str = "queue page";
+        let Ok(at) = self.slots.binary_search_by_key(part, |slot| slot.row.id) else { return Ok(()) };
+        let slot = Arc::make_mut(&mut self.slots[at]);
+        let Content::Away(pending) = &slot.content else { return Ok(()) };
+        let [(id, bytes)] = pages.as_slice() else {
+            return Err(FormatError::malformed(WHAT, "a chunk has one page"));
+        };
+        let page = slot.page.filter(|page| page.id == *id);
+        let Some(page) = page else {
+            return Err(FormatError::malformed(WHAT, "another page than was asked for"));
+        };
+        if *blake3::hash(bytes).as_bytes() != page.hash {
+            return Err(FormatError::malformed(WHAT, "hash does not match the root"));
+        }
+        let mut chunk = Chunk::decode(bytes)?;
+        for (seq, operation) in pending {
+            chunk.apply(*part, *seq, operation).map_err(|error| FormatError::malformed(WHAT, error))?;
+        }
+        slot.content = Content::Loaded(Arc::new(chunk));
+        Ok(())
+    }
+
+    fn parts_dirty(&self) -> Vec<u32> {
+        self.slots.iter().filter(|slot| slot.changed.is_some()).map(|slot| slot.row.id).collect()
+    }
+
+    fn dirty_bytes(&self) -> usize {
+        let dirty = self.slots.iter().filter(|slot| slot.changed.is_some());
+        dirty.map(|slot| slot.bytes()).sum()
+    }
+
+    fn snapshot(&self, new_page_id: &mut dyn FnMut() -> PageId) -> SnapshotPages<Self::Plan> {
+        let mut written = Vec::new();
+        let mut plan = BTreeMap::new();
+        for slot in self.slots.iter().filter(|slot| slot.changed.is_some()) {
+            let Content::Loaded(chunk) = &slot.content else {
+                unreachable!("dirty parts are loaded before a snapshot is taken")
+            };
+            let bytes = chunk.encode();
+            let id = new_page_id();
+            plan.insert(
+                slot.row.id,
+                PageRow { id, hash: *blake3::hash(&bytes).as_bytes(), bytes: bytes.len() as u32 },
+            );
+            written.push((id, bytes));
+        }
+        let root = self.rows(&plan);
+        let listed = root.chunks.iter().filter_map(|(_, page)| page.map(|page| page.id)).collect();
+        SnapshotPages { root: root.encode(), written, listed, plan }
+    }
+
+    fn snapshotted(&mut self, seq: u64, taken: &SnapshotPages<Self::Plan>) {
+        for (chunk, page) in &taken.plan {
+            let Ok(at) = self.slots.binary_search_by_key(chunk, |slot| slot.row.id) else { continue };
+            let slot = Arc::make_mut(&mut self.slots[at]);
+            slot.page = Some(*page);
+            if slot.changed.is_some_and(|changed| changed <= seq) {
+                slot.changed = None;
+            }
+        }
+    }
+
+    fn archived_operation(to: u64, address: Bytes, nonce: Uuid) -> Operation {
+        Operation::archived(to, &address, nonce)
+    }
+
+    fn archived(&self) -> Archived {
+        Archived {
+            seq: self.scalars.archived_seq,
+            address: Bytes::copy_from_slice(&self.scalars.archived_address),
+        }
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut root = self.rows(&BTreeMap::new());
+        for (_, page) in &mut root.chunks {
+            *page = None;
+        }
+        hasher.update(&root.encode());
+        for slot in &self.slots {
+            match (&slot.content, slot.changed, &slot.page) {
+                (_, None, Some(page)) => hasher.update(&page.hash),
+                (Content::Loaded(chunk), _, _) => hasher.update(blake3::hash(&chunk.encode()).as_bytes()),
+                (Content::Away(_), _, _) => unreachable!("dirty parts are loaded before a digest is taken"),
+            };
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn weight(&self) -> usize {
+        let slots: usize = self.slots.iter().map(|slot| 200 + slot.memory()).sum();
+        slots + self.remembered() * 24 + 1_024
+    }
+
+    fn shed(&mut self, bytes: usize) {
+        let mut clean: Vec<usize> = (0..self.slots.len())
+            .filter(|at| {
+                let slot = &self.slots[*at];
+                slot.changed.is_none() && slot.page.is_some() && matches!(slot.content, Content::Loaded(_))
+            })
+            .collect();
+        // History goes first, then what is due last.
+        clean.sort_by_key(|at| {
+            let row = &self.slots[*at].row;
+            (row.live > 0, std::cmp::Reverse(row.hour))
+        });
+        let mut freed = 0;
+        for at in clean {
+            if freed >= bytes {
+                break;
+            }
+            let slot = Arc::make_mut(&mut self.slots[at]);
+            freed += slot.memory();
+            slot.content = Content::Away(Vec::new());
+        }
+    }
+}
+
+impl Slot {
+    /// Bytes that its page takes, about.
+    fn bytes(&self) -> usize {
+        match &self.content {
+            Content::Loaded(chunk) => chunk.bytes(),
+            Content::Away(pending) => self.page.map_or(0, |page| page.bytes as usize) + pending.len() * 400,
+        }
+    }
+
+    /// Bytes in memory, about.
+    fn memory(&self) -> usize {
+        match &self.content {
+            Content::Loaded(chunk) => chunk.bytes(),
+            Content::Away(pending) => pending.len() * 600,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use blob::{BlobAddress, BlobId, KeyId, Nonce, SegmentId};
+    use mail::envelope::{BodyType, Recipient};
+    use mail::id::{AccountId, QueueId};
+
+    use super::*;
+    use crate::item::{
+        Destination, Details, Expansion, Message, MessageDetails, Outcome, Progress, Sender, Slice, Target,
+        Targets,
+    };
+    use crate::submission::Origin;
+
+    /// A message to one account.
+    pub(crate) fn message(id: u128, accepted: u64) -> Message {
+        let recipient = Recipient::new(mail::address::Address::parse("alice@example.test").unwrap());
+        Message {
+            queue_id: QueueId(Uuid::from_u128(id)),
+            accepted,
+            expires: accepted + 100_000,
+            body: BlobAddress {
+                segment: SegmentId(Uuid::nil()),
+                frame: 0,
+                offset: 0,
+                length: 10,
+                size: 10,
+                blob_id: BlobId([0; 32]),
+                key: KeyId::Queue(1),
+                wrapped: postcard::from_bytes(&[0; 40]).unwrap(),
+            },
+            reference: Nonce([0; 16]),
+            sender: Sender {
+                reverse_path: mail::address::ReversePath::NULL,
+                body: BodyType::SevenBit,
+                smtputf8: false,
+                ret: None,
+                envid: None,
+                require_tls: false,
+            },
+            details: Details::Here(MessageDetails { recipients: vec![recipient], prefix: Vec::new() }),
+            origin: Origin::default(),
+            derived: None,
+        }
+    }
+
+    pub(crate) fn expansion() -> Expansion {
+        let to = Destination::Local { account: AccountId(Uuid::nil()), detail: None };
+        let slice = Slice {
+            first: 0,
+            count: 1,
+            targets: Targets::Here(Arc::new(vec![Target { recipient: 0, owner: None, to }])),
+            outcomes: Vec::new(),
+            placed: false,
+        };
+        Expansion { expanded: 1, owners: Vec::new(), slices: vec![slice] }
+    }
+
+    pub(crate) fn item(number: u64) -> Item {
+        Item {
+            number,
+            message: Arc::new(message(u128::from(number), 1_000)),
+            due: 0,
+            attempts: 0,
+            began: None,
+            crashes: 0,
+            progress: Progress::Ingest(expansion()),
+        }
+    }
+
+    /// A shard that was opened again while items below this number could have been under way.
+    pub(crate) fn state_with_suspects(below: u64) -> ShardState {
+        let mut state = ShardState::new(ShardId::ingest(0), Layout { ingest: 1, outbound: 1 });
+        state.fold(1, &Operation::Window { below }).unwrap();
+        state.fold(2, &Operation::Booted { boot: Uuid::from_u128(1), at: 0 }).unwrap();
+        state
+    }
+
+    fn accepted(state: &ShardState, at: u64, derived: Option<(Derivation, u64)>) -> Operation {
+        let hour = crate::schedule::hour_of(at);
+        let mut message = message(u128::from(state.seq() + 1), at);
+        message.derived = derived.map(|(derived, _)| derived);
+        Operation::Accepted {
+            chunk: state.chunk_for(hour),
+            hour,
+            due: at,
+            message: Box::new(message),
+            progress: Progress::Ingest(expansion()),
+            claimable: true,
+            watermark: derived.map(|(_, watermark)| watermark),
+        }
+    }
+
+    struct Shard {
+        /// Folds everything and never lets go of anything.
+        whole: ShardState,
+        /// Takes snapshots, is opened from them, and sheds what is clean.
+        paged: ShardState,
+        pages: BTreeMap<PageId, Vec<u8>>,
+        snapshots: u64,
+    }
+
+    impl Shard {
+        fn new() -> Self {
+            let state = ShardState::new(ShardId::ingest(0), Layout { ingest: 1, outbound: 1 });
+            Self { whole: state.clone(), paged: state, pages: BTreeMap::new(), snapshots: 0 }
+        }
+
+        fn fold(&mut self, operation: &Operation) {
+            let seq = self.whole.seq() + 1;
+            let mut bytes = Vec::new();
+            operation.encode(&mut bytes);
+            let operation = Operation::decode(&bytes).unwrap();
+            self.whole.fold(seq, &operation).unwrap();
+            self.paged.fold(seq, &operation).unwrap();
+        }
+
+        fn load_all(&mut self, parts: Vec<u32>) {
+            for part in parts {
+                if let PartPages::Missing(ids) = self.paged.pages_of(&part) {
+                    let pages =
+                        ids.into_iter().map(|id| (id, Bytes::from(self.pages[&id].clone()))).collect();
+                    self.paged.install(&part, pages).unwrap();
+                    assert_eq!(self.paged.pages_of(&part), PartPages::Loaded);
+                }
+            }
+        }
+
+        /// A snapshot; every other one with more folded before it becomes current.
+        fn snapshot(&mut self, between: &[Operation]) {
+            self.load_all(self.paged.parts_dirty());
+            self.snapshots += 1;
+            let (base_seq, mut number) = (self.snapshots, 0);
+            let seq = self.paged.seq();
+            let taken = self.paged.snapshot(&mut || {
+                number += 1;
+                PageId { base_seq, attempt: Uuid::nil(), number }
+            });
+            for (id, page) in &taken.written {
+                self.pages.insert(*id, page.clone());
+            }
+            self.pages.retain(|id, _| taken.listed.contains(id));
+            for operation in between {
+                self.fold(operation);
+            }
+            self.paged.snapshotted(seq, &taken);
+            if between.is_empty() {
+                assert!(self.paged.parts_dirty().is_empty());
+                self.paged =
+                    ShardState::from_root(LogId::shard(ShardId::ingest(0).log_id()), &taken.root).unwrap();
+            }
+        }
+
+        fn check(&mut self) {
+            self.load_all(self.paged.parts_dirty());
+            assert_eq!(self.paged.digest(), self.whole.digest());
+            assert_eq!(self.paged.watermark(), self.whole.watermark());
+        }
+    }
+
+    #[test]
+    fn snapshots_and_pages_change_nothing() {
+        use rand::{Rng, SeedableRng};
+        for seed in 0..12 {
+            let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+            let mut shard = Shard::new();
+            let mut now = 1_000_000;
+            let mut places: Vec<Place> = Vec::new();
+            for step in 0..600 {
+                now += random.random_range(0..20);
+                let pick = |random: &mut rand::rngs::StdRng, places: &Vec<Place>| {
+                    random.random_range(0..places.len())
+                };
+                match random.random_range(0..10) {
+                    0..4 => {
+                        let due =
+                            now + if random.random_bool(0.3) { random.random_range(0..40_000) } else { 0 };
+                        let operation = accepted(&shard.whole, due, None);
+                        let Operation::Accepted { chunk, .. } = operation else { unreachable!() };
+                        places.push(Place { chunk, number: shard.whole.seq() + 1 });
+                        shard.fold(&operation);
+                    }
+                    4..7 if !places.is_empty() => {
+                        let place = places.swap_remove(pick(&mut random, &places));
+                        let outcomes = vec![(0, Outcome::Delivered)];
+                        shard.fold(&Operation::Settled {
+                            place,
+                            outcomes,
+                            placed: false,
+                            finished: Some(now),
+                        });
+                    }
+                    7 if !places.is_empty() => {
+                        let at = pick(&mut random, &places);
+                        let from = places[at];
+                        let due = now + random.random_range(0..90_000);
+                        let hour = crate::schedule::hour_of(due);
+                        let chunk = shard.whole.chunk_for(hour);
+                        let item = Item { due, attempts: 1, ..(**shard.whole.item(from).unwrap()).clone() };
+                        places[at].chunk = chunk;
+                        shard.fold(&Operation::Moved { from, chunk, hour, item: Box::new(item) });
+                    }
+                    8 if !places.is_empty() => {
+                        let place = places[pick(&mut random, &places)];
+                        shard.fold(&Operation::Began { place, boot: Uuid::from_u128(step), crashes: 1 });
+                    }
+                    9 => {
+                        let operation = accepted(&shard.whole, now, None);
+                        let Operation::Accepted { chunk, .. } = operation else { unreachable!() };
+                        let between = if random.random() { vec![operation] } else { Vec::new() };
+                        if !between.is_empty() {
+                            places.push(Place { chunk, number: shard.whole.seq() + 1 });
+                        }
+                        shard.snapshot(&between);
+                        if random.random() {
+                            shard.paged.shed(usize::MAX);
+                        }
+                        let old = crate::sweep::forgettable_chunks(&shard.whole, now, 2_000);
+                        if !old.is_empty() {
+                            shard.fold(&Operation::Forgotten { chunks: old });
+                        }
+                    }
+                    _ => {}
+                }
+                if step % 50 == 0 {
+                    shard.check();
+                }
+            }
+            shard.check();
+            let live: Vec<u64> = places.iter().map(|place| place.number).collect();
+            assert_eq!(shard.whole.live(), live.len() as u64);
+            assert!(shard.whole.watermark() <= live.iter().copied().min().unwrap_or(u64::MAX));
+            for place in &places {
+                assert_eq!(shard.whole.item(*place).unwrap().number, place.number);
+            }
+            assert!(shard.snapshots > 20);
+        }
+    }
+
+    #[test]
+    fn derived_items_come_once() {
+        let mut shard = Shard::new();
+        let producer = Uuid::from_u128(9);
+        let derived = |number, part| Derivation { producer, number, part };
+        let check = |shard: &Shard, derived: Derivation, expected: Seen| {
+            assert_eq!(shard.whole.seen(&derived), expected, "{derived:?}");
+        };
+        check(&shard, derived(5, 0), Seen::New);
+        let operation = accepted(&shard.whole, 4_000, Some((derived(5, 0), 3)));
+        shard.fold(&operation);
+        check(&shard, derived(5, 0), Seen::Already);
+        check(&shard, derived(5, 1), Seen::New);
+        check(&shard, derived(2, 0), Seen::Below);
+        shard.snapshot(&[]);
+        shard.check();
+        shard.fold(&Operation::Watermark { producer, watermark: 6 });
+        check(&shard, derived(5, 0), Seen::Below);
+        check(&shard, derived(6, 0), Seen::New);
+        assert_eq!(shard.whole.remembered(), 0);
+        // An older watermark that comes late takes nothing back.
+        shard.fold(&Operation::Watermark { producer, watermark: 4 });
+        check(&shard, derived(5, 0), Seen::Below);
+    }
+
+    #[test]
+    fn the_watermark_is_below_all_that_lives() {
+        let mut shard = Shard::new();
+        assert_eq!(shard.whole.watermark(), 1);
+        let operations = [accepted(&shard.whole, 4_000, None)];
+        shard.fold(&operations[0]);
+        assert_eq!(shard.whole.watermark(), 1);
+        let place = Place { chunk: 0, number: 1 };
+        shard.fold(&Operation::Settled { place, outcomes: Vec::new(), placed: true, finished: Some(5_000) });
+        assert_eq!(shard.whole.watermark(), 3);
+        assert_eq!(shard.whole.totals(), (1, 1));
+    }
+
+    #[test]
+    fn what_does_not_fit_stops_the_fold() {
+        let check = |operation: Operation| {
+            let mut state = ShardState::new(ShardId::ingest(0), Layout { ingest: 1, outbound: 1 });
+            let first = accepted(&state, 4_000, None);
+            state.fold(1, &first).unwrap();
+            assert!(state.fold(2, &operation).is_err(), "{operation:?}");
+        };
+        let place = Place { chunk: 0, number: 1 };
+        let nobody = Place { chunk: 0, number: 9 };
+        let nowhere = Place { chunk: 4, number: 1 };
+        check(Operation::PutOff { place: nobody, due: 1 });
+        check(Operation::PutOff { place: nowhere, due: 1 });
+        check(Operation::Forgotten { chunks: vec![0] });
+        check(Operation::Settled { place, outcomes: Vec::new(), placed: false, finished: Some(1) });
+        check(Operation::RemoteSettled { place, states: Vec::new(), finished: None });
+        check(Operation::Expanded { place, expanded: 2, owners: Vec::new(), slice: None });
+    }
+}

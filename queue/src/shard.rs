@@ -1,0 +1,397 @@
+//! An open shard: what can be committed to it. Each function is one commit on one log.
+
+use std::sync::Arc;
+
+use engine::{Build, CommitError, LogHandle};
+use mail::address::Address;
+use uuid::Uuid;
+
+use crate::entry::{Departure, Operation, Place};
+use crate::fold::{Seen, ShardState};
+use crate::item::{Item, Message, Outcome, Progress, RemoteState, Slice};
+use crate::schedule::hour_of;
+use crate::shard_id::ShardId;
+use crate::state::{self, Illegal};
+
+/// A shard that is open. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    /// By which other logs know it.
+    pub(crate) log: Uuid,
+    pub(crate) handle: LogHandle<ShardState>,
+}
+
+/// Why a change of a shard was not made, or is not known to have been made.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ShardError {
+    /// Storage trouble. Temporary.
+    #[error("shard {shard} cannot be used: {reason}")]
+    Unavailable {
+        /// The shard.
+        shard: ShardId,
+        /// What the storage engine said.
+        reason: String,
+    },
+    /// The commit may have happened or not. Temporary: whoever tries again finds out.
+    #[error("whether a commit to shard {shard} was applied is not known")]
+    Undecided {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The item is not unfinished in its place any more: somebody else has finished it, or put it off.
+    #[error("item {number} of shard {shard} is gone")]
+    Gone {
+        /// The shard.
+        shard: ShardId,
+        /// The item.
+        number: u64,
+    },
+    /// As many items wait as the configuration allows. Temporary.
+    #[error("shard {shard} holds as many items as it may")]
+    Full {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The item does not allow that: a mistake of the caller.
+    #[error("item {number} of shard {shard}: {illegal}")]
+    Illegal {
+        /// The shard.
+        shard: ShardId,
+        /// The item.
+        number: u64,
+        /// What it does not allow.
+        illegal: Illegal,
+    },
+}
+
+/// Something that comes to a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) message: Message,
+    pub(crate) progress: Progress,
+    pub(crate) due: u64,
+    pub(crate) claimable: bool,
+    /// The producer's, for what is derived.
+    pub(crate) watermark: u64,
+}
+
+/// What became of an arrival.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Accepted {
+    /// It is there.
+    New(Place),
+    /// It came before.
+    Already,
+}
+
+/// Targets of an ingest item that are to be settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Settlement {
+    pub(crate) place: Place,
+    pub(crate) outcomes: Vec<(u32, Outcome)>,
+    pub(crate) placed: bool,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Debug)]
+pub(crate) enum Settled {
+    /// The item is done.
+    Finished,
+    /// More of it is to be done.
+    Open(Arc<Item>),
+    /// It is not there any more.
+    Gone,
+    /// It does not allow that.
+    Illegal(Illegal),
+}
+
+impl Shard {
+    /// The newest state that this process has folded.
+    pub(crate) fn state(&self) -> Arc<ShardState> {
+        self.handle.state()
+    }
+
+    /// The newest state, with these chunks loaded.
+    pub(crate) async fn with(&self, chunks: &[u32]) -> Result<Arc<ShardState>, ShardError> {
+        self.handle.with(chunks).await.map_err(|error| self.unavailable(&error))
+    }
+
+    /// An item comes.
+    pub(crate) async fn accept(&self, arrival: Arrival, items_max: u64) -> Result<Accepted, ShardError> {
+        let (shard, hour) = (self.id, hour_of(arrival.due));
+        let derived = arrival.message.derived;
+        let build = move |state: &ShardState| {
+            if let Some(derived) = &derived
+                && state.seen(derived) != Seen::New
+            {
+                return Ok(Build::nothing(None));
+            }
+            if state.live() >= items_max {
+                return Err(ShardError::Full { shard });
+            }
+            let chunk = state.chunk_for(hour);
+            let operation = Operation::Accepted {
+                chunk,
+                hour,
+                due: arrival.due,
+                message: Box::new(arrival.message.clone()),
+                progress: arrival.progress.clone(),
+                claimable: arrival.claimable,
+                watermark: derived.map(|_| arrival.watermark),
+            };
+            Ok(Build::new(vec![operation], Some(chunk)))
+        };
+        let committed = self.handle.commit(Vec::new(), build).await.map_err(|error| self.refused(error))?;
+        Ok(match committed.answer {
+            Some(chunk) => Accepted::New(Place { chunk, number: committed.first_seq }),
+            None => Accepted::Already,
+        })
+    }
+
+    /// More recipients of an item are expanded. Answers the item as it is then; when somebody else was faster, with
+    /// what they found.
+    pub(crate) async fn expand(
+        &self,
+        place: Place,
+        expanded: u32,
+        owners: Vec<Address>,
+        slice: Option<Slice>,
+    ) -> Result<Arc<Item>, ShardError> {
+        let this = self.id;
+        let build = move |state: &ShardState| {
+            let item = find(this, state, place)?;
+            if matches!(&item.progress, Progress::Ingest(expansion) if expansion.expanded >= expanded) {
+                return Ok(Build::nothing(item.clone()));
+            }
+            let mut next = state::expand(item, expanded, slice.as_ref())
+                .map_err(|illegal| ShardError::Illegal { shard: this, number: place.number, illegal })?;
+            next.owners.extend(owners.iter().cloned());
+            let answer = Arc::new(Item { progress: Progress::Ingest(next), ..(**item).clone() });
+            let operation =
+                Operation::Expanded { place, expanded, owners: owners.clone(), slice: slice.clone() };
+            Ok(Build::new(vec![operation], answer))
+        };
+        self.commit(vec![place.chunk], build).await
+    }
+
+    /// Settles targets of several items. An item with nothing left is done at `now`.
+    pub(crate) async fn settle(
+        &self,
+        settlements: Vec<Settlement>,
+        now: u64,
+    ) -> Result<Vec<Settled>, ShardError> {
+        let chunks = chunks_of(settlements.iter().map(|settlement| settlement.place));
+        let build = move |state: &ShardState| {
+            let mut operations = Vec::new();
+            let answers = settlements
+                .iter()
+                .map(|settlement| settle_one(state, settlement, now, &mut operations))
+                .collect::<Vec<_>>();
+            Ok(Build::new(operations, answers))
+        };
+        self.commit(chunks, build).await
+    }
+
+    /// Recipients of an outbound item, by index, get these states. Answers the item while it is not done.
+    pub(crate) async fn settle_remote(
+        &self,
+        place: Place,
+        states: Vec<(u32, RemoteState)>,
+        now: u64,
+    ) -> Result<Option<Arc<Item>>, ShardError> {
+        let this = self.id;
+        let build = move |state: &ShardState| {
+            let item = find(this, state, place)?;
+            let mut next = (**item).clone();
+            let Progress::Outbound(recipients) = &mut next.progress else {
+                let illegal = Illegal("only outbound items are settled so");
+                return Err(ShardError::Illegal { shard: this, number: place.number, illegal });
+            };
+            // Whoever was faster has been right: what is not legal any more is left out.
+            let mut changes = Vec::new();
+            for (index, to) in &states {
+                let Some(recipient) = recipients.get_mut(*index as usize) else { continue };
+                if state::advance(&recipient.state, to).is_ok() {
+                    recipient.state = to.clone();
+                    changes.push((*index, to.clone()));
+                }
+            }
+            let done = recipients.iter().all(|recipient| recipient.state.is_final());
+            let answer = (!done).then(|| Arc::new(next));
+            if changes.is_empty() && !done {
+                return Ok(Build::nothing(answer));
+            }
+            let operation =
+                Operation::RemoteSettled { place, states: changes, finished: done.then_some(now) };
+            Ok(Build::new(vec![operation], answer))
+        };
+        self.commit(vec![place.chunk], build).await
+    }
+
+    /// Puts an item off. Answers where it is then.
+    pub(crate) async fn put_off(&self, place: Place, due: u64) -> Result<Place, ShardError> {
+        let this = self.id;
+        let build = move |state: &ShardState| {
+            let item = find(this, state, place)?;
+            let hour = hour_of(due);
+            if state.hour_of(place.chunk) == Some(hour) {
+                return Ok(Build::new(vec![Operation::PutOff { place, due }], place));
+            }
+            let chunk = state.chunk_for(hour);
+            let item = Item { due, attempts: item.attempts + 1, began: None, ..(**item).clone() };
+            let operation = Operation::Moved { from: place, chunk, hour, item: Box::new(item) };
+            Ok(Build::new(vec![operation], Place { chunk, ..place }))
+        };
+        self.commit(vec![place.chunk], build).await
+    }
+
+    /// Work on these items begins, with so many crashes counted; on those that are still there.
+    pub(crate) async fn begin(&self, items: Vec<(Place, u8)>, boot: Uuid) -> Result<(), ShardError> {
+        let chunks = chunks_of(items.iter().map(|(place, _)| *place));
+        let build = move |state: &ShardState| {
+            let there = items.iter().filter(|(place, _)| state.item(*place).is_some());
+            let operations =
+                there.map(|(place, crashes)| Operation::Began { place: *place, boot, crashes: *crashes });
+            Ok(Build::new(operations.collect(), ()))
+        };
+        self.commit(chunks, build).await
+    }
+
+    /// Delivery may begin with items below this number.
+    pub(crate) async fn widen(&self, below: u64) -> Result<(), ShardError> {
+        let build = move |state: &ShardState| {
+            let operations =
+                if state.window_below() < below { vec![Operation::Window { below }] } else { Vec::new() };
+            Ok(Build::new(operations, ()))
+        };
+        self.commit(Vec::new(), build).await
+    }
+
+    /// A process begins to work on the shard. With nothing in it there is nothing to be careful with.
+    pub(crate) async fn boot(&self, boot: Uuid, at: u64) -> Result<(), ShardError> {
+        let build = move |state: &ShardState| {
+            let operations = if state.live() > 0 { vec![Operation::Booted { boot, at }] } else { Vec::new() };
+            Ok(Build::new(operations, ()))
+        };
+        self.commit(Vec::new(), build).await
+    }
+
+    /// An item leaves with what is left of it.
+    pub(crate) async fn leave(&self, place: Place, departure: Departure, at: u64) -> Result<(), ShardError> {
+        let this = self.id;
+        let build = move |state: &ShardState| {
+            find(this, state, place)?;
+            Ok(Build::new(vec![Operation::Left { place, at, departure }], ()))
+        };
+        self.commit(vec![place.chunk], build).await
+    }
+
+    /// History goes.
+    pub(crate) async fn forget(&self, chunks: Vec<u32>) -> Result<(), ShardError> {
+        let build = move |state: &ShardState| {
+            let gone: Vec<u32> = state
+                .chunks()
+                .filter(|chunk| chunk.live == 0 && chunks.contains(&chunk.id))
+                .map(|chunk| chunk.id)
+                .collect();
+            let operations =
+                if gone.is_empty() { Vec::new() } else { vec![Operation::Forgotten { chunks: gone }] };
+            Ok(Build::new(operations, ()))
+        };
+        self.commit(Vec::new(), build).await
+    }
+
+    /// A producer's watermark, told without an item: so that what is remembered of an idle producer goes too.
+    pub(crate) async fn learn(&self, producer: Uuid, watermark: u64) -> Result<(), ShardError> {
+        let build = move |state: &ShardState| {
+            let news = state.watermark_of(producer) < watermark;
+            let operations =
+                if news { vec![Operation::Watermark { producer, watermark }] } else { Vec::new() };
+            Ok(Build::new(operations, ()))
+        };
+        self.commit(Vec::new(), build).await
+    }
+
+    async fn commit<R, F>(&self, chunks: Vec<u32>, build: F) -> Result<R, ShardError>
+    where
+        R: Send + 'static,
+        F: FnMut(&ShardState) -> Result<Build<Operation, R>, ShardError> + Send + 'static,
+    {
+        let committed = self.handle.commit(chunks, build).await.map_err(|error| self.refused(error))?;
+        Ok(committed.answer)
+    }
+
+    fn refused(&self, error: CommitError<ShardError>) -> ShardError {
+        match error {
+            CommitError::Rejected(error) => error,
+            CommitError::Unknown => ShardError::Undecided { shard: self.id },
+            other => self.unavailable(&other),
+        }
+    }
+
+    fn unavailable(&self, error: &dyn std::error::Error) -> ShardError {
+        ShardError::Unavailable { shard: self.id, reason: chain(error) }
+    }
+}
+
+/// An error with its sources, for logs.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+fn find(shard: ShardId, state: &ShardState, place: Place) -> Result<&Arc<Item>, ShardError> {
+    state.item(place).ok_or(ShardError::Gone { shard, number: place.number })
+}
+
+fn chunks_of(places: impl Iterator<Item = Place>) -> Vec<u32> {
+    let mut chunks: Vec<u32> = places.map(|place| place.chunk).collect();
+    chunks.sort_unstable();
+    chunks.dedup();
+    chunks
+}
+
+fn settle_one(
+    state: &ShardState,
+    settlement: &Settlement,
+    now: u64,
+    operations: &mut Vec<Operation>,
+) -> Settled {
+    let Some(item) = state.item(settlement.place) else { return Settled::Gone };
+    let Progress::Ingest(expansion) = &item.progress else {
+        return Settled::Illegal(Illegal("only ingest items are settled so"));
+    };
+    // The first outcome stays, so what another worker has settled meanwhile is left out.
+    let outcomes: Vec<(u32, Outcome)> = settlement
+        .outcomes
+        .iter()
+        .filter(|(target, _)| {
+            !expansion.slices.iter().any(|slice| slice.holds(*target) && slice.is_settled(*target))
+        })
+        .cloned()
+        .collect();
+    let next = match state::settle(expansion, &outcomes, settlement.placed) {
+        Ok(next) => next,
+        Err(illegal) => return Settled::Illegal(illegal),
+    };
+    let done = state::is_done(&next, item.message.details.recipients());
+    if done || next != *expansion {
+        operations.push(Operation::Settled {
+            place: settlement.place,
+            outcomes,
+            placed: settlement.placed,
+            finished: done.then_some(now),
+        });
+    }
+    if done {
+        Settled::Finished
+    } else {
+        Settled::Open(Arc::new(Item { progress: Progress::Ingest(next), ..(**item).clone() }))
+    }
+}

@@ -1,0 +1,235 @@
+//! What delivery does with a claimed item besides delivering it: each step is durable when it returns, and can be
+//! taken again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use blob::Holder;
+use bytes::Bytes;
+use mail::address::{Address, Domain};
+
+use crate::claim::Claimed;
+use crate::error::WorkError;
+use crate::item::{
+    Destination, Details, Expansion, Message, MessageDetails, OutboundRecipient, Outcome, Progress,
+    RemoteState, Slice, Target, Targets,
+};
+use crate::queue::{Inner, Queue};
+use crate::schedule::next_due;
+use crate::shard::{Arrival, Settled, Settlement, ShardError};
+use crate::shard_id::outbound_index;
+
+/// Recipients of one outbound item. RFC 5321 §4.5.3.1.8: at least so many must be taken by every host.
+const OUTBOUND_RECIPIENTS_MAX: usize = 100;
+
+impl Queue {
+    /// Where an address elsewhere waits to be sent.
+    pub fn remote(&self, address: Address) -> Destination {
+        let shard = outbound_index(address.domain(), self.inner.layout().outbound);
+        Destination::Remote { address, shard }
+    }
+
+    /// Commits what the recipients before `expanded` became, beyond those that were expanded before. Once: when
+    /// somebody else was faster, the claim then holds what they found.
+    pub async fn expand(
+        &self,
+        claimed: &mut Claimed,
+        expanded: u32,
+        owners: Vec<Address>,
+        targets: Vec<Target>,
+    ) -> Result<(), WorkError> {
+        let expansion = claimed.expansion().ok_or(WorkError::Misused("only ingest items are expanded"))?;
+        let first = expansion.targets();
+        let slice = if targets.is_empty() {
+            None
+        } else {
+            let count = targets.len() as u32;
+            let targets = self.inner.keep_targets(claimed, targets).await?;
+            Some(Slice { first, count, targets, outcomes: Vec::new(), placed: false })
+        };
+        let shard = self.inner.shard_of(claimed)?;
+        claimed.item = shard.expand(claimed.place(), expanded, owners, slice).await?;
+        Ok(())
+    }
+
+    /// Commits what became of some targets, or of all of the slice, and goes on with the item. `false`: nothing is
+    /// left of it, and the claim is of no use any more.
+    pub async fn settle(
+        &self,
+        claimed: &mut Claimed,
+        outcomes: Vec<(u32, Outcome)>,
+        placed: bool,
+    ) -> Result<bool, WorkError> {
+        let shard = self.inner.shard_of(claimed)?;
+        let (id, place) = (shard.id, claimed.place());
+        let settlement = Settlement { place, outcomes, placed };
+        match shard.settle(vec![settlement], self.inner.clock.now()).await?.pop() {
+            Some(Settled::Open(item)) => {
+                claimed.item = item;
+                Ok(true)
+            }
+            Some(Settled::Finished) => Ok(false),
+            Some(Settled::Illegal(illegal)) => {
+                Err(ShardError::Illegal { shard: id, number: place.number, illegal }.into())
+            }
+            Some(Settled::Gone) | None => Err(ShardError::Gone { shard: id, number: place.number }.into()),
+        }
+    }
+
+    /// A claimed item that [`Self::settle`] or [`Self::settle_remote`] said is done.
+    pub fn finish(&self, claimed: Claimed) {
+        claimed.guard.complete();
+        metrics::counter!("postrider_queue_finished_total").increment(1);
+    }
+
+    /// Puts an item off after temporary trouble: twice as long each time.
+    pub async fn put_off(&self, claimed: Claimed) {
+        let inner = &self.inner;
+        let message = &claimed.item.message;
+        let now = inner.clock.now();
+        let due = next_due(&inner.config, message.queue_id, claimed.item.attempts, now, message.expires);
+        let put_off = match inner.shard_of(&claimed) {
+            Ok(shard) => shard.put_off(claimed.place(), due).await,
+            Err(_) => return,
+        };
+        match put_off {
+            Ok(place) => claimed.guard.give_back(place, due),
+            Err(ShardError::Gone { .. }) => claimed.guard.complete(),
+            Err(error) => {
+                // Not durable, so the item has the care of one that was begun; it waits all the same.
+                tracing::warn!(queue_id = %message.queue_id, %error, "an item cannot be put off");
+                let place = claimed.place();
+                claimed.guard.give_back(place, due);
+            }
+        }
+    }
+
+    /// Work on an item panicked: counts as a crash.
+    pub async fn crashed(&self, claimed: Claimed) {
+        let crashes = claimed.item.crashes.saturating_add(1);
+        let queue_id = claimed.item.message.queue_id;
+        tracing::error!(%queue_id, crashes, "work on an item panicked");
+        if let Ok(shard) = self.inner.shard_of(&claimed)
+            && let Err(error) = shard.begin(vec![(claimed.place(), crashes)], self.inner.boot).await
+        {
+            tracing::warn!(%queue_id, %error, "a crash cannot be counted");
+        }
+    }
+
+    /// Places these targets, by number, of a claimed item in the outbound shards of their domains. A target that is
+    /// there already stays as it is.
+    pub async fn place_remote(
+        &self,
+        claimed: &Claimed,
+        details: &MessageDetails,
+        targets: &[(u32, &Target)],
+    ) -> Result<(), WorkError> {
+        let expansion = claimed.expansion().ok_or(WorkError::Misused("only ingest items have targets"))?;
+        let mut groups: BTreeMap<(u16, &Domain, Option<u16>), Vec<OutboundRecipient>> = BTreeMap::new();
+        for (number, target) in targets {
+            let Destination::Remote { address, shard } = &target.to else { continue };
+            let original = details
+                .recipients
+                .get(target.recipient as usize)
+                .ok_or(WorkError::Misused("a target has no recipient"))?;
+            let mut recipient = original.clone();
+            // An address that is not the one the sender gave says so, for the notification (RFC 3461 §5.2.3).
+            if recipient.address != *address {
+                let given = || format!("rfc822;{}", original.address);
+                recipient.orcpt = recipient.orcpt.or_else(|| Some(given()));
+                recipient.address = address.clone();
+            }
+            let state = RemoteState::Pending;
+            let group = groups.entry((*shard, address.domain(), target.owner)).or_default();
+            group.push(OutboundRecipient { target: *number, recipient, state });
+        }
+        let items = groups.into_iter().flat_map(|((shard, _, owner), recipients)| {
+            let parts: Vec<Vec<OutboundRecipient>> =
+                recipients.chunks(OUTBOUND_RECIPIENTS_MAX).map(<[_]>::to_vec).collect();
+            parts.into_iter().map(move |recipients| (shard, owner, recipients))
+        });
+        let placing = items.map(|(shard, owner, recipients)| {
+            self.inner.place_group(claimed, &details.prefix, expansion, shard, owner, recipients)
+        });
+        futures_util::future::try_join_all(placing).await?;
+        Ok(())
+    }
+
+    /// New states for recipients of a claimed outbound item, by index. `false`: the item is done.
+    pub async fn settle_remote(
+        &self,
+        claimed: &mut Claimed,
+        states: Vec<(u32, RemoteState)>,
+    ) -> Result<bool, WorkError> {
+        let shard = self.inner.shard_of(claimed)?;
+        match shard.settle_remote(claimed.place(), states, self.inner.clock.now()).await? {
+            Some(item) => {
+                claimed.item = item;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn shard_of(&self, claimed: &Claimed) -> Result<&crate::shard::Shard, WorkError> {
+        self.opened(claimed.guard.ticket.shard).ok_or(WorkError::Misused("the claim has no shard"))
+    }
+
+    /// Targets, in a blob where they are many.
+    async fn keep_targets(&self, claimed: &Claimed, targets: Vec<Target>) -> Result<Targets, WorkError> {
+        let bytes = postcard::to_stdvec(&targets).expect("targets have nothing that cannot be encoded");
+        if bytes.len() <= self.config.inline_bytes_max {
+            return Ok(Targets::Here(Arc::new(targets)));
+        }
+        let holder = Holder::Shard(claimed.producer);
+        let mut writer = self.blobs.writer(holder, claimed.message().body.key);
+        writer.write(bytes.into()).await.map_err(crate::error::BodyError::from)?;
+        let stored = writer.finish(Bytes::new()).await.map_err(crate::error::BodyError::from)?;
+        Ok(Targets::Apart { address: *stored.address(), reference: stored.nonce() })
+    }
+
+    async fn place_group(
+        &self,
+        claimed: &Claimed,
+        prefix: &[u8],
+        expansion: &Expansion,
+        shard: u16,
+        owner: Option<u16>,
+        recipients: Vec<OutboundRecipient>,
+    ) -> Result<(), WorkError> {
+        let shard = self.outbound(shard).await?;
+        let first = recipients.first().ok_or(WorkError::Misused("no recipients"))?.target;
+        let (derived, watermark) = claimed.derivation(first);
+        if shard.state().seen(&derived) != crate::fold::Seen::New {
+            return Ok(());
+        }
+        let message = claimed.message();
+        let reference = self.blobs.reference(&message.body, Holder::Shard(shard.log)).await?;
+        let mut sender = message.sender.clone();
+        if let Some(owner) = owner {
+            let owner = expansion.owners.get(owner as usize);
+            let owner = owner.ok_or(WorkError::Misused("a target names an owner that is not there"))?;
+            sender.reverse_path = mail::address::ReversePath(Some(owner.clone()));
+        }
+        let message = Message {
+            body: reference.address,
+            reference: reference.nonce,
+            sender,
+            details: Details::Here(MessageDetails { recipients: Vec::new(), prefix: prefix.to_vec() }),
+            derived: Some(derived),
+            ..message.clone()
+        };
+        let arrival = Arrival {
+            message,
+            progress: Progress::Outbound(recipients),
+            due: self.clock.now(),
+            claimable: true,
+            watermark,
+        };
+        shard.accept(arrival, self.config.items_max).await?;
+        metrics::counter!("postrider_queue_outbound_total").increment(1);
+        Ok(())
+    }
+}
