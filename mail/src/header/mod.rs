@@ -3,6 +3,11 @@
 //! Header values are kept as the bytes that stood in the message. Mail is older than UTF-8 and full of errors; what is
 //! decoded away here could never be shown again.
 
+pub mod address_list;
+pub mod decode;
+pub(crate) mod lexer;
+pub(crate) mod lines;
+pub mod select;
 pub mod summary;
 pub mod text;
 

@@ -2,14 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::text::RawText;
+use super::address_list::parse_address_list;
+use super::text::{RawText, collapse, without_line_ends};
 
 /// What IMAP's ENVELOPE tells, as it stood in the message. (Our Envelope is SMTP's; hence the other name.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderSummary {
     /// The Date field.
     pub date: Option<RawText>,
-    /// The Subject field, unfolded, encoded words left as they are.
+    /// The Subject field, unfolded, runs of white space as one space, encoded words left as they are.
     pub subject: Option<RawText>,
     /// From.
     pub from: Vec<HeaderAddress>,
@@ -53,5 +54,45 @@ impl HeaderAddress {
     /// Whether this closes a group.
     pub fn is_group_end(&self) -> bool {
         self.host.is_none() && self.mailbox.is_none()
+    }
+}
+
+/// The fields that make a [`HeaderSummary`].
+pub(crate) fn is_summary_field(name: &[u8]) -> bool {
+    const NAMES: [&str; 10] =
+        ["Date", "Subject", "From", "Sender", "Reply-To", "To", "Cc", "Bcc", "In-Reply-To", "Message-ID"];
+    NAMES.into_iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+impl HeaderSummary {
+    /// Takes a field into the summary; others than [`is_summary_field`] are ignored.
+    ///
+    /// Of several fields of one name the last counts, except that address lists are joined: who writes two From fields
+    /// must not be able to show one to a filter and the other to the reader.
+    pub(crate) fn apply(&mut self, name: &[u8], value: &[u8], addresses_max: usize) {
+        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        let raw = || Some(RawText::from(without_line_ends(value)));
+        let lists = [
+            ("From", &mut self.from),
+            ("Sender", &mut self.sender),
+            ("Reply-To", &mut self.reply_to),
+            ("To", &mut self.to),
+            ("Cc", &mut self.cc),
+            ("Bcc", &mut self.bcc),
+        ];
+        for (known, list) in lists {
+            if is(known) {
+                return parse_address_list(value, addresses_max, list);
+            }
+        }
+        if is("Date") {
+            self.date = raw();
+        } else if is("Subject") {
+            self.subject = Some(RawText::from(collapse(value)));
+        } else if is("In-Reply-To") {
+            self.in_reply_to = raw();
+        } else if is("Message-ID") {
+            self.message_id = raw();
+        }
     }
 }

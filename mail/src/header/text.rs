@@ -98,3 +98,33 @@ impl<'de> Deserialize<'de> for RawText {
         deserializer.deserialize_bytes(Bytes)
     }
 }
+
+/// Runs of white space as one space, none at the ends, NUL as U+FFFD: how names and subjects are shown in ENVELOPE.
+pub(crate) fn collapse(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b' ' | b'\t' | b'\r' | b'\n' if out.last().is_none_or(|last| *last == b' ') => {}
+            b' ' | b'\t' | b'\r' | b'\n' => out.push(b' '),
+            0 => out.extend_from_slice("\u{fffd}".as_bytes()),
+            byte => out.push(*byte),
+        }
+    }
+    if out.last() == Some(&b' ') {
+        out.pop();
+    }
+    out
+}
+
+/// No line ends, NUL as U+FFFD, all else as it is.
+pub(crate) fn without_line_ends(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'\r' | b'\n' => {}
+            0 => out.extend_from_slice("\u{fffd}".as_bytes()),
+            byte => out.push(*byte),
+        }
+    }
+    out
+}

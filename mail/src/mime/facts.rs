@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Limits;
+use super::open::OpenPart;
 use super::part::Part;
+use super::preview::PreviewSource;
 use crate::header::HeaderSummary;
 
 /// The facts of a message: all that listing, sorting, threading and IMAP's FETCH need without reading the bytes again.
@@ -43,4 +46,34 @@ pub struct SentDate {
     pub unix_seconds: i64,
     /// Minutes east of UTC.
     pub offset_minutes: i16,
+}
+
+impl Facts {
+    /// Puts together what the splitter found.
+    pub(crate) fn of_message(
+        root: OpenPart,
+        size: u64,
+        lines: u64,
+        preview: PreviewSource,
+        limits: &Limits,
+    ) -> Self {
+        let received_count = root.received_count;
+        let (mut structure, summary) = root.close(size, lines);
+        if structure.is_default() {
+            // Most mail; `TEXT/PLAIN; charset=US-ASCII` need not be stored to say what nothing says.
+            structure.media = None;
+            structure.parameters.clear();
+            structure.encoding = None;
+        }
+        Self {
+            size,
+            lines,
+            header_len: structure.header.end,
+            preview: preview.text(limits.preview_characters),
+            summary,
+            structure,
+            received_count,
+            ..Self::default()
+        }
+    }
 }

@@ -84,3 +84,97 @@ pub struct Disposition {
     /// Its parameters.
     pub parameters: Vec<Parameter>,
 }
+
+/// What a part is to a client: its type with the defaults and degradations applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShownType<'a> {
+    /// `text`
+    pub kind: &'a [u8],
+    /// `plain`
+    pub subtype: &'a [u8],
+}
+
+impl Part {
+    /// The type to show in BODYSTRUCTURE. Without a Content-Type it is `text/plain` (RFC 2045 §5.2), in a digest
+    /// `message/rfc822` (RFC 2046 §5.1.5); what should have a structure and has none, because a limit was reached, is
+    /// `application/octet-stream`.
+    pub fn shown_type(&self) -> ShownType<'_> {
+        let (kind, subtype): (&[u8], &[u8]) = match (&self.kind, &self.media) {
+            (Kind::Message(_), media)
+                if media.as_ref().is_none_or(|media| !media.is("message", "global")) =>
+            {
+                (b"message", b"rfc822")
+            }
+            (Kind::Leaf, Some(media))
+                if media.is_message() || media.kind.eq_ignore_ascii_case("multipart") =>
+            {
+                (b"application", b"octet-stream")
+            }
+            (_, Some(media)) => (media.kind.as_bytes(), media.subtype.as_bytes()),
+            (_, None) => (b"text", b"plain"),
+        };
+        ShownType { kind, subtype }
+    }
+
+    /// Whether this is a text part, of which BODYSTRUCTURE tells the lines.
+    pub fn is_text(&self) -> bool {
+        matches!(self.kind, Kind::Leaf)
+            && self.media.as_ref().is_none_or(|media| media.kind.eq_ignore_ascii_case("text"))
+    }
+
+    /// Whether the content fields say no more than having none would say: 7bit text/plain in US-ASCII.
+    pub(crate) fn is_default(&self) -> bool {
+        let plain = self.media.as_ref().is_none_or(|media| media.is("text", "plain"));
+        let ascii = match &self.parameters[..] {
+            [] => true,
+            [only] => {
+                only.name.eq_ignore_ascii_case("charset") && only.value.eq_ignore_ascii_case("us-ascii")
+            }
+            _ => false,
+        };
+        let seven_bit = self.encoding.as_ref().is_none_or(|encoding| encoding.eq_ignore_ascii_case("7bit"));
+        let more = self.id.is_some()
+            || self.description.is_some()
+            || self.md5.is_some()
+            || self.disposition.is_some()
+            || self.location.is_some()
+            || !self.language.is_empty();
+        matches!(self.kind, Kind::Leaf) && plain && ascii && seven_bit && !more
+    }
+
+    /// The octets of the body.
+    pub fn body_len(&self) -> u64 {
+        self.body.end - self.body.start
+    }
+
+    /// The value of a Content-Type parameter.
+    pub fn parameter(&self, name: &str) -> Option<&RawText> {
+        find_parameter(&self.parameters, name)
+    }
+}
+
+impl Disposition {
+    /// The value of a parameter.
+    pub fn parameter(&self, name: &str) -> Option<&RawText> {
+        find_parameter(&self.parameters, name)
+    }
+}
+
+impl MediaType {
+    /// Whether this is `kind/subtype`, in any case.
+    pub fn is(&self, kind: &str, subtype: &str) -> bool {
+        self.kind.eq_ignore_ascii_case(kind) && self.subtype.eq_ignore_ascii_case(subtype)
+    }
+
+    /// Whether a message stands in the body: `message/rfc822`, or `message/global` (RFC 6532 §3.7).
+    pub fn is_message(&self) -> bool {
+        self.is("message", "rfc822") || self.is("message", "global")
+    }
+}
+
+fn find_parameter<'a>(parameters: &'a [Parameter], name: &str) -> Option<&'a RawText> {
+    parameters
+        .iter()
+        .find(|parameter| parameter.name.eq_ignore_ascii_case(name))
+        .map(|parameter| &parameter.value)
+}
