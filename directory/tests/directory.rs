@@ -1,5 +1,7 @@
 //! The directory on the engine in memory: what administrators do is what services see, on every node.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};

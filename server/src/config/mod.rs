@@ -1,0 +1,238 @@
+//! The configuration file: what the process itself needs, and the settings of every crate it is made of.
+
+mod load;
+#[cfg(test)]
+mod reference;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use net::listener::Address;
+use net::tls::PemFiles;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{DEFAULT_CONFIG, Store};
+use crate::logs;
+use crate::role::Role;
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// The name of this host, as it greets and as it writes itself into Received fields. Must resolve to this host for
+    /// other servers to trust it.
+    pub(crate) hostname: String,
+    /// Where everything is kept. A relative path begins at the configuration file's folder.
+    pub(crate) data: PathBuf,
+    /// The file with the key-encryption key, which all other keys are sealed by. Made when it is not there. Empty:
+    /// `key-encryption.key` in the data folder. Keep a copy elsewhere: without it all mail is unreadable.
+    pub(crate) key_file: PathBuf,
+    /// The user that the process becomes after it has opened its ports, when it was started as root. Empty: it stays
+    /// who it is.
+    pub(crate) user: String,
+    /// Seconds that sessions get to end in order when the process is told to end.
+    pub(crate) shutdown_seconds: u64,
+    /// What this process does. Without `delivery`, mail waits in the queue.
+    pub(crate) roles: Vec<Role>,
+    /// Certificates; a client that names none of their names gets the first. Read again on SIGHUP.
+    pub(crate) certificates: Vec<PemFiles>,
+    /// Where the process listens, and what for.
+    pub(crate) listeners: Vec<ListenerConfig>,
+    /// The process's own log.
+    pub(crate) log: logs::Config,
+    /// Connections.
+    pub(crate) net: net::listener::Config,
+    /// Accounts, aliases, passwords.
+    pub(crate) directory: directory::Config,
+    /// The admin API.
+    pub(crate) admin: webmail_api::admin::Config,
+}
+
+/// One listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerConfig {
+    /// What is spoken there.
+    pub(crate) service: ServiceKind,
+    /// `{ tcp = "0.0.0.0:25" }` or `{ unix = "path" }`; a relative path begins at the data folder.
+    pub(crate) address: Address,
+}
+
+/// What is spoken at a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ServiceKind {
+    /// SMTP from other servers (port 25).
+    Smtp,
+    /// SMTP from mail clients, with STARTTLS (port 587).
+    Submission,
+    /// SMTP from mail clients, under TLS (port 465).
+    Submissions,
+    /// LMTP from a server in front of this one.
+    Lmtp,
+    /// IMAP, with STARTTLS (port 143).
+    Imap,
+    /// IMAP under TLS (port 993).
+    Imaps,
+    /// The admin API: under TLS over TCP, by user id on a Unix socket.
+    Admin,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let everywhere = |service, port: u16| ListenerConfig {
+            service,
+            address: Address::Tcp((std::net::Ipv4Addr::UNSPECIFIED, port).into()),
+        };
+        Self {
+            hostname: "localhost".to_owned(),
+            data: PathBuf::from("/var/lib/postrider"),
+            key_file: PathBuf::new(),
+            user: String::new(),
+            shutdown_seconds: 30,
+            roles: Role::ALL.to_vec(),
+            certificates: Vec::new(),
+            listeners: vec![
+                everywhere(ServiceKind::Smtp, 25),
+                everywhere(ServiceKind::Submission, 587),
+                everywhere(ServiceKind::Submissions, 465),
+                everywhere(ServiceKind::Imap, 143),
+                everywhere(ServiceKind::Imaps, 993),
+                ListenerConfig { service: ServiceKind::Admin, address: Address::Unix(ADMIN_SOCKET.into()) },
+            ],
+            log: logs::Config::default(),
+            net: net::listener::Config::default(),
+            directory: directory::Config::default(),
+            admin: webmail_api::admin::Config::default(),
+        }
+    }
+}
+
+/// The admin API's socket in the data folder.
+pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
+
+impl Config {
+    /// Reads a file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut config = load::parse(&text).with_context(|| path.display().to_string())?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.anchor(folder);
+        config.check().with_context(|| path.display().to_string())?;
+        Ok(config)
+    }
+
+    /// The configuration of the store that a command is about.
+    pub(crate) fn of_store(store: &Store) -> anyhow::Result<Self> {
+        match (&store.config, &store.data) {
+            (Some(path), _) => Self::read(path),
+            (None, Some(data)) => Ok(Self { data: data.clone(), ..Self::default() }),
+            (None, None) if Path::new(DEFAULT_CONFIG).exists() => Self::read(Path::new(DEFAULT_CONFIG)),
+            (None, None) => Ok(Self { data: PathBuf::from(crate::dev::DEFAULT_DATA), ..Self::default() }),
+        }
+    }
+
+    /// Makes relative paths begin at `folder`.
+    pub(crate) fn anchor(&mut self, folder: &Path) {
+        self.data = folder.join(&self.data);
+        if !self.key_file.as_os_str().is_empty() {
+            self.key_file = folder.join(&self.key_file);
+        }
+        for files in &mut self.certificates {
+            files.certificate = folder.join(&files.certificate);
+            files.key = folder.join(&files.key);
+        }
+        for listener in &mut self.listeners {
+            if let Address::Unix(path) = &mut listener.address {
+                *path = self.data.join(&*path);
+            }
+        }
+    }
+
+    /// What no single setting can tell.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if self.hostname.is_empty()
+            || self.hostname.len() > 253
+            || self.hostname.contains(char::is_whitespace)
+        {
+            bail!("hostname: {:?} is not the name of a host", self.hostname);
+        }
+        for listener in &self.listeners {
+            let role = listener.service.role();
+            if let Some(role) = role
+                && !self.roles.contains(&role)
+            {
+                bail!(
+                    "listeners: {} at {} needs the role {role:?}",
+                    listener.service.name(),
+                    listener.address
+                );
+            }
+            if listener.service.needs_certificate(&listener.address) && self.certificates.is_empty() {
+                bail!("certificates: {} at {} needs one", listener.service.name(), listener.address);
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the admin API answers commands of this machine.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        let sockets = self.listeners.iter().filter(|listener| listener.service == ServiceKind::Admin);
+        sockets
+            .filter_map(|listener| match &listener.address {
+                Address::Unix(path) => Some(self.data.join(path)),
+                Address::Tcp(_) => None,
+            })
+            .next()
+            .unwrap_or_else(|| self.data.join(ADMIN_SOCKET))
+    }
+
+    /// The file of the key-encryption key.
+    pub(crate) fn key_path(&self) -> PathBuf {
+        if self.key_file.as_os_str().is_empty() {
+            self.data.join("key-encryption.key")
+        } else {
+            self.key_file.clone()
+        }
+    }
+}
+
+impl ServiceKind {
+    /// What the log calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Submission => "submission",
+            Self::Submissions => "submissions",
+            Self::Lmtp => "lmtp",
+            Self::Imap => "imap",
+            Self::Imaps => "imaps",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role that it is part of; the admin API is part of every process.
+    pub(crate) fn role(self) -> Option<Role> {
+        match self {
+            Self::Smtp | Self::Submission | Self::Submissions | Self::Lmtp => Some(Role::SmtpIn),
+            Self::Imap | Self::Imaps => Some(Role::Imap),
+            Self::Admin => None,
+        }
+    }
+
+    /// Whether TLS comes before the first octet of the protocol.
+    pub(crate) fn implicit_tls(self, address: &Address) -> bool {
+        match self {
+            Self::Submissions | Self::Imaps => true,
+            Self::Admin => matches!(address, Address::Tcp(_)),
+            Self::Smtp | Self::Submission | Self::Lmtp | Self::Imap => false,
+        }
+    }
+
+    /// Whether it is of no use without a certificate. SMTP between servers goes on in plain where it must.
+    fn needs_certificate(self, address: &Address) -> bool {
+        self.implicit_tls(address)
+            || (matches!(self, Self::Submission | Self::Imap) && matches!(address, Address::Tcp(_)))
+    }
+}

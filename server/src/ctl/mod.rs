@@ -1,0 +1,9 @@
+//! The operator's commands. Each is a request to the admin API, whether a server answers it or this process does, on
+//! the store that no server has open: so there is one way to do a thing, and one audit log.
+
+mod client;
+mod command;
+mod print;
+mod secret;
+
+pub(crate) use command::run;

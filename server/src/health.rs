@@ -1,0 +1,98 @@
+//! What the process knows of itself: whether it works, whether it takes work, and why not.
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use webmail_api::admin::monitor::Monitor;
+
+/// The phases of a process's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Running,
+    Draining,
+}
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(crate) struct Health {
+    phase: Arc<watch::Sender<Phase>>,
+    broken: Arc<watch::Sender<Option<String>>>,
+    metrics: PrometheusHandle,
+    /// Brings figures up to date that nobody counts as they change.
+    gauges: Arc<Mutex<Vec<Box<dyn Fn() + Send>>>>,
+}
+
+impl Health {
+    pub(crate) fn new(metrics: PrometheusHandle) -> Self {
+        Self {
+            phase: Arc::new(watch::Sender::new(Phase::Starting)),
+            broken: Arc::new(watch::Sender::new(None)),
+            metrics,
+            gauges: Arc::default(),
+        }
+    }
+
+    /// All listeners are open.
+    pub(crate) fn running(&self) {
+        self.phase.send_replace(Phase::Running);
+    }
+
+    /// The process takes no new work.
+    pub(crate) fn draining(&self) {
+        self.phase.send_replace(Phase::Draining);
+    }
+
+    /// The process cannot go on. The first reason stays.
+    pub(crate) fn broke(&self, why: &str) {
+        self.broken.send_if_modified(|broken| {
+            let first = broken.is_none();
+            if first {
+                *broken = Some(why.to_owned());
+            }
+            first
+        });
+    }
+
+    /// Waits until the process cannot go on, and says why.
+    pub(crate) async fn until_broken(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        match broken.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            // The sender is held by self.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Called before metrics are shown.
+    pub(crate) fn gauge(&self, update: impl Fn() + Send + 'static) {
+        self.gauges.lock().push(Box::new(update));
+    }
+}
+
+impl Monitor for Health {
+    fn health(&self) -> Result<(), String> {
+        match &*self.broken.borrow() {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.health()?;
+        match &*self.phase.borrow() {
+            Phase::Running => Ok(()),
+            Phase::Starting => Err("starting".to_owned()),
+            Phase::Draining => Err("ending".to_owned()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        for update in self.gauges.lock().iter() {
+            update();
+        }
+        self.metrics.render()
+    }
+}

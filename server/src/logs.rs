@@ -1,0 +1,42 @@
+//! The process's own log: tracing to standard error, as text or as JSON.
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+/// How the process logs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`), or levels by module, `info,imap=debug`.
+    /// The environment variable `POSTRIDER_LOG` overrides it.
+    pub(crate) filter: String,
+    /// `text` for people, `json` for machines: one object a line.
+    pub(crate) format: Format,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: Format::Text }
+    }
+}
+
+/// Starts logging, once in a process.
+pub(crate) fn start(config: &Config) -> anyhow::Result<()> {
+    let filter = std::env::var("POSTRIDER_LOG").unwrap_or_else(|_| config.filter.clone());
+    let filter = EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?}"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.format {
+        Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        Format::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! What a process does. One process can do all of it, or a part.
+
+use serde::{Deserialize, Serialize};
+
+/// A part of the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Takes mail: SMTP, submission, LMTP.
+    SmtpIn,
+    /// Brings accepted mail to its mailboxes.
+    Delivery,
+    /// Lets clients read.
+    Imap,
+}
+
+impl Role {
+    /// All of it.
+    pub(crate) const ALL: [Self; 3] = [Self::SmtpIn, Self::Delivery, Self::Imap];
+}
