@@ -17,7 +17,7 @@ pub(crate) async fn login(session: &mut Session, login: sasl::server::PlainLogin
             password: login.password.expose().to_owned(),
             service: Service::Smtp,
         };
-        session.service.directory.authenticate(&plain, session.remote_ip()).await
+        session.service.directory.authenticate(&plain, session.client.remote_ip()).await
     } else {
         Err(AuthError::Rejected)
     };
@@ -26,7 +26,7 @@ pub(crate) async fn login(session: &mut Session, login: sasl::server::PlainLogin
 
 /// SCRAM begins: what the server has to know of the user.
 pub(crate) async fn look_up(session: &mut Session, authcid: &str) {
-    let remote = session.remote_ip();
+    let remote = session.client.remote_ip();
     match session.service.directory.scram(authcid, Service::Smtp, remote).await {
         Ok(login) => {
             let kept = login.verifier();

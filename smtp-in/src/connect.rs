@@ -6,8 +6,8 @@ use crate::session::Session;
 
 /// Greets the client, or says why not. How many may come has been decided by the listener.
 pub(crate) fn greet(session: &mut Session) {
-    let has_tls = session.pump.peer().tls.is_some();
-    if session.role == Role::Submission && !has_tls && !session.service.can_take_submissions() {
+    let has_tls = session.client.peer.tls.is_some();
+    if session.client.role == Role::Submission && !has_tls && !session.service.can_take_submissions() {
         // Without TLS and without permission to do without, every MAIL would be answered with 530.
         session.pump.machine().close(&policy::no_tls());
     } else {

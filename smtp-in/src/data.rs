@@ -9,8 +9,8 @@ use storage::{Account, MessageWriter};
 use tracing::warn;
 
 use crate::policy;
-use crate::service::Role;
-use crate::session::{Session, Transaction};
+use crate::service::{Inner, Role};
+use crate::session::{Client, Transaction};
 
 /// Where the message goes.
 #[derive(Debug)]
@@ -31,10 +31,13 @@ impl std::fmt::Debug for AccountWriter {
 }
 
 /// Opens what the message is written to.
-pub(crate) async fn begin(session: &mut Session) -> Result<(), Reply> {
-    let Some(transaction) = &mut session.transaction else { return Err(policy::no_transaction()) };
-    let service = &session.service;
-    let writer = match accounts_only(session.role, transaction) {
+pub(crate) async fn begin(
+    service: &Inner,
+    client: &Client,
+    transaction: Option<&Transaction>,
+) -> Result<Writer, Reply> {
+    let Some(transaction) = transaction else { return Err(policy::no_transaction()) };
+    match accounts_only(client.role, transaction) {
         Some(first) => {
             let account = service.storage.account(&storage::Principal::Delivery, first).await;
             let account = account.map_err(|error| {
@@ -42,7 +45,7 @@ pub(crate) async fn begin(session: &mut Session) -> Result<(), Reply> {
                 policy::for_open(&error)
             })?;
             let writer = AccountWriter(Box::new(account.body_writer()));
-            Writer::Account(account, writer)
+            Ok(Writer::Account(account, writer))
         }
         None => {
             let first = transaction.resolved.iter().find_map(account_of);
@@ -50,28 +53,24 @@ pub(crate) async fn begin(session: &mut Session) -> Result<(), Reply> {
                 warn!(%error, "body not begun");
                 policy::for_body(&error)
             })?;
-            Writer::Queue(Box::new(writer))
+            Ok(Writer::Queue(Box::new(writer)))
         }
-    };
-    transaction.writer = Some(writer);
-    Ok(())
+    }
 }
 
 /// Writes the next piece. Slow media slow the client down, since nothing is read from it meanwhile.
-pub(crate) async fn write(session: &mut Session, piece: Bytes) -> Result<(), Reply> {
-    let Some(Transaction { writer: Some(writer), .. }) = &mut session.transaction else {
-        return Err(policy::no_transaction());
-    };
+pub(crate) async fn write(writer: Option<&mut Writer>, piece: Bytes) -> Result<(), Reply> {
     counter!("postrider_smtp_body_bytes_total").increment(piece.len() as u64);
     match writer {
-        Writer::Queue(writer) => writer.write(piece).await.map_err(|error| {
+        Some(Writer::Queue(writer)) => writer.write(piece).await.map_err(|error| {
             warn!(%error, cause = ?std::error::Error::source(&error), "body not written");
             policy::for_body(&error)
         }),
-        Writer::Account(_, AccountWriter(writer)) => writer.write(piece).await.map_err(|error| {
+        Some(Writer::Account(_, AccountWriter(writer))) => writer.write(piece).await.map_err(|error| {
             warn!(%error, cause = ?std::error::Error::source(&error), "body not written");
             policy::for_write(&error)
         }),
+        None => Err(policy::no_transaction()),
     }
 }
 

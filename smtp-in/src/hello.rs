@@ -2,19 +2,21 @@
 
 use smtp_protocol::command::HelloKind;
 
-use crate::session::{Client, Session};
+use crate::session::Session;
 
 /// The client says who it is. That is believed to be what it says, and goes into the `Received` line beside the
 /// address, which is known.
 pub(crate) fn greeted(session: &mut Session, kind: HelloKind, domain: String) {
-    session.transaction = None;
+    session.forget();
     session.client.hello = Some((kind, domain));
     session.pump.machine().proceed();
 }
 
 /// RFC 3207 §4.2: what was said in the clear does not count.
 pub(crate) fn encrypted(session: &mut Session) {
-    session.transaction = None;
+    session.forget();
     session.scram = None;
-    session.client = Client::default();
+    session.client.hello = None;
+    session.client.principal = None;
+    session.client.peer = session.pump.peer().clone();
 }

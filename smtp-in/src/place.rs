@@ -15,7 +15,8 @@ use tracing::{info, warn};
 use crate::data::account_of;
 use crate::policy;
 use crate::rcpt::check_quota;
-use crate::session::{Session, Transaction};
+use crate::service::Inner;
+use crate::session::{Client, Transaction};
 use crate::trace;
 
 /// Accounts that one session works on at the same time; a message to a thousand is not to stand in everybody's way.
@@ -23,12 +24,13 @@ const AT_ONCE: usize = 16;
 
 /// Puts the message into each recipient's mailbox; one reply for each, in their order.
 pub(crate) async fn each(
-    session: &Session,
+    service: &Inner,
+    client: &Client,
     transaction: &Transaction,
     first: Account,
     body: StoredBody,
 ) -> Vec<Reply> {
-    if let Err(reply) = loops(session, &body) {
+    if let Err(reply) = loops(service, &body) {
         first.discard(body).await;
         return vec![reply];
     }
@@ -42,12 +44,15 @@ pub(crate) async fn each(
         }
     }
     // Everybody takes the bytes over before anybody can give them up.
-    let copies =
-        accounts.iter().map(|&(account, index)| copy(session, transaction, &first, &body, account, index));
+    let mut copies = Vec::with_capacity(accounts.len());
+    for &(account, index) in &accounts {
+        copies.push(copy(service, client, transaction, &first, &body, account, index));
+    }
     let copies: Vec<_> = stream::iter(copies).buffered(AT_ONCE).collect().await;
     let first_was_copied =
         copies.iter().any(|copy| matches!(copy, Ok((account, _)) if account.id() == first.id()));
-    let placed: Vec<Reply> = stream::iter(copies.into_iter().map(append)).buffered(AT_ONCE).collect().await;
+    let appends: Vec<_> = copies.into_iter().map(append).collect();
+    let placed: Vec<Reply> = stream::iter(appends).buffered(AT_ONCE).collect().await;
     if !first_was_copied {
         first.discard(body).await;
     }
@@ -63,8 +68,8 @@ pub(crate) async fn each(
         .collect()
 }
 
-fn loops(session: &Session, body: &StoredBody) -> Result<(), Reply> {
-    if body.facts.received_count >= session.service.config.received_max {
+fn loops(service: &Inner, body: &StoredBody) -> Result<(), Reply> {
+    if body.facts.received_count >= service.config.received_max {
         return Err(policy::loops());
     }
     Ok(())
@@ -72,19 +77,21 @@ fn loops(session: &Session, body: &StoredBody) -> Result<(), Reply> {
 
 /// The message as one account has it: its own reference, its own trace fields.
 async fn copy(
-    session: &Session,
+    service: &Inner,
+    client: &Client,
     transaction: &Transaction,
     first: &Account,
     body: &StoredBody,
     account: AccountId,
     index: usize,
 ) -> Result<(Account, StoredBody), Reply> {
-    let prefix = Bytes::from(trace::delivered(session, &transaction.envelope, index));
+    let prefix =
+        Bytes::from(trace::delivered(client, &service.config.hostname, &transaction.envelope, index));
     if account == first.id() {
         return Ok((first.clone(), StoredBody { prefix, ..body.clone() }));
     }
-    check_quota(session, account, body.facts.size).await?;
-    let opened = session.service.storage.account(&storage::Principal::Delivery, account).await;
+    check_quota(&service.storage, account, body.facts.size).await?;
+    let opened = service.storage.account(&storage::Principal::Delivery, account).await;
     let opened = opened.map_err(|error| {
         warn!(account_id = %account, %error, "account not opened");
         policy::for_open(&error)

@@ -5,6 +5,10 @@ use smtp_protocol::reply::Reply;
 use smtp_protocol::status::status;
 use storage::{AppendError, OpenError, StorageError};
 
+pub(crate) fn sender_accepted() -> Reply {
+    Reply::new(250, status(2, 1, 0), "Sender OK")
+}
+
 /// Something of ours is out of order; the client has done nothing wrong and is to come again.
 pub(crate) fn later() -> Reply {
     Reply::new(451, status(4, 3, 0), "Temporary trouble here, try again later")

@@ -9,15 +9,22 @@ use smtp_protocol::parameter::RcptParameters;
 use smtp_protocol::reply::{Reply, ok};
 use smtp_protocol::server::ForwardPath;
 use smtp_protocol::status::status;
+use storage::Storage;
 use tracing::{debug, info, warn};
 
 use crate::policy;
-use crate::session::{Session, Transaction};
+use crate::service::Inner;
+use crate::session::{Client, Transaction};
 
 /// Adds a recipient to the transaction, or says why not.
-pub(crate) async fn add(session: &mut Session, path: ForwardPath, parameters: RcptParameters) -> Reply {
-    let Some(mut transaction) = session.transaction.take() else { return policy::no_transaction() };
-    let reply = match check(session, &transaction, &path).await {
+pub(crate) async fn add(
+    service: &Inner,
+    client: &Client,
+    transaction: &mut Transaction,
+    path: ForwardPath,
+    parameters: RcptParameters,
+) -> Reply {
+    match check(service, client, transaction, &path).await {
         Ok(found) => {
             for (address, resolved) in found {
                 let recipient =
@@ -31,25 +38,24 @@ pub(crate) async fn add(session: &mut Session, path: ForwardPath, parameters: Rc
             info!(recipient = %Shown(&path), %reply, "recipient refused");
             reply
         }
-    };
-    session.transaction = Some(transaction);
-    reply
+    }
 }
 
 /// What the path stands for. One recipient, but for `<Postmaster>`, which can be several.
 async fn check(
-    session: &Session,
+    service: &Inner,
+    client: &Client,
     transaction: &Transaction,
     path: &ForwardPath,
 ) -> Result<Vec<(Address, Resolved)>, Reply> {
-    let limit = session.service.config.null_sender_recipients_max as usize;
+    let limit = service.config.null_sender_recipients_max as usize;
     if transaction.envelope.reverse_path.is_null()
-        && session.client.principal.is_none()
+        && client.principal.is_none()
         && transaction.envelope.recipients.len() >= limit
     {
         return Err(policy::too_many_for_null_sender());
     }
-    let directory = &session.service.directory;
+    let directory = &service.directory;
     let resolution = match path {
         ForwardPath::Address(address) => directory.resolve(address).await,
         ForwardPath::Postmaster => directory.resolve_postmaster().await,
@@ -60,7 +66,7 @@ async fn check(
     })?;
     match (resolution, path) {
         (Resolution::Account(route), path) => {
-            check_quota(session, route.account, transaction.declared_size.unwrap_or(0)).await?;
+            check_quota(&service.storage, route.account, transaction.declared_size.unwrap_or(0)).await?;
             let address = match path {
                 ForwardPath::Address(address) => address.clone(),
                 ForwardPath::Postmaster => route.address,
@@ -74,7 +80,7 @@ async fn check(
             Resolution::Alias { targets } | Resolution::List { members: targets, .. },
             ForwardPath::Postmaster,
         ) => Ok(targets.into_iter().map(|target| (target, Resolved::Later)).collect()),
-        (Resolution::NotLocal, ForwardPath::Address(address)) if session.client.principal.is_some() => {
+        (Resolution::NotLocal, ForwardPath::Address(address)) if client.principal.is_some() => {
             Ok(vec![(address.clone(), Resolved::Remote)])
         }
         (Resolution::NotLocal, _) => Err(policy::no_relay()),
@@ -84,8 +90,8 @@ async fn check(
 }
 
 /// Whether an account has room for so much more.
-pub(crate) async fn check_quota(session: &Session, account: AccountId, size: u64) -> Result<(), Reply> {
-    match session.service.storage.account(&storage::Principal::Delivery, account).await {
+pub(crate) async fn check_quota(storage: &Storage, account: AccountId, size: u64) -> Result<(), Reply> {
+    match storage.account(&storage::Principal::Delivery, account).await {
         Ok(account) if account.state().quota().has_room(1, size) => Ok(()),
         Ok(_) => {
             debug!(account_id = %account, "over quota");

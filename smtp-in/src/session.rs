@@ -7,9 +7,9 @@ use ::mail::envelope::Envelope;
 use directory::{Principal, ScramLogin};
 use net::pump::{Pump, PumpError};
 use net::shutdown::ShutdownGuard;
+use net::stream::Peer;
 use queue::Resolved;
 use smtp_protocol::command::HelloKind;
-use smtp_protocol::reply::Reply;
 use smtp_protocol::server::{Event, Server};
 
 use crate::data::Writer;
@@ -19,20 +19,25 @@ use crate::{accept, auth, connect, data, hello, mail, policy, rcpt};
 /// A session, from its greeting to its end.
 pub(crate) struct Session {
     pub(crate) service: Arc<Inner>,
-    pub(crate) role: Role,
     pub(crate) pump: Pump<Server>,
     guard: ShutdownGuard,
-    /// What ties log lines of one session together; it goes into the queue entry as well.
-    pub(crate) id: String,
     pub(crate) client: Client,
     /// A SCRAM exchange under way. Dropped without success it counts as a failed login.
     pub(crate) scram: Option<ScramLogin>,
     pub(crate) transaction: Option<Transaction>,
+    /// Set while a message comes.
+    pub(crate) writer: Option<Writer>,
 }
 
 /// What is known of the client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Client {
+    /// What it has connected to.
+    pub(crate) role: Role,
+    /// What ties the log lines of one session together; it goes into the queue entry as well.
+    pub(crate) session_id: String,
+    /// Where it is, and how it came.
+    pub(crate) peer: Peer,
     /// How it said hello, and what it calls itself.
     pub(crate) hello: Option<(HelloKind, String)>,
     /// Who has logged in.
@@ -47,8 +52,6 @@ pub(crate) struct Transaction {
     pub(crate) resolved: Vec<Resolved>,
     /// What the client thinks the message's size is.
     pub(crate) declared_size: Option<u64>,
-    /// Set while the message comes.
-    pub(crate) writer: Option<Writer>,
 }
 
 impl Session {
@@ -59,7 +62,9 @@ impl Session {
         guard: ShutdownGuard,
         id: String,
     ) -> Self {
-        Self { service, role, pump, guard, id, client: Client::default(), scram: None, transaction: None }
+        let peer = pump.peer().clone();
+        let client = Client { role, session_id: id, peer, hello: None, principal: None };
+        Self { service, pump, guard, client, scram: None, transaction: None, writer: None }
     }
 
     /// Serves the client until it has gone.
@@ -93,40 +98,64 @@ impl Session {
             Event::ScramProved { authzid, authcid } => auth::proved(self, authzid.as_deref(), &authcid),
             Event::LoginFailed => self.scram = None,
             Event::Mail { reverse_path, parameters } => {
-                let reply = mail::begin(self, reverse_path, parameters).await;
-                self.reply(&reply);
+                match mail::begin(&self.service, &self.client, reverse_path, parameters).await {
+                    Ok(transaction) => {
+                        self.transaction = Some(transaction);
+                        self.pump.machine().reply(&policy::sender_accepted());
+                    }
+                    Err(reply) => self.pump.machine().reply(&reply),
+                }
             }
             Event::Rcpt { forward_path, parameters } => {
-                let reply = rcpt::add(self, forward_path, parameters).await;
-                self.reply(&reply);
+                let reply = match &mut self.transaction {
+                    Some(transaction) => {
+                        rcpt::add(&self.service, &self.client, transaction, forward_path, parameters).await
+                    }
+                    None => policy::no_transaction(),
+                };
+                self.pump.machine().reply(&reply);
             }
-            Event::BodyStart => match data::begin(self).await {
-                Ok(()) => self.pump.machine().proceed(),
-                Err(reply) => {
-                    self.transaction = None;
-                    self.reply(&reply);
+            Event::BodyStart => {
+                match data::begin(&self.service, &self.client, self.transaction.as_ref()).await {
+                    Ok(writer) => {
+                        self.writer = Some(writer);
+                        self.pump.machine().proceed();
+                    }
+                    Err(reply) => {
+                        self.forget();
+                        self.pump.machine().reply(&reply);
+                    }
                 }
-            },
+            }
             Event::Body(piece) => {
-                if let Err(reply) = data::write(self, piece).await {
-                    self.transaction = None;
+                if let Err(reply) = data::write(self.writer.as_mut(), piece).await {
+                    self.forget();
                     self.pump.machine().refuse_body(&reply);
                 }
             }
             Event::EndOfBody => {
-                let replies = accept::decide(self).await;
+                let replies = match (self.transaction.take(), self.writer.take()) {
+                    (Some(transaction), Some(writer)) => {
+                        accept::decide(&self.service, &self.client, transaction, writer).await
+                    }
+                    _ => vec![policy::no_transaction()],
+                };
                 self.pump.machine().replies(&replies);
             }
-            Event::BodyRefused | Event::Reset => self.transaction = None,
+            Event::BodyRefused | Event::Reset => self.forget(),
         }
     }
 
-    fn reply(&mut self, reply: &Reply) {
-        self.pump.machine().reply(reply);
+    /// The transaction is over, and what there is of its message is given up.
+    pub(crate) fn forget(&mut self) {
+        self.transaction = None;
+        self.writer = None;
     }
+}
 
+impl Client {
     /// Where the client is, for limits and logs; a local socket counts as this machine.
     pub(crate) fn remote_ip(&self) -> IpAddr {
-        self.pump.peer().remote.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        self.peer.remote.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 }

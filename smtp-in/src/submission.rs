@@ -8,18 +8,23 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::policy;
-use crate::session::Session;
+use crate::service::Inner;
+use crate::session::Client;
 use crate::trace;
 
 /// Whether the user may send as this. The null reverse-path belongs to everybody: read receipts have it (RFC 8098 §3).
-pub(crate) async fn check_sender(session: &Session, reverse_path: &ReversePath) -> Result<(), Reply> {
-    let (Some(principal), Some(address)) = (&session.client.principal, reverse_path.address()) else {
+pub(crate) async fn check_sender(
+    service: &Inner,
+    client: &Client,
+    reverse_path: &ReversePath,
+) -> Result<(), Reply> {
+    let (Some(principal), Some(address)) = (&client.principal, reverse_path.address()) else {
         return Ok(());
     };
-    if !session.service.config.sender_login_check {
+    if !service.config.sender_login_check {
         return Ok(());
     }
-    match session.service.directory.may_send_as(principal, address).await {
+    match service.directory.may_send_as(principal, address).await {
         Ok(true) => Ok(()),
         Ok(false) => {
             info!(account_id = %principal.account, sender = %address, "sender is not the user's");

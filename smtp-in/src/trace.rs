@@ -3,13 +3,12 @@
 use std::net::IpAddr;
 
 use ::mail::envelope::Envelope;
-use net::stream::Peer;
 use smtp_protocol::command::HelloKind;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::session::{Client, Session};
+use crate::session::Client;
 
 /// RFC 5322 §3.3, in UTC.
 const DATE: &[BorrowedFormatItem<'_>] = format_description!(
@@ -22,32 +21,27 @@ pub(crate) fn now() -> String {
 }
 
 /// The `Received` line of a message that goes into the queue.
-pub(crate) fn received(session: &Session, envelope: &Envelope, id: &str) -> Vec<u8> {
-    let hostname = &session.service.config.hostname;
-    received_line(&session.client, session.pump.peer(), envelope, None, hostname, id, &now())
+pub(crate) fn received(client: &Client, hostname: &str, envelope: &Envelope, id: &str) -> Vec<u8> {
+    received_line(client, hostname, envelope, None, id, &now())
 }
 
 /// The trace fields of a message that goes into the mailbox of one recipient.
-pub(crate) fn delivered(session: &Session, envelope: &Envelope, recipient: usize) -> Vec<u8> {
-    let mut lines = format!("Return-Path: {}\r\n", envelope.reverse_path).into_bytes();
+pub(crate) fn delivered(client: &Client, hostname: &str, envelope: &Envelope, recipient: usize) -> Vec<u8> {
     let address = &envelope.recipients[recipient].address;
-    lines.extend_from_slice(format!("Delivered-To: {address}\r\n").as_bytes());
-    let hostname = &session.service.config.hostname;
-    let (client, peer) = (&session.client, session.pump.peer());
-    let received = received_line(client, peer, envelope, Some(recipient), hostname, &session.id, &now());
-    lines.extend_from_slice(&received);
-    lines
+    let lines = format!("Return-Path: {}\r\nDelivered-To: {address}\r\n", envelope.reverse_path);
+    let received = received_line(client, hostname, envelope, Some(recipient), &client.session_id, &now());
+    [lines.into_bytes(), received].concat()
 }
 
 fn received_line(
     client: &Client,
-    peer: &Peer,
+    hostname: &str,
     envelope: &Envelope,
     recipient: Option<usize>,
-    hostname: &str,
     id: &str,
     date: &str,
 ) -> Vec<u8> {
+    let peer = &client.peer;
     let (kind, name) = match &client.hello {
         Some((kind, name)) => (*kind, name.as_str()),
         None => (HelloKind::Helo, "unknown"),
@@ -98,9 +92,10 @@ fn protocol(kind: HelloKind, tls: bool, auth: bool, utf8: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::service::Role;
     use ::mail::address::{Address, ReversePath};
     use ::mail::envelope::Recipient;
-    use net::stream::End;
+    use net::stream::{End, Peer};
 
     #[test]
     fn protocol_names() {
@@ -113,13 +108,19 @@ mod tests {
 
     #[test]
     fn lines() {
-        let client = Client { hello: Some((HelloKind::Ehlo, "a.client.example".into())), principal: None };
         let peer =
             Peer { remote: End::Tcp("192.0.2.1:1234".parse().unwrap()), local: End::Memory, tls: None };
+        let client = Client {
+            role: Role::Mx,
+            session_id: "7".into(),
+            peer,
+            hello: Some((HelloKind::Ehlo, "a.client.example".into())),
+            principal: None,
+        };
         let mut envelope = Envelope::new(ReversePath::NULL);
         envelope.recipients.push(Recipient::new(Address::parse("b@x.test").unwrap()));
         let check = |envelope: &Envelope, recipient, expected: &str| {
-            let line = received_line(&client, &peer, envelope, recipient, "mx.test", "42", "today");
+            let line = received_line(&client, "mx.test", envelope, recipient, "42", "today");
             assert_eq!(String::from_utf8(line).unwrap(), expected);
         };
         let one = "Received: from a.client.example ([192.0.2.1])\r\n\tby mx.test with ESMTP id 42\r\n\tfor <b@x.test>;\r\n\ttoday\r\n";
