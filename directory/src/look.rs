@@ -116,6 +116,7 @@ pub struct Directory {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) postmaster: Option<Address>,
+    registries: Logs<RegistryState>,
     registry: LogHandle<RegistryState>,
     domains: Logs<DomainState>,
     keys: Arc<dyn LogKeys>,
@@ -229,6 +230,7 @@ impl Directory {
             verified: Mutex::new(Verified::new(config.verified_seconds).map_err(|_| StartError::Random)?),
             decoy_secret: registry.state().settings().decoy_secret,
             domains: Logs::new(engine, options, archive),
+            registries,
             registry,
             config,
             postmaster,
@@ -237,6 +239,12 @@ impl Directory {
             on_login_failure,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Ends the logs' actors; for shutdown, after the services have stopped. What is undecided is answered as unknown.
+    pub fn close(&self) {
+        self.inner.domains.close();
+        self.inner.registries.close();
     }
 
     pub(crate) fn config(&self) -> &Config {
