@@ -12,22 +12,35 @@ pub fn flags<'a>(out: &mut BytesMut, keywords: impl IntoIterator<Item = &'a str>
     out.put_slice(b"\r\n");
 }
 
-/// `* OK [PERMANENTFLAGS (… \*)]`; a mailbox opened for reading has none.
-pub fn permanent_flags<'a>(out: &mut BytesMut, read_only: bool, keywords: impl IntoIterator<Item = &'a str>) {
-    if read_only {
+/// Which flags a client may change for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Permanent {
+    /// None: the mailbox was opened for reading.
+    Nothing,
+    /// Those that exist.
+    Existing,
+    /// Those that exist, and new keywords (`\*`).
+    Anything,
+}
+
+/// `* OK [PERMANENTFLAGS (… \*)]`
+pub fn permanent_flags<'a>(
+    out: &mut BytesMut,
+    permanent: Permanent,
+    keywords: impl IntoIterator<Item = &'a str>,
+) {
+    if permanent == Permanent::Nothing {
         out.put_slice(b"* OK [PERMANENTFLAGS ()] Read-only mailbox\r\n");
         return;
     }
     out.put_slice(b"* OK [PERMANENTFLAGS (");
-    for flag in Flags::ALL.iter() {
-        out.put_slice(flag.as_str().as_bytes());
-        out.put_u8(b' ');
+    let mut first = true;
+    for name in Flags::ALL.iter().map(|flag| flag.as_str()).chain(keywords) {
+        super::fetch::separate(out, &mut first);
+        out.put_slice(name.as_bytes());
     }
-    for keyword in keywords {
-        out.put_slice(keyword.as_bytes());
-        out.put_u8(b' ');
-    }
-    out.put_slice(b"\\*)] Flags permitted\r\n");
+    out.put_slice(if permanent == Permanent::Anything { b" \\*" } else { b"" });
+    out.put_slice(b")] Flags permitted\r\n");
 }
 
 /// `* OK [CODE n] text`

@@ -52,18 +52,12 @@ fn single(out: &mut BytesMut, part: &Part, extended: bool) {
         Kind::Message(embedded) => Some(embedded),
         _ => None,
     };
-    let is_text =
-        embedded.is_none() && part.media.as_ref().is_none_or(|media| media.kind.eq_ignore_ascii_case("text"));
+    let is_text = part.is_text();
+    let shown = part.shown_type();
     out.put_u8(b'(');
-    match (&part.media, embedded) {
-        (_, Some(_)) => out.put_slice(b"\"message\" \"rfc822\""),
-        (Some(media), None) => {
-            string(out, media.kind.as_bytes());
-            out.put_u8(b' ');
-            string(out, media.subtype.as_bytes());
-        }
-        (None, None) => out.put_slice(b"\"text\" \"plain\""),
-    }
+    string(out, shown.kind);
+    out.put_u8(b' ');
+    string(out, shown.subtype);
     out.put_u8(b' ');
     parameters(out, &part.parameters, is_text);
     out.put_u8(b' ');
@@ -76,7 +70,7 @@ fn single(out: &mut BytesMut, part: &Part, extended: bool) {
         None => out.put_slice(b"\"7bit\""),
     }
     out.put_u8(b' ');
-    number(out, part.body.end - part.body.start);
+    number(out, part.body_len());
     if let Some(embedded) = embedded {
         out.put_u8(b' ');
         envelope(out, &embedded.summary);

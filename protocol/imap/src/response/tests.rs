@@ -331,10 +331,13 @@ fn selections() {
         "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft $Forwarded)\r\n",
     );
     check(
-        |out| select::permanent_flags(out, false, ["x"]),
+        |out| select::permanent_flags(out, select::Permanent::Anything, ["x"]),
         "* OK [PERMANENTFLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft x \\*)] Flags permitted\r\n",
     );
-    check(|out| select::permanent_flags(out, true, []), "* OK [PERMANENTFLAGS ()] Read-only mailbox\r\n");
+    check(
+        |out| select::permanent_flags(out, select::Permanent::Nothing, []),
+        "* OK [PERMANENTFLAGS ()] Read-only mailbox\r\n",
+    );
     for (code, value) in [("UIDVALIDITY", 1), ("UIDNEXT", 2), ("HIGHESTMODSEQ", 3), ("UNSEEN", 4)] {
         check(|out| select::code_number(out, code, value, "x"), &format!("* OK [{code} {value}] x\r\n"));
     }

@@ -1,0 +1,33 @@
+//! What is announced (RFC 9051 §6.1.1). Nothing stands here that does not work.
+
+use crate::session::Session;
+
+/// Offered to everybody.
+const ALWAYS: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE";
+/// Offered after login.
+const LOGGED_IN: &str = "IDLE NAMESPACE UNSELECT UIDPLUS MOVE MULTIAPPEND CHILDREN LIST-EXTENDED LIST-STATUS \
+    SPECIAL-USE CREATE-SPECIAL-USE STATUS=SIZE ESEARCH SEARCHRES CONDSTORE QRESYNC";
+
+impl Session {
+    /// The list for the present state, without the word CAPABILITY.
+    pub(crate) fn capabilities(&mut self) -> String {
+        let mut list = String::from(ALWAYS);
+        if self.user.is_some() {
+            list.push(' ');
+            list.push_str(LOGGED_IN);
+            list.push_str(" APPENDLIMIT=");
+            list.push_str(&self.imap.config.append_bytes_max.to_string());
+            return list;
+        }
+        if self.pump.machine().offers_starttls() {
+            list.push_str(" STARTTLS");
+        }
+        list.push_str(if self.may_send_password() { " AUTH=PLAIN" } else { " LOGINDISABLED" });
+        list
+    }
+
+    /// Whether a password may travel on this connection: encrypted, or never leaving the machine.
+    pub(crate) fn may_send_password(&mut self) -> bool {
+        self.pump.machine().is_tls() || self.pump.peer().remote.ip().is_none_or(|ip| ip.is_loopback())
+    }
+}

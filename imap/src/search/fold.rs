@@ -1,0 +1,101 @@
+//! Text as it is compared: without regard to case, and to the ways in which Unicode can spell the same
+//! (i;unicode-casemap, RFC 5051, which RFC 5255 §4.4 makes the default of SEARCH).
+
+use memchr::memmem::Finder;
+use unicode_normalization::char::decompose_compatible;
+
+/// Folds a text.
+pub(super) fn fold(text: &str) -> String {
+    let mut folded = String::with_capacity(text.len());
+    fold_into(text, &mut folded);
+    folded
+}
+
+/// Folds a text to the end of another. Works character by character, so a text may come in pieces.
+pub(super) fn fold_into(text: &str, folded: &mut String) {
+    for character in text.chars() {
+        if character.is_ascii() {
+            folded.push(character.to_ascii_lowercase());
+        } else {
+            decompose_compatible(character, |part| folded.extend(part.to_lowercase()));
+        }
+    }
+}
+
+/// Looks for needles in a text that comes in pieces.
+#[derive(Debug)]
+pub(super) struct Window<'a> {
+    needles: &'a [Finder<'a>],
+    found: Vec<bool>,
+    /// The end of the folded text so far, as long as a needle may reach into it.
+    text: String,
+    keep: usize,
+}
+
+impl<'a> Window<'a> {
+    pub(super) fn new(needles: &'a [Finder<'a>]) -> Self {
+        let longest = needles.iter().map(|needle| needle.needle().len()).max().unwrap_or(0);
+        Self {
+            needles,
+            found: vec![false; needles.len()],
+            text: String::new(),
+            keep: longest.saturating_sub(1),
+        }
+    }
+
+    pub(super) fn push(&mut self, text: &str) {
+        fold_into(text, &mut self.text);
+        for (needle, found) in self.needles.iter().zip(&mut self.found) {
+            *found = *found || needle.find(self.text.as_bytes()).is_some();
+        }
+        let mut cut = self.text.len().saturating_sub(self.keep);
+        while !self.text.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        self.text.drain(..cut);
+    }
+
+    /// Which needles were found.
+    pub(super) fn found(&self) -> &[bool] {
+        &self.found
+    }
+
+    pub(super) fn all_found(&self) -> bool {
+        self.found.iter().all(|found| *found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_and_spelling_make_no_difference() {
+        let check = |text: &str, needle: &str, expected: bool| {
+            assert_eq!(fold(text).contains(&fold(needle)), expected, "{needle} in {text}");
+        };
+        check("Beautiful World", "eautiful worl", true);
+        check("GRÜSSE", "grüsse", true);
+        check("gru\u{308}sse", "GRÜSSE", true);
+        check("ﬁne", "FINE", true);
+        check("ΣΊΣΥΦΟΣ", "σίσυφοσ", true);
+        check("日本語", "本", true);
+        check("abc", "abd", false);
+        check("abc", "", true);
+    }
+
+    #[test]
+    fn needles_are_found_across_pieces() {
+        let umlaut = fold("ü");
+        let needles = [Finder::new(&umlaut), Finder::new("nadel"), Finder::new("fehlt")];
+        for cut in 1..6 {
+            let mut window = Window::new(&needles);
+            let text: Vec<char> = "heuhaufenNADELheu über".chars().collect();
+            for piece in text.chunks(cut) {
+                window.push(&piece.iter().collect::<String>());
+            }
+            assert_eq!(window.found(), [true, true, false]);
+            assert!(!window.all_found());
+        }
+    }
+}

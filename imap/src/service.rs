@@ -1,0 +1,69 @@
+//! The service: what all sessions have in common.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use directory::Directory;
+use imap_protocol::server::Server;
+use net::pump::{Pump, PumpLimits};
+use net::shutdown::ShutdownGuard;
+use net::stream::Stream;
+use net::tls::TlsServer;
+use storage::Storage;
+use tracing::Instrument;
+
+use crate::config::Config;
+use crate::session::Session;
+
+/// What a listener says to a connection that is over its limits.
+pub const REFUSAL: &[u8] = b"* BYE [UNAVAILABLE] Too many connections, try again later\r\n";
+
+/// The IMAP service. Cheap to clone.
+#[derive(Clone)]
+pub struct Imap {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) storage: Storage,
+    pub(crate) directory: Directory,
+    pub(crate) tls: Option<TlsServer>,
+    sessions: AtomicU64,
+}
+
+impl fmt::Debug for Imap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Imap").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+impl Imap {
+    /// A service over these stores. `tls` is what STARTTLS answers with; without it STARTTLS is not offered.
+    pub fn new(config: Config, storage: Storage, directory: Directory, tls: Option<TlsServer>) -> Self {
+        Self { inner: Arc::new(Inner { config, storage, directory, tls, sessions: AtomicU64::new(0) }) }
+    }
+
+    /// Serves one connection to its end, or until the process wants to end. Implicit TLS is the listener's affair.
+    pub async fn serve(&self, stream: Stream, shutdown: ShutdownGuard) {
+        let number = self.inner.sessions.fetch_add(1, Ordering::Relaxed);
+        let remote = stream.peer().remote.clone();
+        let encrypted = stream.is_encrypted();
+        let span = tracing::info_span!("imap", session_id = number, remote_ip = %remote);
+        let machine = Server::new(self.inner.config.machine(self.inner.tls.is_some()), encrypted);
+        let limits = PumpLimits {
+            write_stall_max: Duration::from_secs(self.inner.config.write_stall_seconds_max),
+            output_bytes_max: self.inner.config.output_bytes_max,
+            ..PumpLimits::default()
+        };
+        let mut pump = Pump::new(stream, machine, limits);
+        if let Some(tls) = &self.inner.tls {
+            pump = pump.with_tls_server(tls.clone());
+        }
+        metrics::gauge!("postrider_imap_sessions").increment(1.0);
+        Session::new(self.inner.clone(), pump, shutdown).run().instrument(span).await;
+        metrics::gauge!("postrider_imap_sessions").decrement(1.0);
+    }
+}

@@ -1,0 +1,245 @@
+//! One connection: the loop over the machine's events.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use directory::Principal;
+use imap_protocol::command::Command;
+use imap_protocol::server::{Event, Server, State};
+use net::pump::Pump;
+use net::shutdown::ShutdownGuard;
+use storage::Account;
+use tracing::{debug, info};
+
+use crate::command as commands;
+use crate::news::Expunges;
+use crate::reply::{Answer, Reply, Stop};
+use crate::selected::Selected;
+use crate::service::Inner;
+
+/// Octets of responses that are gathered before they are handed on.
+const GATHER_BYTES: usize = 16 * 1024;
+
+/// A session.
+pub(crate) struct Session {
+    pub(crate) imap: Arc<Inner>,
+    pub(crate) pump: Pump<Server>,
+    pub(crate) shutdown: ShutdownGuard,
+    /// Who has logged in.
+    pub(crate) user: Option<User>,
+    pub(crate) failed_logins: u32,
+    pub(crate) selected: Option<Box<Selected>>,
+    /// The client has shown that it knows CONDSTORE (RFC 7162 §3.1): MODSEQ is said with flags from then on.
+    pub(crate) condstore: bool,
+    /// QRESYNC was enabled (RFC 7162 §3.2.3): VANISHED instead of EXPUNGE.
+    pub(crate) qresync: bool,
+}
+
+/// Who has logged in.
+#[derive(Debug)]
+pub(crate) struct User {
+    pub(crate) principal: Principal,
+    pub(crate) account: Account,
+}
+
+impl Session {
+    pub(crate) fn new(imap: Arc<Inner>, pump: Pump<Server>, shutdown: ShutdownGuard) -> Self {
+        Self {
+            imap,
+            pump,
+            shutdown,
+            user: None,
+            failed_logins: 0,
+            selected: None,
+            condstore: false,
+            qresync: false,
+        }
+    }
+
+    /// Serves the connection to its end.
+    pub(crate) async fn run(mut self) {
+        let greeting = format!("OK [CAPABILITY {}] Postrider ready", self.capabilities());
+        imap_protocol::response::untagged(self.out(), &greeting);
+        let ended = self.serve().await;
+        match ended {
+            Ok(()) | Err(Stop::Disconnected) => debug!("connection closed"),
+            Err(Stop::Connection(error)) => debug!(%error, "connection lost"),
+            Err(Stop::Bye(text)) => {
+                info!(reason = text, "session ended");
+                self.pump.machine().bye(text);
+                // The machine closes after its goodbye; nothing else can come of it.
+                while let Ok(Some(_)) = self.pump.next().await {}
+            }
+        }
+        if let Some(user) = &self.user {
+            debug!(login = %user.principal.address, "logged out");
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), Stop> {
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = self.pump.next() => event?,
+                () = self.shutdown.requested() => return Err(Stop::Bye("[UNAVAILABLE] The server is shutting down")),
+            };
+            let Some(event) = event else { return Ok(()) };
+            // Boxed, so that a session that waits here is not as large as the largest command.
+            Box::pin(self.handle(event)).await?;
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Result<(), Stop> {
+        match event {
+            Event::Command { command, .. } if !matches!(command, Command::Search(_)) => {
+                let (verb, expunges) = describe(&command);
+                metrics::counter!("postrider_imap_commands_total", "command" => verb).increment(1);
+                let reply = self.command(command).await?;
+                self.tell_news(expunges).await?;
+                self.finish(&reply);
+            }
+            Event::Command { tag, command } => {
+                let Command::Search(search) = command else { return Ok(()) };
+                metrics::counter!("postrider_imap_commands_total", "command" => "search").increment(1);
+                let expunges = if search.uid { Expunges::Tell } else { Expunges::Hold };
+                let reply = commands::search::run(self, &tag, *search).await?;
+                self.tell_news(expunges).await?;
+                self.finish(&reply);
+            }
+            Event::Authenticate { mechanism, initial, .. } => {
+                commands::authenticate::run(self, &mechanism, initial).await?;
+            }
+            Event::Append { append, .. } => {
+                metrics::counter!("postrider_imap_commands_total", "command" => "append").increment(1);
+                commands::append::run(self, append).await?;
+            }
+            Event::Idle { .. } => {
+                metrics::counter!("postrider_imap_commands_total", "command" => "idle").increment(1);
+                commands::idle::run(self).await?;
+            }
+            Event::TlsStarted => debug!("TLS started"),
+            // These come inside of the flows above only.
+            Event::AuthenticateResponse(_)
+            | Event::AuthenticateEnded
+            | Event::AppendChunk(_)
+            | Event::AppendNext(_)
+            | Event::AppendEnd
+            | Event::AppendBroken
+            | Event::IdleDone
+            | Event::IdleBroken => debug!("event outside of its command"),
+        }
+        Ok(())
+    }
+
+    async fn command(&mut self, command: Command) -> Answer {
+        match command {
+            Command::Capability => Ok(commands::capability::run(self)),
+            Command::Noop | Command::Check => commands::noop::run(self).await,
+            Command::Id(fields) => Ok(commands::id::run(self, &fields)),
+            Command::Login { user, password } => commands::login::run(self, user, &password).await,
+            Command::Enable(names) => Ok(commands::enable::run(self, &names)),
+            Command::Select(select) => commands::select::run(self, select).await,
+            Command::Create { mailbox, uses, .. } => commands::create::run(self, &mailbox, &uses).await,
+            Command::Delete(mailbox) => commands::delete::run(self, &mailbox).await,
+            Command::Rename { from, to } => commands::rename::run(self, &from, &to).await,
+            Command::Subscribe(mailbox) => commands::subscribe::run(self, &mailbox, true).await,
+            Command::Unsubscribe(mailbox) => commands::subscribe::run(self, &mailbox, false).await,
+            Command::List(list) => commands::list::run(self, list).await,
+            Command::Lsub { reference, pattern } => commands::lsub::run(self, &reference, &pattern).await,
+            Command::Namespace => Ok(commands::namespace::run(self)),
+            Command::Status { mailbox, items } => commands::status::run(self, &mailbox, &items).await,
+            Command::Close => commands::close::run(self).await,
+            Command::Unselect => Ok(commands::unselect::run(self)),
+            Command::Expunge => commands::expunge::run(self, None).await,
+            Command::UidExpunge(set) => commands::expunge::run(self, Some(set)).await,
+            Command::Fetch(fetch) => commands::fetch::run(self, fetch).await,
+            Command::Store(store) => commands::store::run(self, store).await,
+            Command::Copy(copy) => commands::copy::copy(self, copy).await,
+            Command::Move(copy) => commands::copy::move_messages(self, copy).await,
+            Command::Search(_) => Ok(Reply::bad("Unexpected command")),
+        }
+    }
+
+    /// Writes the tagged reply.
+    pub(crate) fn finish(&mut self, reply: &Reply) {
+        self.pump.machine().finish(reply.outcome, &reply.text);
+    }
+
+    /// Where untagged responses are written.
+    pub(crate) fn out(&mut self) -> &mut BytesMut {
+        self.pump.machine().output()
+    }
+
+    /// Hands on what has been gathered once it is enough, and waits for a reader that is slower than we are. Called
+    /// between responses by whoever writes many.
+    pub(crate) async fn throttle(&mut self) -> Result<(), Stop> {
+        if self.out().len() >= GATHER_BYTES {
+            self.pump.send(Bytes::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// The account of the user. The machine lets no command through that needs one before login.
+    pub(crate) fn account(&self) -> Result<Account, Stop> {
+        match &self.user {
+            Some(user) => Ok(user.account.clone()),
+            None => Err(Stop::Bye("Not logged in")),
+        }
+    }
+
+    /// The selected mailbox. The machine lets no command through that needs one while there is none.
+    pub(crate) fn selected(&mut self) -> Result<&mut Selected, Stop> {
+        self.selected.as_deref_mut().ok_or(Stop::Bye("No mailbox is selected"))
+    }
+
+    /// Leaves the selected mailbox.
+    pub(crate) fn deselect(&mut self) {
+        self.selected = None;
+        self.pump.machine().set_state(State::Authenticated);
+    }
+
+    /// The client has shown that it knows CONDSTORE. With a mailbox selected it is told where that stands
+    /// (RFC 7162 §3.1.2: every enabling command but SELECT itself).
+    pub(crate) fn enable_condstore(&mut self) {
+        if self.condstore {
+            return;
+        }
+        self.condstore = true;
+        if let Some(selected) = &self.selected {
+            let synced = selected.view.synced().0.max(1);
+            imap_protocol::response::select::code_number(self.out(), "HIGHESTMODSEQ", synced, "Highest");
+        }
+    }
+}
+
+/// The verb for the metrics, and whether expunges may be told with the answer.
+fn describe(command: &Command) -> (&'static str, Expunges) {
+    use Expunges::{Hold, Tell};
+    match command {
+        Command::Capability => ("capability", Tell),
+        Command::Noop => ("noop", Tell),
+        Command::Id(_) => ("id", Tell),
+        Command::Login { .. } => ("login", Tell),
+        Command::Enable(_) => ("enable", Tell),
+        Command::Select(select) if select.read_only => ("examine", Tell),
+        Command::Select(_) => ("select", Tell),
+        Command::Create { .. } => ("create", Tell),
+        Command::Delete(_) => ("delete", Tell),
+        Command::Rename { .. } => ("rename", Tell),
+        Command::Subscribe(_) => ("subscribe", Tell),
+        Command::Unsubscribe(_) => ("unsubscribe", Tell),
+        Command::List(_) => ("list", Tell),
+        Command::Lsub { .. } => ("lsub", Tell),
+        Command::Namespace => ("namespace", Tell),
+        Command::Status { .. } => ("status", Tell),
+        Command::Check => ("check", Tell),
+        Command::Close => ("close", Tell),
+        Command::Unselect => ("unselect", Tell),
+        Command::Expunge | Command::UidExpunge(_) => ("expunge", Tell),
+        Command::Search(_) => ("search", Hold),
+        Command::Fetch(fetch) => ("fetch", if fetch.uid { Tell } else { Hold }),
+        Command::Store(store) => ("store", if store.uid { Tell } else { Hold }),
+        Command::Copy(_) => ("copy", Tell),
+        Command::Move(_) => ("move", Tell),
+    }
+}
