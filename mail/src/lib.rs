@@ -6,10 +6,14 @@
 //! Start reading at [`id`] and [`envelope`]; the heart is [`mime::Splitter`].
 
 pub mod address;
+pub mod date;
+pub mod dsn;
 pub mod envelope;
 pub mod flag;
 pub mod header;
 pub mod id;
 pub mod mime;
+pub mod received;
+pub mod thread;
 pub mod uid;
 pub mod xtext;

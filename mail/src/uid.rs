@@ -385,7 +385,12 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(256))]
+        #![proptest_config(ProptestConfig {
+            cases: 256,
+            rng_seed: prop::test_runner::RngSeed::Fixed(1),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
 
         #[test]
         fn behaves_like_a_set(a in numbers(), b in numbers(), one in 1_u32..60, low in 1_u32..60, high in 1_u32..60) {

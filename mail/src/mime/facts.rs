@@ -6,7 +6,10 @@ use super::limits::Limits;
 use super::open::OpenPart;
 use super::part::Part;
 use super::preview::PreviewSource;
-use crate::header::HeaderSummary;
+use crate::date::SentDate;
+use crate::header::decode::decode_header_text;
+use crate::header::{HeaderSummary, RawText};
+use crate::thread::{base_subject, bounded_references, message_id, message_ids};
 
 /// The facts of a message: all that listing, sorting, threading and IMAP's FETCH need without reading the bytes again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,19 +36,12 @@ pub struct Facts {
     pub in_reply_to: Vec<String>,
     /// The message-ids of References, oldest first.
     pub references: Vec<String>,
-    /// The subject without `Re:` and the like (RFC 5256 §2.1).
+    /// The decoded subject without `Re:` and the like (RFC 5256 §2.1).
     pub base_subject: String,
+    /// Whether such a mark was there: threads are joined by subject only then.
+    pub is_reply_or_forward: bool,
     /// Received fields at the top, the guard against mail loops (RFC 5321 §6.3).
     pub received_count: u32,
-}
-
-/// A moment with the offset from UTC at which its writer lived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct SentDate {
-    /// Seconds since 1970-01-01T00:00:00Z.
-    pub unix_seconds: i64,
-    /// Minutes east of UTC.
-    pub offset_minutes: i16,
 }
 
 impl Facts {
@@ -58,6 +54,7 @@ impl Facts {
         limits: &Limits,
     ) -> Self {
         let received_count = root.received_count;
+        let references = root.references.clone();
         let (mut structure, summary) = root.close(size, lines);
         if structure.is_default() {
             // Most mail; `TEXT/PLAIN; charset=US-ASCII` need not be stored to say what nothing says.
@@ -65,15 +62,36 @@ impl Facts {
             structure.parameters.clear();
             structure.encoding = None;
         }
+        let subject = summary
+            .subject
+            .as_ref()
+            .map(|subject| decode_header_text(subject.as_bytes()))
+            .unwrap_or_default();
+        let base = base_subject(&subject);
+        let ids = |text: Option<&RawText>| {
+            let ids = text
+                .map(|text| message_ids(text.as_bytes(), limits.message_id_bytes_max))
+                .unwrap_or_default();
+            bounded_references(ids, limits.references_max)
+        };
         Self {
             size,
             lines,
             header_len: structure.header.end,
             preview: preview.text(limits.preview_characters),
+            has_attachment: structure.has_attachment(),
+            sent_date: summary.date.as_ref().and_then(|date| SentDate::parse(date.as_bytes())),
+            message_id: summary
+                .message_id
+                .as_ref()
+                .and_then(|id| message_id(id.as_bytes(), limits.message_id_bytes_max)),
+            in_reply_to: ids(summary.in_reply_to.as_ref()),
+            references: ids(references.as_ref()),
+            base_subject: base.text,
+            is_reply_or_forward: base.is_reply_or_forward,
+            received_count,
             summary,
             structure,
-            received_count,
-            ..Self::default()
         }
     }
 }

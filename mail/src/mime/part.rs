@@ -142,6 +142,47 @@ impl Part {
         matches!(self.kind, Kind::Leaf) && plain && ascii && seven_bit && !more
     }
 
+    /// Whether something in this message is meant to be saved rather than read (RFC 8621 §4.1.4 leaves the rule to us).
+    ///
+    /// That is a leaf that is declared an attachment, or has a file name and is not shown in place, or is of a type
+    /// that is not text and not what a text embeds: images with a Content-ID, signatures, delivery reports.
+    pub fn has_attachment(&self) -> bool {
+        match &self.kind {
+            Kind::Multipart(parts) => parts.iter().any(Self::has_attachment),
+            Kind::Message(_) => !self.is_inline(),
+            Kind::Leaf => self.is_attachment(),
+        }
+    }
+
+    fn is_inline(&self) -> bool {
+        self.disposition.as_ref().is_some_and(|disposition| disposition.kind.eq_ignore_ascii_case("inline"))
+    }
+
+    fn is_attachment(&self) -> bool {
+        if self
+            .disposition
+            .as_ref()
+            .is_some_and(|disposition| disposition.kind.eq_ignore_ascii_case("attachment"))
+        {
+            return true;
+        }
+        let shown = self.shown_type();
+        if shown.kind.eq_ignore_ascii_case(b"text") {
+            let named = self.parameter("name").is_some()
+                || self
+                    .disposition
+                    .as_ref()
+                    .is_some_and(|disposition| disposition.parameter("filename").is_some());
+            return named && !self.is_inline();
+        }
+        let signature = ["pgp-signature", "pkcs7-signature", "x-pkcs7-signature", "pgp-encrypted"];
+        let is_signature =
+            signature.iter().any(|subtype| shown.subtype.eq_ignore_ascii_case(subtype.as_bytes()));
+        let is_report = shown.kind.eq_ignore_ascii_case(b"message");
+        let is_embedded = self.id.is_some() || self.is_inline();
+        !(is_signature || is_report || is_embedded && shown.kind.eq_ignore_ascii_case(b"image"))
+    }
+
     /// The octets of the body.
     pub fn body_len(&self) -> u64 {
         self.body.end - self.body.start
