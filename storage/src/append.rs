@@ -1,5 +1,9 @@
 //! Putting messages into mailboxes.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use engine::{Build, CommitOptions};
 use mail::flag::FlagSet;
 use mail::id::{EmailId, MailboxId, ModSeq, ThreadId, Uid, UidValidity};
 use serde::{Deserialize, Serialize};
@@ -7,9 +11,24 @@ use uuid::Uuid;
 
 use crate::account::Account;
 use crate::body::StoredBody;
+use crate::config::Config;
 use crate::date::InternalDate;
+use crate::draft::{Draft, Refusal};
+use crate::email::EmailRecord;
+use crate::entry::{AppendMessage, Ingest, Operation};
 use crate::error::StorageError;
-use crate::mailbox::Role;
+use crate::flags::name_keywords;
+use crate::ingest::Outcome;
+use crate::mailbox::{self, INBOX, Role};
+use crate::mailbox_name;
+use crate::state::{AccountState, Part};
+use crate::store::unix_now;
+use crate::thread::thread_keys;
+
+/// Records that go into one commit, below the limit of 256 KiB for a commit.
+const RECORDS_BYTES_MAX: usize = 200 << 10;
+/// What an append takes besides its record, at most: thread keys above all.
+const RECORD_EXTRA_BYTES: usize = 200;
 
 /// Where a message goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,29 +136,245 @@ pub enum AppendError {
     Storage(#[from] StorageError),
 }
 
+/// A message as the commit needs it: all that can be computed before is.
+#[derive(Clone)]
+struct Prepared {
+    target: Target,
+    flags: FlagSet,
+    record: Bytes,
+    size: u32,
+    internal_date: InternalDate,
+    thread_keys: Vec<u64>,
+}
+
 impl Account {
     /// Puts one message.
     pub async fn append(&self, request: AppendRequest) -> Result<Appended, AppendError> {
-        let _ = request;
-        unimplemented!()
+        let appended = self.append_many(vec![request]).await?.pop();
+        appended.ok_or(AppendError::NoMailbox)
     }
 
-    /// Puts many at once, all or none (MULTIAPPEND).
+    /// Puts many at once, all or none (MULTIAPPEND). Together they may have some hundred messages; more are refused as
+    /// too large.
     pub async fn append_many(&self, requests: Vec<AppendRequest>) -> Result<Vec<Appended>, AppendError> {
-        let _ = requests;
-        unimplemented!()
+        let bodies: Vec<_> =
+            requests.iter().map(|request| (request.body.address, request.body.reference)).collect();
+        let result = self.append_all(requests).await;
+        if let Err(error) = &result
+            && !matches!(error, AppendError::Storage(StorageError::Undecided))
+        {
+            self.unreference(&bodies).await;
+        }
+        result
+    }
+
+    async fn append_all(&self, requests: Vec<AppendRequest>) -> Result<Vec<Appended>, AppendError> {
+        let now = unix_now();
+        let messages = requests
+            .into_iter()
+            .map(|request| self.prepare(request, now))
+            .collect::<Result<Arc<[Prepared]>, _>>()?;
+        if messages.iter().map(|message| message.record.len() + RECORD_EXTRA_BYTES).sum::<usize>()
+            > RECORDS_BYTES_MAX
+        {
+            return Err(AppendError::TooLarge);
+        }
+        let parts = messages.iter().flat_map(|message| key_parts(&message.thread_keys)).collect();
+        let config = self.storage.config().clone();
+        let build = move |state: &AccountState| -> Result<_, Refusal<AppendError>> {
+            let mut draft = Draft::new::<AppendError>(state)?;
+            let bytes = messages.iter().map(|message| u64::from(message.size)).sum();
+            if !state.quota().has_room(messages.len() as u64, bytes) {
+                return Err(AppendError::OverQuota.into());
+            }
+            let put = |message| put(&mut draft, message, None, now, &config);
+            let appended = messages.iter().map(put).collect::<Result<Vec<_>, _>>()?;
+            Ok(draft.build(appended))
+        };
+        Ok(self.commit(parts, build).await?.answer)
     }
 
     /// Puts a message that the queue is responsible for, unless that happened before.
     pub async fn deliver(&self, delivery: Delivery) -> Result<Delivered, AppendError> {
-        let _ = delivery;
-        unimplemented!()
+        let body = (delivery.request.body.address, delivery.request.body.reference);
+        let result = self.deliver_once(delivery).await;
+        match result {
+            Ok(Delivered::Placed(_)) | Err(AppendError::Storage(StorageError::Undecided)) => {}
+            _ => self.unreference(&[body]).await,
+        }
+        result
+    }
+
+    async fn deliver_once(&self, delivery: Delivery) -> Result<Delivered, AppendError> {
+        let Delivery { ingest, watermark, request } = delivery;
+        let now = unix_now();
+        let message = self.prepare(request, now)?;
+        let mut parts = key_parts(&message.thread_keys);
+        parts.push(Part::Producers);
+        let config = self.storage.config().clone();
+        let build = move |state: &AccountState| -> Result<_, Refusal<AppendError>> {
+            if let Some(known) = known(state, ingest)? {
+                return Ok(Build::nothing(known));
+            }
+            let mut draft = Draft::new::<AppendError>(state)?;
+            if !state.quota().has_room_for_delivery(1, message.size.into()) {
+                return Err(AppendError::OverQuota.into());
+            }
+            let ingest = Ingest { id: ingest, watermark };
+            let appended = put(&mut draft, &message, Some(ingest), now, &config)?;
+            Ok(draft.build(Delivered::Placed(appended)))
+        };
+        // The ingest id tells an attempt that had been applied, so that one whose fate nobody knows may be made again.
+        let options = CommitOptions { repeatable: true, ..CommitOptions::default() };
+        Ok(self.commit_with(options, parts, build).await?.answer)
+    }
+
+    /// What became of a delivery, if anything is known: a look before the work.
+    pub async fn delivered(&self, ingest: IngestId) -> Result<Option<Delivered>, StorageError> {
+        let state = self.log.with(&[Part::Producers]).await?;
+        known(&state, ingest).map_err(|refusal| match refusal {
+            Refusal::Error(error) => error,
+            Refusal::Load(_) => StorageError::Unavailable("the account changes too fast".to_owned()),
+        })
     }
 
     /// Says that a delivery will not happen, so that what follows (a DSN) can be trusted: from now on `deliver` with
     /// this id answers [`Delivered::Rejected`]. Answers what is true now: [`Delivered::Already`] if it had been put.
     pub async fn reject_ingest(&self, ingest: IngestId, watermark: u64) -> Result<Delivered, StorageError> {
-        let _ = (ingest, watermark);
-        unimplemented!()
+        let build = move |state: &AccountState| -> Result<_, Refusal<StorageError>> {
+            if let Some(known) = known(state, ingest)? {
+                return Ok(Build::nothing(known));
+            }
+            if state.is_closed() {
+                // Nothing can be put into a closed account, which is as good.
+                return Ok(Build::nothing(Delivered::Rejected));
+            }
+            let mut draft = Draft::new::<StorageError>(state)?;
+            draft.push(Operation::IngestRejected(Ingest { id: ingest, watermark }));
+            Ok(draft.build(Delivered::Rejected))
+        };
+        let options = CommitOptions { repeatable: true, ..CommitOptions::default() };
+        Ok(self.commit_with(options, vec![Part::Producers], build).await?.answer)
     }
+
+    fn prepare(&self, request: AppendRequest, now: u32) -> Result<Prepared, AppendError> {
+        let config = self.storage.config();
+        let AppendRequest { target, body, flags, internal_date } = request;
+        let size = body.facts.size + body.prefix.len() as u64;
+        let size = u32::try_from(size).map_err(|_| AppendError::TooLarge)?;
+        if body.prefix.len() > config.prefix_bytes_max {
+            return Err(AppendError::TooLarge);
+        }
+        let target = match target {
+            Target::Name { name, create } => {
+                let name = mailbox_name::normal(&name, config).map_err(AppendError::Mailbox)?;
+                Target::Name { name, create }
+            }
+            target => target,
+        };
+        let record = EmailRecord::encode(
+            &body.address,
+            body.reference,
+            &body.prefix,
+            &body.facts,
+            config.inline_facts_bytes,
+        );
+        Ok(Prepared {
+            target,
+            flags,
+            record,
+            size,
+            internal_date: internal_date.unwrap_or_else(|| InternalDate::utc(now.into())),
+            thread_keys: thread_keys(&body.facts),
+        })
+    }
+}
+
+fn key_parts(keys: &[u64]) -> Vec<Part> {
+    keys.iter().map(|key| Part::ThreadKey(*key)).collect()
+}
+
+/// What is known of an item of the queue.
+fn known<E>(state: &AccountState, ingest: IngestId) -> Result<Option<Delivered>, Refusal<E>> {
+    match state.ingest_outcome(ingest) {
+        Ok(Some(Outcome::Placed { .. } | Outcome::Done)) => Ok(Some(Delivered::Already)),
+        Ok(Some(Outcome::Rejected)) => Ok(Some(Delivered::Rejected)),
+        Ok(None) => Ok(None),
+        Err(part) => Err(Refusal::Load(vec![part])),
+    }
+}
+
+/// Decides where a message goes: mailbox, UID, email, thread.
+fn put(
+    draft: &mut Draft,
+    message: &Prepared,
+    ingest: Option<Ingest>,
+    now: u32,
+    config: &Config,
+) -> Result<Appended, Refusal<AppendError>> {
+    let mailbox = find_target(draft, &message.target, now, config)?;
+    let state = draft.state::<AppendError>()?;
+    let (marks, named) = name_keywords(state, &message.flags).ok_or(AppendError::TooManyKeywords)?;
+    let email = state.base.next_email;
+    let threads = find_threads(state, &message.thread_keys)?;
+    let thread = threads.iter().find_map(|(_, thread)| *thread).unwrap_or(email);
+    let new_keys = threads.into_iter().filter(|(_, thread)| thread.is_none()).map(|(key, _)| key).collect();
+    let root = &state.mailboxes.get(&mailbox.0).ok_or(AppendError::NoMailbox)?.root;
+    let uid_validity = UidValidity(root.uid_validity);
+    let uid = u32::try_from(root.uid_next).ok().and_then(Uid::new).ok_or(AppendError::NoUids)?;
+    for operation in named {
+        draft.push(operation);
+    }
+    let modseq = draft.push(Operation::AppendMessage(AppendMessage {
+        mailbox: mailbox.0,
+        uid: uid.get(),
+        email,
+        thread,
+        marks,
+        size: message.size,
+        internal_date: message.internal_date.packed(),
+        saved_date: now,
+        record: message.record.clone(),
+        thread_keys: new_keys,
+        ingest,
+    }));
+    Ok(Appended {
+        mailbox,
+        uid_validity,
+        uid,
+        email: EmailId(email),
+        thread: ThreadId(thread),
+        modseq: ModSeq(modseq),
+    })
+}
+
+fn find_target(
+    draft: &mut Draft,
+    target: &Target,
+    now: u32,
+    config: &Config,
+) -> Result<MailboxId, Refusal<AppendError>> {
+    let state = draft.state::<AppendError>()?;
+    let inbox = || state.mailbox_by_role(Role::Inbox).or_else(|| state.mailbox_by_name(INBOX));
+    let found = match target {
+        Target::Mailbox(id) => state.mailbox(*id),
+        Target::Role(role) => state.mailbox_by_role(*role).or_else(inbox),
+        Target::Name { name, create: false } => state.mailbox_by_name(name).or_else(inbox),
+        Target::Name { name, create: true } => match state.mailbox_by_name(name) {
+            Some(mailbox) => Some(mailbox),
+            None => {
+                Some(mailbox::create(draft, name, None, now, config).map_err(|refusal| match refusal {
+                    Refusal::Load(parts) => Refusal::Load(parts),
+                    Refusal::Error(error) => Refusal::Error(AppendError::Mailbox(error)),
+                })?)
+            }
+        },
+    };
+    Ok(found.ok_or(AppendError::NoMailbox)?.id)
+}
+
+/// The threads that keys lead to.
+fn find_threads(state: &AccountState, keys: &[u64]) -> Result<Vec<(u64, Option<u64>)>, Refusal<AppendError>> {
+    let look = |key: &u64| state.threads.get(*key).map(|thread| (*key, thread));
+    keys.iter().map(look).collect::<Result<_, _>>().map_err(|_| Refusal::Load(key_parts(keys)))
 }

@@ -2,40 +2,48 @@
 
 use std::ops::Range;
 
-use blob::{BlobAddress, BlobStore, Holder, KeyId, Nonce, WriteError};
+use blob::{BlobAddress, BlobReader, BlobStore, BlobWriter, Holder, KeyId, Nonce, WriteError};
 use bytes::Bytes;
-use futures_util::stream::Stream;
-use mail::mime::{Facts, Limits};
+use engine::FormatError;
+use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
+use mail::mime::{Facts, Limits, Splitter};
 
 use crate::account::Account;
 use crate::email::EmailRecord;
 use crate::error::StorageError;
 
+/// First byte of a facts frame.
+const FACTS_VERSION: u8 = 1;
+
 /// Takes a message as it comes: into a segment, and through the MIME splitter. Dropped before
 /// [`MessageWriter::finish`], it costs nothing.
-pub struct MessageWriter {}
+pub struct MessageWriter {
+    blob: BlobWriter,
+    splitter: Splitter,
+}
 
 impl MessageWriter {
     /// For any holder and key: the queue writes accepted mail with this.
     pub fn new(blobs: &BlobStore, holder: Holder, key: KeyId, limits: Limits) -> Self {
-        let _ = (blobs, holder, key, limits);
-        unimplemented!()
+        Self { blob: blobs.writer(holder, key), splitter: Splitter::new(limits) }
     }
 
     /// Takes some bytes; waits when the medium is slower than the sender.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), WriteError> {
-        let _ = bytes;
-        unimplemented!()
+        self.splitter.push(&bytes);
+        self.blob.write(bytes).await
     }
 
     /// Octets taken so far.
     pub fn size(&self) -> u64 {
-        unimplemented!()
+        self.blob.size()
     }
 
     /// Makes the message durable.
     pub async fn finish(self) -> Result<StoredBody, WriteError> {
-        unimplemented!()
+        let facts = self.splitter.finish();
+        let stored = self.blob.finish(encode_facts(&facts)).await?;
+        Ok(StoredBody { address: *stored.address(), reference: stored.nonce(), facts, prefix: Bytes::new() })
     }
 }
 
@@ -52,7 +60,22 @@ pub struct StoredBody {
     pub prefix: Bytes,
 }
 
-/// Why a body could not be read or written.
+/// The stored form of facts, as it lies beside the bytes of a message.
+pub fn encode_facts(facts: &Facts) -> Bytes {
+    let encoded = postcard::to_extend(facts, vec![FACTS_VERSION]);
+    encoded.expect("facts hold nothing that postcard refuses").into()
+}
+
+/// Reverse of [`encode_facts`].
+pub fn decode_facts(bytes: &[u8]) -> Result<Facts, FormatError> {
+    let (version, payload) = bytes.split_first().ok_or_else(|| FormatError::malformed("facts", "empty"))?;
+    if *version != FACTS_VERSION {
+        return Err(FormatError::Unknown { what: "version of facts", number: (*version).into() });
+    }
+    postcard::from_bytes(payload).map_err(|error| FormatError::malformed("facts", error))
+}
+
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// Reading from the segment failed.
@@ -63,14 +86,17 @@ pub enum BodyError {
     Storage(#[from] StorageError),
 }
 
-/// A message's bytes: prefix and original as one sequence.
+/// A message's bytes: prefix and original as one sequence. Cheap to clone.
 #[derive(Clone)]
-pub struct BodyReader {}
+pub struct BodyReader {
+    prefix: Bytes,
+    original: BlobReader,
+}
 
 impl BodyReader {
     /// Octets in all.
     pub fn size(&self) -> u64 {
-        unimplemented!()
+        self.prefix.len() as u64 + self.original.size()
     }
 
     /// The octets of the range, clipped to the message, in pieces of at most 256 KiB. Nothing is read ahead.
@@ -78,15 +104,24 @@ impl BodyReader {
         &self,
         range: Range<u64>,
     ) -> impl Stream<Item = Result<Bytes, BodyError>> + Send + Unpin + 'static {
-        let _ = range;
-        futures_util::stream::empty()
+        let added = self.prefix.len() as u64;
+        let end = range.end.min(self.size());
+        let start = range.start.min(end);
+        let from_prefix = self.prefix.slice(start.min(added) as usize..end.min(added) as usize);
+        let from_original = start.saturating_sub(added)..end.saturating_sub(added);
+        let first = (!from_prefix.is_empty()).then_some(Ok(from_prefix));
+        let rest = (!from_original.is_empty())
+            .then(|| self.original.read_range(from_original).map_err(BodyError::from));
+        stream::iter(first).chain(stream::iter(rest).flatten())
     }
 }
 
 impl Account {
     /// A writer for a message that will be appended to this account.
     pub fn body_writer(&self) -> MessageWriter {
-        unimplemented!()
+        let id = self.id().0;
+        let limits = self.storage.config().mime.clone();
+        MessageWriter::new(self.storage.blobs(), Holder::Account(id), KeyId::Account(id), limits)
     }
 
     /// Makes a message that lies under a queue key the account's own: rewraps its key and puts the account's
@@ -98,19 +133,28 @@ impl Account {
         facts: Facts,
         prefix: Bytes,
     ) -> Result<StoredBody, StorageError> {
-        let _ = (address, from, facts, prefix);
-        unimplemented!()
+        let id = self.id().0;
+        let own = self.storage.blobs().rewrap(address, from, KeyId::Account(id)).await?;
+        let reference = self.storage.blobs().reference(&own, Holder::Account(id)).await?;
+        Ok(StoredBody { address: reference.address, reference: reference.nonce, facts, prefix })
     }
 
-    /// Gives a body up that was never appended.
+    /// Gives a body up that was not appended. A failure leaves a reference that upkeep finds later.
     pub async fn discard(&self, body: StoredBody) {
-        let _ = body;
-        unimplemented!()
+        self.unreference(&[(body.address, body.reference)]).await;
+    }
+
+    pub(crate) async fn unreference(&self, references: &[(BlobAddress, Nonce)]) {
+        let references = references.iter().map(|(address, nonce)| (address.segment, address.frame, *nonce));
+        let holder = Holder::Account(self.id().0);
+        if let Err(error) = self.storage.blobs().unreference_many(references, holder).await {
+            tracing::debug!(account_id = %self.id(), %error, "reference left behind");
+        }
     }
 
     /// The bytes of an email.
     pub async fn body(&self, email: &EmailRecord) -> Result<BodyReader, BodyError> {
-        let _ = email;
-        unimplemented!()
+        let original = self.storage.blobs().open(&email.address, KeyId::Account(self.id().0)).await?;
+        Ok(BodyReader { prefix: email.prefix.clone(), original })
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::root::Layout;
+
 /// Limits of accounts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -19,6 +21,12 @@ pub struct Config {
     /// from beside the message's bytes. 4 KiB hold those of nearly every message and keep a page of 256 records below
     /// a megabyte.
     pub inline_facts_bytes: usize,
+    /// Memory for pages of email records, for all accounts together. A page has up to 256 records and some 200 KiB.
+    pub email_cache_bytes: u64,
+    /// How new accounts cut their pages.
+    pub layout: Layout,
+    /// How much of a message is remembered when it is written.
+    pub mime: mail::mime::Limits,
     /// Largest prefix (trace fields) of a message. It stands in the log entry, which is bounded by 32 KiB.
     pub prefix_bytes_max: usize,
 }
@@ -31,6 +39,9 @@ impl Default for Config {
             mailbox_name_bytes_max: 1_000,
             mailbox_depth_max: 50,
             inline_facts_bytes: 4 << 10,
+            email_cache_bytes: 64 << 20,
+            layout: Layout::default(),
+            mime: mail::mime::Limits::default(),
             prefix_bytes_max: 16 << 10,
         }
     }

@@ -1,14 +1,15 @@
 //! Email records: what never changes about a message, whatever mailbox it is in.
 
-use blob::{BlobAddress, Nonce};
+use blob::{BlobAddress, Nonce, Reference};
 use bytes::Bytes;
 use engine::FormatError;
 use mail::header::HeaderSummary;
 use mail::id::EmailId;
-use mail::mime::facts::SentDate;
 use mail::mime::part::Kind;
 use mail::mime::{Facts, Part};
 use serde::{Deserialize, Serialize};
+
+use crate::date::InternalDate;
 
 const VERSION: u8 = 1;
 
@@ -33,7 +34,7 @@ pub struct EmailRecord {
     /// Whether some part is an attachment.
     pub has_attachment: bool,
     /// The Date field as a moment.
-    pub sent_date: Option<SentDate>,
+    pub sent_date: Option<InternalDate>,
     /// Trace fields that were added on delivery.
     pub prefix: Bytes,
     preview: Bytes,
@@ -52,7 +53,7 @@ struct Head {
     original_header_len: u64,
     original_lines: u64,
     has_attachment: bool,
-    sent_date: Option<SentDate>,
+    sent_date: Option<InternalDate>,
     prefix_len: u32,
     /// `None`: these three lie in the facts frame.
     inline: Option<Inline>,
@@ -123,7 +124,7 @@ impl EmailRecord {
             original_header_len: facts.header_len,
             original_lines: facts.lines,
             has_attachment: facts.has_attachment,
-            sent_date: facts.sent_date,
+            sent_date: facts.sent_date.map(|date| InternalDate::new(date.unix_seconds, date.offset_minutes)),
             prefix_len: prefix.len() as u32,
             inline: inline.then_some(Inline {
                 preview_len: preview.len() as u32,
@@ -188,11 +189,12 @@ impl EmailRecord {
     }
 
     /// The stored form of the same email under another reference.
-    pub(crate) fn encode_again(record: &Bytes, reference: Nonce) -> Result<Bytes, FormatError> {
+    pub(crate) fn encode_again(record: &Bytes, reference: &Reference) -> Result<Bytes, FormatError> {
         let payload = record.get(1..).ok_or_else(|| FormatError::malformed("email record", "empty"))?;
         let (mut head, rest): (Head, &[u8]) = postcard::take_from_bytes(payload)
             .map_err(|error| FormatError::malformed("email record", error))?;
-        head.reference = reference;
+        head.address = reference.address;
+        head.reference = reference.nonce;
         let mut out = postcard::to_extend(&head, vec![VERSION]).expect("ids and numbers only");
         out.extend_from_slice(rest);
         Ok(out.into())

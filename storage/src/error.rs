@@ -1,6 +1,8 @@
 //! Trouble that every verb can meet, whatever it was asked for.
 
-use engine::{EngineError, FormatError};
+use engine::{EngineError, FormatError, OpenError, ReadError};
+
+use crate::account::describe;
 
 /// Why the account could not be read or changed, for reasons that do not lie in the request.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,7 +29,7 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// Whether trying again later can help.
+    /// Whether trying again later can help. Damage counts as temporary: mail that meets it waits for a person.
     pub fn is_temporary(&self) -> bool {
         !matches!(self, Self::Closed | Self::Denied)
     }
@@ -41,6 +43,12 @@ impl From<FormatError> for StorageError {
 
 impl From<EngineError> for StorageError {
     fn from(error: EngineError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&EngineError> for StorageError {
+    fn from(error: &EngineError) -> Self {
         match error {
             EngineError::Full { .. } => Self::Full,
             EngineError::Undecided { .. } => Self::Undecided,
@@ -48,6 +56,58 @@ impl From<EngineError> for StorageError {
             EngineError::Unavailable { .. } | EngineError::Poisoned { .. } => {
                 Self::Unavailable(error.to_string())
             }
+        }
+    }
+}
+
+impl From<&OpenError> for StorageError {
+    fn from(error: &OpenError) -> Self {
+        match error {
+            OpenError::Missing => Self::Closed,
+            OpenError::Engine(error) => Self::from(error),
+            OpenError::Torn(_) => Self::Unavailable(error.to_string()),
+            error => Self::Damaged(describe(error)),
+        }
+    }
+}
+
+impl From<ReadError> for StorageError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Deleted => Self::Closed,
+            ReadError::Failed(error) | ReadError::Stopped(error) => Self::from(&*error),
+            ReadError::Deadline => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+impl From<blob::KeyError> for StorageError {
+    fn from(error: blob::KeyError) -> Self {
+        if error.is_temporary() {
+            Self::Unavailable(describe(&error))
+        } else if matches!(error, blob::KeyError::Erased(_) | blob::KeyError::Missing(_)) {
+            Self::Closed
+        } else {
+            Self::Damaged(describe(&error))
+        }
+    }
+}
+
+impl From<blob::ReferenceError> for StorageError {
+    fn from(error: blob::ReferenceError) -> Self {
+        match &error {
+            blob::ReferenceError::Rows(error) => Self::from(error),
+            _ => Self::Damaged(describe(&error)),
+        }
+    }
+}
+
+impl From<blob::ReadError> for StorageError {
+    fn from(error: blob::ReadError) -> Self {
+        if error.is_temporary() {
+            Self::Unavailable(describe(&error))
+        } else {
+            Self::Damaged(describe(&error))
         }
     }
 }

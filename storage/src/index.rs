@@ -37,6 +37,17 @@ pub struct MessageRow {
     pub thread: ThreadId,
 }
 
+/// What a change of flags needs to know of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MarkedRow {
+    /// Its UID.
+    pub uid: Uid,
+    /// Its flags and keywords.
+    pub marks: Marks,
+    /// The operation that last changed it.
+    pub modseq: ModSeq,
+}
+
 /// The messages of a mailbox. Cheap to clone.
 ///
 /// What services get from [`crate::AccountState::index`] is loaded, and methods that look at messages may be called.
@@ -152,6 +163,22 @@ impl MailboxIndex {
     /// The messages of a set of UIDs that exist, ascending.
     pub fn select<'a>(&'a self, uids: &'a UidSet) -> impl Iterator<Item = MessageRow> + 'a {
         self.hits(uids).flat_map(|(page, range)| range.map(move |at| page.row(at)))
+    }
+
+    /// Flags of the messages of a set of UIDs that exist, ascending. Looks at three columns.
+    pub fn marked<'a>(&'a self, uids: &'a UidSet) -> impl Iterator<Item = MarkedRow> + 'a {
+        self.hits(uids).flat_map(|(page, range)| {
+            range.map(move |at| MarkedRow {
+                uid: Uid::new(page.uids()[at]).unwrap_or(Uid::MIN),
+                marks: page.marks(at),
+                modseq: ModSeq(page.modseqs()[at]),
+            })
+        })
+    }
+
+    /// The emails of all messages.
+    pub(crate) fn emails(&self) -> impl Iterator<Item = u64> {
+        self.loaded().flat_map(|page| page.emails().iter().copied())
     }
 
     /// The UIDs of all messages, ascending.

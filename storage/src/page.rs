@@ -353,7 +353,7 @@ mod tests {
             marks: Marks::from_flags(seen),
             size: uid / 2,
             internal_date: InternalDate::new(1_700_000_000 + i64::from(uid) * 60, 60),
-            saved_date: 1_700_000_000 + uid,
+            saved_date: 1_700_000_000 + uid / 2,
             thread: ThreadId(number / 2),
         }
     }
