@@ -33,6 +33,7 @@ mod shared;
 pub mod state;
 mod stats;
 pub mod stored;
+mod verify;
 
 pub use archive::Archive;
 pub use context::{Engine, OpenError, page_partition};
@@ -48,3 +49,4 @@ pub use seal::Sealer;
 pub use shared::ReadError;
 pub use state::{Archived, PartPages, SnapshotPages, State};
 pub use stats::LogStats;
+pub use verify::{Verified, verify};

@@ -16,8 +16,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 
+use crate::archive::Archive;
 use crate::context::Engine;
-use crate::error::EngineError;
+use crate::error::{ArchiveError, EngineError};
 use crate::id::LogId;
 use crate::log::{EntryRow, Head, Log, Outcome, SnapshotPointer, Tail};
 use crate::rows::{Row, RowKey, Rows, Table};
@@ -544,6 +545,39 @@ impl Rows for MemoryEngine {
         }
         self.pause().await;
         Ok(())
+    }
+}
+
+/// An archive in memory. Clones share it.
+#[derive(Clone, Default, Debug)]
+pub struct MemoryArchive {
+    chunks: Arc<Mutex<Vec<(LogId, Bytes)>>>,
+}
+
+impl MemoryArchive {
+    /// All chunks of a log, in the order in which they were written; chunks whose commit was lost among them.
+    pub fn chunks(&self, log: LogId) -> Vec<Bytes> {
+        let chunks = self.chunks.lock();
+        chunks.iter().filter(|(of, _)| *of == log).map(|(_, chunk)| chunk.clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Archive for MemoryArchive {
+    async fn write(&self, log: LogId, chunk: Bytes) -> Result<Bytes, ArchiveError> {
+        let mut chunks = self.chunks.lock();
+        let address = (chunks.len() as u64).to_be_bytes();
+        chunks.push((log, chunk));
+        Ok(Bytes::copy_from_slice(&address))
+    }
+
+    async fn read(&self, log: LogId, address: Bytes) -> Result<Bytes, ArchiveError> {
+        let missing = || ArchiveError::Missing(address.clone());
+        let number = u64::from_be_bytes(address[..].try_into().map_err(|_| missing())?);
+        match self.chunks.lock().get(number as usize) {
+            Some((of, chunk)) if *of == log => Ok(chunk.clone()),
+            _ => Err(missing()),
+        }
     }
 }
 

@@ -77,6 +77,12 @@ pub trait State: Clone + Send + Sync + 'static {
     /// what was remembered for it. Inner pages may make the part still [`PartPages::Missing`], of others.
     fn install(&mut self, part: &Self::Part, pages: Vec<(PageId, Bytes)>) -> Result<(), FormatError>;
 
+    /// Every part that has pages: what a check loads to read them all. A state with pages overrides this; left as it is,
+    /// only parts with changes are checked.
+    fn parts(&self) -> Vec<Self::Part> {
+        self.parts_dirty()
+    }
+
     /// Parts that have to be loaded before [`Self::snapshot`] can be called: those with changes since the snapshot
     /// that this state started from.
     fn parts_dirty(&self) -> Vec<Self::Part>;

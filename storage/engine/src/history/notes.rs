@@ -66,6 +66,8 @@ impl Shelf {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Notes {
+    /// The last operation; so a reader knows what it looks at.
+    pub(crate) seq: u64,
     pub(crate) next: u64,
     pub(crate) count: i64,
     pub(crate) deliveries: Arc<BTreeSet<u64>>,
@@ -75,6 +77,7 @@ pub(crate) struct Notes {
 
 #[derive(Serialize, Deserialize)]
 struct RootForm {
+    seq: u64,
     next: u64,
     count: i64,
     deliveries: BTreeSet<u64>,
@@ -90,6 +93,7 @@ impl Notes {
     pub(crate) fn new() -> Self {
         let empty = || Arc::new(Shelf { notes: Some(BTreeMap::new()), ..Shelf::default() });
         Self {
+            seq: 0,
             next: 1,
             count: 0,
             deliveries: Arc::default(),
@@ -128,6 +132,7 @@ impl State for Notes {
             Arc::new(Shelf { pages, notes, ..Shelf::default() })
         };
         Ok(Self {
+            seq: form.seq,
             next: form.next,
             count: form.count,
             deliveries: Arc::new(form.deliveries),
@@ -137,6 +142,7 @@ impl State for Notes {
     }
 
     fn fold(&mut self, seq: u64, operation: &Operation) -> Result<(), FoldError> {
+        self.seq = seq;
         let (shelf, number) = match operation {
             Operation::Put { shelf, number, delivery, .. } => {
                 self.next = self.next.max(number + 1);
@@ -189,6 +195,10 @@ impl State for Notes {
         Ok(())
     }
 
+    fn parts(&self) -> Vec<u8> {
+        Self::all_shelves()
+    }
+
     fn parts_dirty(&self) -> Vec<u8> {
         (0..SHELVES).filter(|shelf| !self.shelves[usize::from(*shelf)].dirty.is_empty()).collect()
     }
@@ -223,6 +233,7 @@ impl State for Notes {
             shelves.push(pages);
         }
         let form = RootForm {
+            seq: self.seq,
             next: self.next,
             count: self.count,
             deliveries: (*self.deliveries).clone(),
