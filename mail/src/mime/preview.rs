@@ -1,5 +1,7 @@
 //! The preview: the beginning of a message's text, for people who scan a list (RFC 8970).
 
+use mail_parser::decoders::html::html_to_text;
+
 use super::part::Part;
 use crate::header::decode::decode_charset;
 
@@ -76,15 +78,15 @@ impl PreviewSource {
 
     /// Octets of the current leaf, if there is one.
     pub(crate) fn take(&mut self, bytes: &[u8]) {
-        let source = match self.taking {
+        let (source, bytes_max) = match self.taking {
             Taking::Nothing => return,
-            Taking::Plain => &mut self.plain,
-            Taking::Html => &mut self.html,
+            Taking::Plain => (&mut self.plain, self.bytes_max),
+            Taking::Html => (&mut self.html, self.bytes_max.saturating_mul(4)),
         };
         let Some(source) = source else { return };
-        let room = self.bytes_max - source.bytes.len();
+        let room = bytes_max - source.bytes.len();
         source.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        if source.bytes.len() == self.bytes_max {
+        if source.bytes.len() == bytes_max {
             self.taking = Taking::Nothing;
         }
     }
@@ -102,7 +104,14 @@ impl PreviewSource {
             return plain;
         }
         let Some(html) = &self.html else { return plain };
-        shorten(&mail_parser::decoders::html::html_to_text(&html.decode()), characters)
+        // The beginning is enough unless styles fill it, and taking tags apart is slow.
+        let source = html.decode();
+        let beginning = source.floor_char_boundary(self.bytes_max / 2);
+        let text = shorten(&html_to_text(&source[..beginning]), characters);
+        if text.chars().count() >= characters || beginning == source.len() {
+            return text;
+        }
+        shorten(&html_to_text(&source), characters)
     }
 }
 
