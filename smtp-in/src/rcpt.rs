@@ -13,7 +13,7 @@ use storage::Storage;
 use tracing::{debug, info, warn};
 
 use crate::policy;
-use crate::service::Inner;
+use crate::service::{Inner, Role};
 use crate::session::{Client, Transaction};
 
 /// Adds a recipient to the transaction, or says why not.
@@ -50,7 +50,7 @@ async fn check(
 ) -> Result<Vec<(Address, Resolved)>, Reply> {
     let limit = service.config.null_sender_recipients_max as usize;
     if transaction.envelope.reverse_path.is_null()
-        && client.principal.is_none()
+        && client.role == Role::Mx
         && transaction.envelope.recipients.len() >= limit
     {
         return Err(policy::too_many_for_null_sender());

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ::mail::envelope::Envelope;
+use bytes::Bytes;
 use directory::{Principal, ScramLogin};
 use net::pump::{Pump, PumpError};
 use net::shutdown::ShutdownGuard;
@@ -85,7 +86,12 @@ impl Session {
                 event = self.pump.next() => event?,
             };
             let Some(event) = event else { return Ok(()) };
-            self.answer(event).await;
+            if let Event::Body(piece) = event {
+                self.body(piece).await;
+            } else {
+                // Boxed, so that a session that waits does not hold the room that the largest answer needs.
+                Box::pin(self.answer(event)).await;
+            }
         }
     }
 
@@ -127,12 +133,7 @@ impl Session {
                     }
                 }
             }
-            Event::Body(piece) => {
-                if let Err(reply) = data::write(self.writer.as_mut(), piece).await {
-                    self.forget();
-                    self.pump.machine().refuse_body(&reply);
-                }
-            }
+            Event::Body(piece) => self.body(piece).await,
             Event::EndOfBody => {
                 let replies = match (self.transaction.take(), self.writer.take()) {
                     (Some(transaction), Some(writer)) => {
@@ -143,6 +144,13 @@ impl Session {
                 self.pump.machine().replies(&replies);
             }
             Event::BodyRefused | Event::Reset => self.forget(),
+        }
+    }
+
+    async fn body(&mut self, piece: Bytes) {
+        if let Err(reply) = data::write(self.writer.as_mut(), piece).await {
+            self.forget();
+            self.pump.machine().refuse_body(&reply);
         }
     }
 

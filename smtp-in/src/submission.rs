@@ -41,7 +41,7 @@ pub(crate) async fn check_sender(
 /// of what the user sent is changed.
 pub(crate) fn complete(prefix: &mut Vec<u8>, facts: &Facts, hostname: &str) {
     if facts.summary.date.is_none() {
-        prefix.extend_from_slice(format!("Date: {}\r\n", trace::now()).as_bytes());
+        prefix.extend_from_slice(format!("Date: {}\r\n", trace::now().rfc5322()).as_bytes());
     }
     if facts.summary.message_id.is_none() {
         let id = Uuid::new_v4().as_simple().to_string();

@@ -138,7 +138,10 @@ async fn submission_over_tls() {
             let (prefix, recipients, body) = &queued[0];
             assert_eq!(recipients, &["else@where.test"]);
             assert_eq!(body, "Subject: bare\r\n\r\n.Hello.\r\n");
-            assert!(prefix.contains("with ESMTPSA id ") && prefix.contains("(TLSv1.3 "), "{prefix}");
+            assert!(
+                prefix.contains("with ESMTPSA id ") && prefix.contains("(using TLSv1.3 with cipher "),
+                "{prefix}"
+            );
             assert!(prefix.contains("\r\n\tfor <else@where.test>;\r\n"), "{prefix}");
             assert!(prefix.contains("\r\nDate: ") && prefix.contains("\r\nMessage-ID: <"), "{prefix}");
         }
