@@ -134,6 +134,27 @@ impl Queue {
         Ok(views)
     }
 
+    /// Finished items of one kind of shard, at most so many, those of the newest chunks first.
+    pub async fn history(&self, kind: ShardKind, limit: usize) -> Result<Vec<ItemView>, WorkError> {
+        let mut views = Vec::new();
+        for shard in self.shards(kind).await? {
+            let state = shard.state();
+            let mut chunks: Vec<u32> =
+                state.chunks().filter(|chunk| chunk.done > 0).map(|chunk| chunk.id).collect();
+            chunks.reverse();
+            for chunk in chunks {
+                let state = shard.with(&[chunk]).await?;
+                for finished in state.chunk(chunk).into_iter().flat_map(|content| content.finished()) {
+                    if views.len() == limit {
+                        return Ok(views);
+                    }
+                    views.push(finished_view(&shard, finished));
+                }
+            }
+        }
+        Ok(views)
+    }
+
     /// Takes back what waits to be sent to other hosts of this message. Answers how many recipients that were.
     pub async fn cancel(&self, queue_id: QueueId) -> Result<usize, WorkError> {
         let mut cancelled = 0;

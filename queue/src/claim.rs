@@ -275,7 +275,7 @@ impl Inner {
         let highest = guards.iter().map(|guard| guard.ticket.place.number).max().unwrap_or(0);
         if shard.id.kind == ShardKind::Ingest && highest >= state.window_below() {
             // Some more than asked for: so this is one commit for many claims.
-            const HEADROOM: u64 = 256;
+            const HEADROOM: u64 = 64;
             shard.widen((highest + 1 + HEADROOM).min(state.seq() + 1)).await?;
         }
         let alone = guards.len() == 1;

@@ -16,7 +16,8 @@ pub struct Config {
     pub prefix_bytes_max: usize,
     /// Unfinished items of one shard; beyond this new mail is put off with 452.
     pub items_max: u64,
-    /// Items that delivery works on at one time. Bounds memory and what has to be looked at with care after a crash.
+    /// Items that delivery holds at one time, most of them waiting for their turn: so that accounts which cannot be
+    /// written for a while do not stand in the way of the others.
     pub in_flight_max: usize,
     /// Items of which this process keeps in mind that they are due. What is beyond is looked for when there is room.
     pub window_max: usize,
@@ -54,7 +55,7 @@ impl Default for Config {
             recipients_max: 10_000,
             prefix_bytes_max: 64 << 10,
             items_max: 1_000_000,
-            in_flight_max: 4_096,
+            in_flight_max: 16_384,
             window_max: 100_000,
             submitting_max: 4_096,
             expire_seconds: 5 * 86_400,

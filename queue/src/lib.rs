@@ -49,3 +49,4 @@ pub use root::Layout;
 pub use shard::ShardError;
 pub use shard_id::{ShardId, ShardKind};
 pub use submission::{Committed, Origin, Resolved, Submission};
+pub use work::CrashMark;

@@ -364,10 +364,12 @@ impl Inner {
     }
 
     /// Whether delivery may begin with a new item at once. Else its number stays beyond the window that is known to
-    /// the shard, and a crash meanwhile cannot have been its doing.
+    /// the shard, and a crash meanwhile cannot have been its doing: after it, so many items at most have to be handled
+    /// one by one.
     pub(crate) fn has_room(&self) -> bool {
+        const SUSPECTS_MAX: usize = 512;
         let (known, _) = self.window.lock().counts();
-        known < self.config.in_flight_max
+        known < SUSPECTS_MAX
     }
 
     /// An item is due: whoever waits for work is woken.

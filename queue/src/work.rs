@@ -18,9 +18,17 @@ use crate::queue::{Inner, Queue};
 use crate::schedule::next_due;
 use crate::shard::{Arrival, Settled, Settlement, ShardError};
 use crate::shard_id::outbound_index;
+use crate::window::Ticket;
 
 /// Recipients of one outbound item. RFC 5321 §4.5.3.1.8: at least so many must be taken by every host.
 const OUTBOUND_RECIPIENTS_MAX: usize = 100;
+
+/// Which item somebody works on, and how many crashes it will have seen if that ends in one.
+#[derive(Clone, Copy, Debug)]
+pub struct CrashMark {
+    ticket: Ticket,
+    crashes: u8,
+}
 
 impl Queue {
     /// Where an address elsewhere waits to be sent.
@@ -104,15 +112,27 @@ impl Queue {
         }
     }
 
-    /// Work on an item panicked: counts as a crash.
-    pub async fn crashed(&self, claimed: Claimed) {
-        let crashes = claimed.item.crashes.saturating_add(1);
-        let queue_id = claimed.item.message.queue_id;
-        tracing::error!(%queue_id, crashes, "work on an item panicked");
-        if let Ok(shard) = self.inner.shard_of(&claimed)
-            && let Err(error) = shard.begin(vec![(claimed.place(), crashes)], self.inner.boot).await
-        {
-            tracing::warn!(%queue_id, %error, "a crash cannot be counted");
+    /// Gives an item back that cannot be worked on now because others are in front of it: it comes again after so many
+    /// seconds, and nothing is counted or written.
+    pub fn step_back(&self, claimed: Claimed, seconds: u64) {
+        let due = self.inner.clock.now() + seconds;
+        let place = claimed.place();
+        claimed.guard.give_back(place, due);
+    }
+
+    /// What [`Self::crashed`] needs to know, to be taken down before work begins.
+    pub fn crash_mark(&self, claimed: &Claimed) -> CrashMark {
+        CrashMark { ticket: claimed.guard.ticket, crashes: claimed.item.crashes.saturating_add(1) }
+    }
+
+    /// Work on an item panicked, which took its claim along: counts as a crash.
+    pub async fn crashed(&self, mark: CrashMark) {
+        let CrashMark { ticket, crashes } = mark;
+        let number = ticket.place.number;
+        tracing::error!(shard = %ticket.shard, number, crashes, "work on an item panicked");
+        let Some(shard) = self.inner.opened(ticket.shard) else { return };
+        if let Err(error) = shard.begin(vec![(ticket.place, crashes)], self.inner.boot).await {
+            tracing::warn!(shard = %ticket.shard, number, %error, "a crash cannot be counted");
         }
     }
 
