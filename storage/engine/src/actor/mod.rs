@@ -82,6 +82,7 @@ pub(crate) struct Actor<S: State> {
     fetching: HashSet<S::Part>,
     stage: Stage<S>,
     snapshot_after: Instant,
+    snapshot_setbacks: u32,
 
     /// Entries of others may lie behind `seq`.
     behind: bool,
@@ -125,6 +126,7 @@ impl<S: State> Actor<S> {
             fetching: HashSet::new(),
             stage: Stage::Idle,
             snapshot_after: Instant::now(),
+            snapshot_setbacks: 0,
             behind: false,
             look: false,
             reload: false,

@@ -125,6 +125,8 @@ impl<S: State> Actor<S> {
         if !unmoved {
             return;
         }
+        // Whatever wanted the page is told; a snapshot that did waits, and longer each time.
+        self.snapshot_setback();
         let error = Arc::new(OpenError::PageMissing(id));
         tracing::error!(log = %self.context.log, page = ?id, "page of the current snapshot is missing");
         let parts: Vec<S::Part> = self

@@ -30,6 +30,9 @@ const WRITE_BYTES: usize = 1024 * 1024;
 /// outcome: if it lands later, the next look at the head shows it.
 const SWING_ATTEMPTS: u32 = 3;
 
+/// How often the pause after a setback is doubled.
+const SETBACKS_DOUBLED: u32 = 8;
+
 /// Where the next snapshot is on its way.
 pub(super) enum Stage<S: State> {
     Idle,
@@ -168,6 +171,7 @@ impl<S: State> Actor<S> {
         match swung {
             Swung::Current => {
                 self.context.counters.add(|c| &c.swings, 1);
+                self.snapshot_setbacks = 0;
                 let mut state = S::clone(&self.state);
                 state.snapshotted(attempt.pointer.seq, &attempt.taken);
                 self.base = attempt.pointer;
@@ -192,10 +196,12 @@ impl<S: State> Actor<S> {
         }
     }
 
-    /// Gives the attempt up for a while.
+    /// Gives the attempt up for a while, a longer one each time.
     pub(super) fn snapshot_setback(&mut self) {
         self.stage = Stage::Idle;
-        self.snapshot_after = Instant::now() + self.context.options.retry();
+        let pause = self.context.options.retry() * (1 << self.snapshot_setbacks.min(SETBACKS_DOUBLED));
+        self.snapshot_setbacks += 1;
+        self.snapshot_after = Instant::now() + pause;
     }
 }
 

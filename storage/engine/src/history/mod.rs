@@ -1,6 +1,8 @@
 //! Tests of the whole actor, on a small state and the engine in memory.
 
+mod nodes;
 mod notes;
+mod rounds;
 mod single;
 
 use std::sync::Arc;
