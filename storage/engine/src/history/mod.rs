@@ -2,6 +2,7 @@
 
 mod nodes;
 mod notes;
+mod power;
 mod rounds;
 mod single;
 
