@@ -236,10 +236,10 @@ fn plan(
     rows.truncate(fitting);
     if !transfer.moves {
         let (mut messages, mut bytes) = (0, 0);
-        source.index.select(uids).for_each(|row| {
+        for row in source.index.select(uids) {
             messages += 1;
             bytes += u64::from(row.size);
-        });
+        }
         if !state.quota().has_room(messages, bytes) {
             return Err(CopyError::OverQuota.into());
         }
@@ -285,7 +285,9 @@ fn plan(
         if transfer.moves {
             let uids = rows.iter().map(|row| row.uid).collect();
             let mut tally = Tally::default();
-            rows.iter().for_each(|row| tally.add(row.marks, row.size));
+            for row in rows {
+                tally.add(row.marks, row.size);
+            }
             draft.push(Operation::Move(MoveMessages { from, uids, tally, placed }));
         } else {
             let shared = shared.into_iter().collect();

@@ -169,7 +169,7 @@ impl EmailRecord {
         if at != record.len() {
             return Err(malformed("bytes left over"));
         }
-        let prefix_lines = prefix.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let prefix_lines = prefix.split(|byte| *byte == b'\n').count() as u64 - 1;
         let prefix_len = u64::from(head.prefix_len);
         Ok(Self {
             id,

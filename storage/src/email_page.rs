@@ -43,7 +43,7 @@ pub(crate) struct EmailPages {
 #[derive(Clone, Debug)]
 struct Slot {
     list: StoredEmailSlot,
-    /// Loaded only to be written anew.
+    /// Seldom loaded, mostly to be written anew.
     page: Option<Arc<EmailPage>>,
 }
 
@@ -96,10 +96,19 @@ impl EmailPages {
         }
         let slot = self.slots.partition_point(|slot| slot.list.last < email);
         match self.slots.get(slot) {
-            Some(slot) if slot.list.first <= email && !self.forgotten.contains(&email) => {
-                Located::Stored(slot.list.page.id)
-            }
+            Some(slot) if slot.list.first <= email && !self.forgotten.contains(&email) => match &slot.page {
+                Some(page) => page.get(email).map_or(Located::Nowhere, Located::Here),
+                None => Located::Stored(slot.list.page.id),
+            },
             _ => Located::Nowhere,
+        }
+    }
+
+    /// The page to load before [`Self::locate`] has the record itself.
+    pub(crate) fn missing(&self, email: u64) -> Vec<PageId> {
+        match self.locate(email) {
+            Located::Stored(page) => vec![page],
+            Located::Here(_) | Located::Nowhere => Vec::new(),
         }
     }
 
@@ -385,7 +394,7 @@ mod tests {
                     model.keys().copied().filter(|email| (email * 7 + u64::from(argument)) % 5 == 0).collect();
                 match action {
                     0..=3 => {
-                        for email in next..next + u64::from(argument % 9) + 1 {
+                        for email in next..=next + u64::from(argument % 9) {
                             emails.push(email, record(email));
                             model.insert(email, record(email));
                         }

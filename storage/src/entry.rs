@@ -292,17 +292,6 @@ impl Tally {
     }
 }
 
-impl Placed {
-    /// How much they are.
-    pub(crate) fn tally(&self) -> Tally {
-        let mut tally = Tally::default();
-        for row in &self.rows {
-            tally.add(row.marks, row.size);
-        }
-        tally
-    }
-}
-
 pub(crate) mod packed_rows {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

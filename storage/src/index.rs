@@ -77,6 +77,9 @@ pub(crate) struct StoredSlot {
     pub(crate) page: StoredPage,
 }
 
+/// Pages that were written, as they were then.
+pub(crate) type WrittenPages = Vec<(Arc<IndexPage>, StoredPage)>;
+
 /// A page of the index, in memory or not.
 #[derive(Clone, Debug)]
 struct Slot {
@@ -449,7 +452,7 @@ impl MailboxIndex {
         &self,
         mailbox: u32,
         mut write: impl FnMut(Vec<u8>, u128) -> StoredPage,
-    ) -> (Vec<StoredSlot>, Vec<(Arc<IndexPage>, StoredPage)>) {
+    ) -> (Vec<StoredSlot>, WrittenPages) {
         let mut written = Vec::new();
         let slots = self
             .slots

@@ -42,6 +42,7 @@ pub mod state;
 pub mod store;
 mod thread;
 mod trail;
+pub mod verify;
 
 pub use account::Account;
 pub use append::{AppendError, AppendRequest, Appended, Delivered, Delivery, IngestId, Target};
@@ -62,3 +63,4 @@ pub use rights::Principal;
 pub use root::Layout;
 pub use state::AccountState;
 pub use store::{AccountSettings, CreateError, OpenError, Storage};
+pub use verify::{CheckDepth, CheckReport};

@@ -45,12 +45,6 @@ impl<'a> Unpack<'a> {
         Ok(*first)
     }
 
-    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], FormatError> {
-        let (taken, rest) = self.bytes.split_at_checked(length).ok_or_else(|| self.malformed("too short"))?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
     pub(crate) fn varint(&mut self) -> Result<u64, FormatError> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {

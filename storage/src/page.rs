@@ -167,10 +167,11 @@ impl IndexPage {
         let removed = ranges.iter().cloned().flatten().map(|at| self.row(at)).collect();
         let mut kept = Self::default();
         let mut from = 0;
-        for range in ranges.into_iter().chain([self.len()..self.len()]) {
+        for range in ranges {
             kept.extend_from(self, from..range.start);
             from = range.end;
         }
+        kept.extend_from(self, from..self.len());
         *self = kept;
         removed
     }

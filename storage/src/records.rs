@@ -14,9 +14,9 @@ use crate::body::decode_facts;
 use crate::email::EmailRecord;
 use crate::email_page::{EmailPage, Located};
 use crate::error::StorageError;
-use crate::state::AccountState;
+use crate::state::{AccountState, Part};
 
-/// How often a page may be missing because a new snapshot has replaced it, before that is damage.
+/// How often a page may be missing because a new snapshot has replaced it.
 const READS_MAX: usize = 5;
 
 impl Account {
@@ -55,14 +55,11 @@ impl Account {
             if let Some(records) = self.try_emails(&state, emails).await? {
                 return Ok(records);
             }
-            // A page is gone: another snapshot is current, which this node folds from when it looks.
-            let newer = self.log.refresh(&[]).await?;
-            if newer.seq == state.seq {
-                tokio::task::yield_now().await;
-            }
-            state = newer;
+            // A page is gone: another snapshot is current. Whoever folds the log knows how to change over.
+            let parts: Vec<Part> = emails.iter().map(|email| Part::Email(*email)).collect();
+            state = self.log.with(&parts).await?;
         }
-        Err(StorageError::Damaged("a page of email records is missing".to_owned()))
+        Err(StorageError::Unavailable("the account changes too fast".to_owned()))
     }
 
     async fn try_emails(

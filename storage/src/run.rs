@@ -239,10 +239,14 @@ fn find(entries: &[Entry], key: u64) -> Option<u64> {
 
 fn merge(left: &[Entry], right: &[Entry]) -> Vec<Entry> {
     let mut merged = Vec::with_capacity(left.len() + right.len());
-    merged.extend_from_slice(left);
-    merged.extend_from_slice(right);
-    // Two sorted runs after each other: the stable sort finds them and merges.
-    merged.sort();
+    let mut right = right.iter().copied().peekable();
+    for entry in left {
+        while let Some(before) = right.next_if(|other| other < entry) {
+            merged.push(before);
+        }
+        merged.push(*entry);
+    }
+    merged.extend(right);
     merged
 }
 

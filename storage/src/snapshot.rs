@@ -10,9 +10,8 @@ use uuid::Uuid;
 
 use crate::email_page::{EmailPages, EmailsWritten};
 use crate::entry::Operation;
-use crate::index::{MailboxIndex, StoredPage};
+use crate::index::{MailboxIndex, StoredPage, WrittenPages};
 use crate::ingest::{Producers, ProducersWritten};
-use crate::page::IndexPage;
 use crate::root::{Base, MailboxRoot, Root};
 use crate::run::{RunsWritten, ThreadKeys};
 use crate::state::{AccountState, MailboxState, Part};
@@ -21,7 +20,7 @@ use crate::trail::{ExpungedTrace, RetainedTrace, Trail, TrailWritten};
 /// What a snapshot wrote, to be taken over when it is current.
 #[derive(Debug)]
 pub struct Written {
-    indexes: Vec<(u32, Vec<(Arc<IndexPage>, StoredPage)>)>,
+    indexes: Vec<(u32, WrittenPages)>,
     emails: EmailsWritten,
     threads: RunsWritten,
     expunged: TrailWritten<ExpungedTrace>,
@@ -42,7 +41,7 @@ impl State for AccountState {
         Operation::decode(bytes)
     }
 
-    fn from_root(log: LogId, root: &[u8]) -> Result<Self, FormatError> {
+    fn from_root(_log: LogId, root: &[u8]) -> Result<Self, FormatError> {
         let root = Root::decode(root)?;
         let mailbox = |(root, slots): (MailboxRoot, _)| {
             let index = MailboxIndex::from_stored(slots)?;
@@ -53,7 +52,6 @@ impl State for AccountState {
         };
         let mailboxes = root.mailboxes.into_iter().map(mailbox).collect::<Result<BTreeMap<_, _>, _>>()?;
         Ok(Self {
-            log,
             seq: root.seq,
             base: Arc::new(root.base),
             mailboxes: Arc::new(mailboxes),
@@ -85,6 +83,7 @@ impl State for AccountState {
             Part::RetainedSince(seq) => self.retained.missing(*seq),
             Part::RetainedMerge => self.retained.missing_for_store(),
             Part::Producers => self.producers.missing(),
+            Part::Email(email) => self.emails.missing(email.0),
             Part::EmailMerge => self.emails.missing_for_store(self.email_records()),
         };
         if missing.is_empty() { PartPages::Loaded } else { PartPages::Missing(missing) }
@@ -97,7 +96,7 @@ impl State for AccountState {
             Part::ExpungedSince(_) | Part::ExpungedMerge => self.expunged.install(&pages),
             Part::RetainedSince(_) | Part::RetainedMerge => self.retained.install(&pages),
             Part::Producers => self.producers.install(&pages),
-            Part::EmailMerge => self.emails.install(&pages),
+            Part::Email(_) | Part::EmailMerge => self.emails.install(&pages),
         }
     }
 

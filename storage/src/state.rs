@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use engine::LogId;
 use mail::flag::{FlagSet, Keyword};
-use mail::id::{MailboxId, ModSeq};
+use mail::id::{EmailId, MailboxId, ModSeq};
 
 use crate::append::IngestId;
 use crate::email_page::EmailPages;
@@ -24,7 +23,6 @@ use crate::trail::{ExpungedTrace, RetainedTrace, Trail};
 /// An account at one moment. Cheap to clone, never changes.
 #[derive(Clone, Debug)]
 pub struct AccountState {
-    pub(crate) log: LogId,
     pub(crate) seq: u64,
     pub(crate) base: Arc<Base>,
     pub(crate) mailboxes: Arc<BTreeMap<u32, Arc<MailboxState>>>,
@@ -66,13 +64,16 @@ pub enum Part {
     RetainedMerge,
     /// What was delivered.
     Producers,
+    /// The page with the record of an email. Readers take such pages from the snapshot by themselves and need this only
+    /// when they find that another snapshot is current.
+    Email(EmailId),
     /// Email pages that the next snapshot writes anew.
     EmailMerge,
 }
 
 impl AccountState {
     /// An account with INBOX and the mailboxes of the usual roles. `now` in seconds since 1970.
-    pub(crate) fn new(log: LogId, settings: &AccountSettings, layout: Layout, now: u32) -> Self {
+    pub(crate) fn new(settings: &AccountSettings, layout: Layout, now: u32) -> Self {
         let roles = [
             (INBOX, Role::Inbox),
             ("Drafts", Role::Drafts),
@@ -118,7 +119,6 @@ impl AccountState {
             closed: false,
         };
         Self {
-            log,
             seq: 0,
             base: Arc::new(base),
             mailboxes: Arc::new(mailboxes),

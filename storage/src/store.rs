@@ -29,9 +29,10 @@ pub struct Storage {
 struct Inner {
     engine: Engine,
     logs: Logs<AccountState>,
+    archive: Option<Arc<dyn Archive>>,
     blobs: BlobStore,
     config: Config,
-    email_pages: Cache<(LogId, PageId), Arc<EmailPage>, ByWeight>,
+    email_pages: EmailPageCache,
 }
 
 /// How an account begins.
@@ -66,8 +67,11 @@ pub enum OpenError {
     Storage(#[from] StorageError),
 }
 
+/// Pages of email records that were read lately. They never change, so they are never out of date.
+pub(crate) type EmailPageCache = Cache<(LogId, PageId), Arc<EmailPage>, ByWeight>;
+
 #[derive(Clone)]
-struct ByWeight;
+pub(crate) struct ByWeight;
 
 impl Weighter<(LogId, PageId), Arc<EmailPage>> for ByWeight {
     fn weight(&self, _: &(LogId, PageId), page: &Arc<EmailPage>) -> u64 {
@@ -85,11 +89,11 @@ impl Storage {
         blobs: BlobStore,
         config: Config,
     ) -> Self {
-        let logs = Logs::new(engine.clone(), options, archive);
+        let logs = Logs::new(engine.clone(), options, archive.clone());
         // Pages have about 100 KiB; the estimate only sizes the table.
         let items = (config.email_cache_bytes / 100_000).clamp(16, 1 << 20) as usize;
         let email_pages = Cache::with_weighter(items, config.email_cache_bytes, ByWeight);
-        Self { inner: Arc::new(Inner { engine, logs, blobs, config, email_pages }) }
+        Self { inner: Arc::new(Inner { engine, logs, archive, blobs, config, email_pages }) }
     }
 
     /// Creates an account with its key, INBOX and the mailboxes of the usual roles.
@@ -102,7 +106,7 @@ impl Storage {
         self.keys().ensure(key).await.map_err(StorageError::from)?;
         let sealer = self.keys().sealer(key).await.map_err(StorageError::from)?;
         let log = LogId::account(account.0);
-        let state = AccountState::new(log, &settings, self.config().layout, unix_now());
+        let state = AccountState::new(&settings, self.config().layout, unix_now());
         let log = match self.inner.logs.create(log, state, sealer).await {
             Ok(log) => log,
             Err(engine::CreateError::Exists) => return Err(CreateError::Exists),
@@ -200,14 +204,15 @@ impl Storage {
         &self.inner.engine
     }
 
+    pub(crate) fn archive(&self) -> Option<&Arc<dyn Archive>> {
+        self.inner.archive.as_ref()
+    }
+
     pub(crate) fn keys(&self) -> &blob::KeyRing {
         self.inner.blobs.keys()
     }
 
-    pub(crate) fn email_pages(
-        &self,
-    ) -> &Cache<(LogId, PageId), Arc<EmailPage>, impl Weighter<(LogId, PageId), Arc<EmailPage>> + Clone + use<>>
-    {
+    pub(crate) fn email_pages(&self) -> &EmailPageCache {
         &self.inner.email_pages
     }
 }

@@ -1,5 +1,7 @@
 //! Each verb once, on one node in memory: what it does, what it answers, what it refuses.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod setup;
 
 use bytes::Bytes;
@@ -164,7 +166,7 @@ async fn flags_change_where_they_differ() {
     let shown = account.state().mailbox(inbox).unwrap();
     assert_eq!((shown.unseen, shown.deleted), (3, 1));
     assert_eq!(account.state().keywords().len(), 1, "removing a keyword that nobody has names none");
-    let many: String = (0..125).map(|number| format!("k{number} ")).collect();
+    let many = (0..125).map(|number| format!("k{number}")).collect::<Vec<_>>().join(" ");
     let refused = account.set_flags(inbox, uids("1"), change(FlagAction::Add, &many), None).await;
     assert!(matches!(refused, Err(FlagsError::TooManyKeywords)));
     let nowhere =

@@ -1,6 +1,6 @@
 //! An installation in memory, and short ways to say common things.
 
-#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses some of it")]
 
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub struct Disk {
     pub options: LogOptions,
     pub config: Config,
     pub archive: bool,
+    /// One for all nodes: recovery when it is made takes for dead what another left open.
+    store: Arc<tokio::sync::OnceCell<BlobStore>>,
 }
 
 impl Disk {
@@ -39,6 +41,7 @@ impl Disk {
             options: LogOptions::default(),
             config: Config::default(),
             archive: false,
+            store: Arc::default(),
         }
     }
 
@@ -62,14 +65,21 @@ impl Disk {
 
     /// A node on this disk.
     pub async fn start(&self) -> Storage {
-        let blob_config = blob::Config { key_cache_seconds: 3600, ..blob::Config::default() };
         let engine = self.engine.engine();
-        let keys = KeyRing::new(KeyEncryptionKey::from_secret(&[7; 32]), engine.rows.clone(), &blob_config);
-        let blobs = BlobStore::new(Arc::new(self.blobs.clone()), engine.rows.clone(), keys, blob_config);
-        let blobs = blobs.await.unwrap();
+        let make = async || {
+            let config = blob::Config { key_cache_seconds: 3600, ..blob::Config::default() };
+            let keys = KeyRing::new(KeyEncryptionKey::from_secret(&[7; 32]), engine.rows.clone(), &config);
+            BlobStore::new(Arc::new(self.blobs.clone()), engine.rows.clone(), keys, config).await.unwrap()
+        };
+        let blobs = self.store.get_or_init(make).await.clone();
         let archive =
             self.archive.then(|| Arc::new(BlobArchive::new(blobs.clone())) as Arc<dyn engine::Archive>);
         Storage::new(engine, self.options.clone(), archive, blobs, self.config.clone())
+    }
+
+    /// The same disk after a restart of the machine, with another engine in place of the old one.
+    pub fn rebooted(&self, engine: MemoryEngine) -> Self {
+        Self { engine, store: Arc::default(), ..self.clone() }
     }
 
     /// A node with one account on it.
