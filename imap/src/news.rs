@@ -63,8 +63,7 @@ impl Session {
             }
         };
         let news = selected.view.advance(&changes.changed, &vanished, changes.highest_modseq, may_expunge);
-        let new_keywords = mailbox.keywords.difference(selected.keywords);
-        if !new_keywords.is_empty() {
+        if mailbox.keywords.difference(selected.keywords).has_keywords() {
             selected.keywords = selected.keywords.union(mailbox.keywords);
             let names = keyword_names(&state, selected.keywords);
             let permanent = permanent(selected.read_only, &state);

@@ -49,7 +49,7 @@ impl Client {
         self.out.put_slice(bytes);
     }
 
-    /// Begins the TLS handshake, after the OK to STARTTLS.
+    /// Begins the TLS handshake, after the OK to STARTTLS. Nothing may be waiting to be sent.
     pub fn start_tls(&mut self) {
         self.start_tls = true;
     }
@@ -67,11 +67,12 @@ impl Machine for Client {
     }
 
     fn next(&mut self, _now: Instant) -> Step<Event> {
-        if !self.out.is_empty() {
-            return Step::Write(std::mem::take(&mut self.out).freeze());
-        }
+        // What was sent after `start_tls` goes encrypted.
         if std::mem::take(&mut self.start_tls) {
             return Step::StartTls;
+        }
+        if !self.out.is_empty() {
+            return Step::Write(std::mem::take(&mut self.out).freeze());
         }
         while self.line_start < self.buffer.len() {
             let Some(end) = memchr::memchr(b'\n', &self.buffer[self.line_start..]) else { break };

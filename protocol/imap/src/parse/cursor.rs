@@ -162,9 +162,11 @@ impl<'a> Cursor<'a> {
         let length = self.number()?;
         self.eat(b'+');
         self.expect(b'}')?;
-        self.expect(b'\r')?;
-        self.expect(b'\n')?;
-        let rest = self.rest();
+        // An answer names what is expected, and could not name a line end.
+        let Some(rest) = self.rest().strip_prefix(b"\r\n") else {
+            return Err(Refusal::bad("Literal not at the end of a line"));
+        };
+        self.at += 2;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let Some(bytes) = rest.get(..length) else { return Err(Refusal::bad("Literal is cut off")) };
         if bytes.contains(&0) {

@@ -195,6 +195,9 @@ fn what_the_codec_lacks() {
     assert!(search.returns.unwrap().all);
     assert_eq!(refused("a SEARCH CHARSET KOI8-R TEXT x"), "NO [BADCHARSET (US-ASCII UTF-8)] Unknown charset");
     assert_eq!(refused("a SELECT &AB"), "NO [CANNOT] Invalid mailbox name");
+    // Found by fuzzing: the refusal named the line end that was expected, and so ended its own line.
+    assert_eq!(refused("a LOGIN joe {5} "), "BAD Literal not at the end of a line");
+    assert_eq!(refused("a LOGIN joe {5}\rx"), "BAD Literal not at the end of a line");
     assert_eq!(
         accepted("a STATUS x (APPENDLIMIT SIZE)"),
         Command::Status {
