@@ -120,6 +120,11 @@ impl Credential {
         Ok(Self { phc: phc.to_owned(), scram: None, changed: now })
     }
 
+    /// Whether the hash can be understood.
+    pub(crate) fn is_readable(&self) -> bool {
+        PasswordHash::new(&self.phc).is_ok()
+    }
+
     /// Whether this is the password. As slow as the hash.
     pub fn verify(&self, password: &str) -> bool {
         let Ok(parsed) = PasswordHash::new(&self.phc) else { return false };

@@ -22,6 +22,7 @@ pub mod look;
 pub mod route;
 pub mod table;
 pub mod throttle;
+pub mod verify;
 
 pub use admin::{AccountStores, AdminError};
 pub use app_password::{Service, ServiceSet};

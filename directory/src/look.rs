@@ -314,6 +314,10 @@ impl Directory {
         Ok(entries)
     }
 
+    pub(crate) fn registry_state(&self) -> Arc<RegistryState> {
+        self.inner.registry.state()
+    }
+
     pub(crate) async fn register(&self, name: String, entry: DomainEntry) -> Result<(), AdminError> {
         commit(&self.inner.registry, vec![name.clone()], move |state| match state.get(&name) {
             Some(_) => Err(AdminError::Exists { what: format!("domain {name}") }),

@@ -399,6 +399,8 @@ async fn what_another_node_did_is_seen_before_something_is_denied() {
     expected.sort();
     assert_eq!(seen, expected);
     assert_eq!(three.domain_view(&domain("example.test")).await.unwrap().names, 40);
+    let report = three.verify().await.unwrap();
+    assert_eq!((report.domains, report.names, report.accounts.len(), report.findings), (1, 40, 40, vec![]));
 }
 
 #[tokio::test]

@@ -134,14 +134,12 @@ fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Where a service listens.
 fn port(config: &Config, service: ServiceKind) -> u16 {
-    let ports = config.listeners.iter().filter(|listener| listener.service == service);
-    ports
-        .filter_map(|listener| match listener.address {
-            Address::Tcp(address) => Some(address.port()),
-            Address::Unix(_) => None,
-        })
-        .next()
-        .unwrap_or_default()
+    let mut ports = config.listeners.iter().filter(|listener| listener.service == service);
+    let tcp = ports.find_map(|listener| match listener.address {
+        Address::Tcp(address) => Some(address.port()),
+        Address::Unix(_) => None,
+    });
+    tcp.unwrap_or_default()
 }
 
 /// What there is to try.

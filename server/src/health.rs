@@ -15,6 +15,8 @@ enum Phase {
     Draining,
 }
 
+type Gauge = Box<dyn Fn() + Send>;
+
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(crate) struct Health {
@@ -22,7 +24,7 @@ pub(crate) struct Health {
     broken: Arc<watch::Sender<Option<String>>>,
     metrics: PrometheusHandle,
     /// Brings figures up to date that nobody counts as they change.
-    gauges: Arc<Mutex<Vec<Box<dyn Fn() + Send>>>>,
+    gauges: Arc<Mutex<Vec<Gauge>>>,
 }
 
 impl Health {
@@ -64,6 +66,11 @@ impl Health {
             // The sender is held by self.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Folds measurements into their histograms.
+    pub(crate) fn upkeep(&self) {
+        self.metrics.run_upkeep();
     }
 
     /// Called before metrics are shown.

@@ -25,7 +25,7 @@ pub(crate) enum Format {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { filter: "info".to_owned(), format: Format::Text }
+        Self { filter: "info,fjall=warn,lsm_tree=warn".to_owned(), format: Format::Text }
     }
 }
 

@@ -9,11 +9,15 @@ const SECONDS: [f64; 14] =
 /// Buckets of everything that is measured in octets.
 const BYTES: [f64; 8] = [256.0, 1024.0, 4096.0, 16_384.0, 65_536.0, 1_048_576.0, 16_777_216.0, 268_435_456.0];
 
+/// Buckets of everything that is counted in one go: writes in a group, recipients of a message.
+const COUNTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
 /// Installs the recorder, once in a process.
 pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
         .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES))
+        .and_then(|builder| builder.set_buckets(&COUNTS))
         .context("metric buckets")?
         .install_recorder()
         .context("metrics recorder")?;

@@ -46,12 +46,11 @@ pub(crate) async fn serve(
     let api = stores.admin_api(&config)?;
     let greeting = prepare(Started { stores: &stores, api: &api }).await?;
     let shutdown = Shutdown::new();
-    let services = Services::new(&config, &stores, tls.clone());
+    let services = Services::new(&config, &stores, tls.as_ref());
     if let Err(error) = listen(&config, mode, &services, &api, tls.as_ref(), &shutdown).await {
         stores.close().await;
         return Err(error);
     }
-    services.work(&shutdown);
     stores.health.running();
     tracing::info!(hostname = config.hostname, data = %config.data.display(), "server runs");
     greet(&greeting)?;

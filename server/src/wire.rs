@@ -4,20 +4,27 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
+use blob::dir::DirBlobs;
 use blob::keys::KeyEncryptionKey;
-use blob::{BlobStore, KeyId, KeyRing};
+use blob::{BlobArchive, BlobStore, KeyId, KeyRing};
 use bytes::Bytes;
 use directory::account::Quota;
 use directory::{AccountStores, Directory, LogKeys, Temporary};
-use engine::{Engine, LogId, LogOptions, Sealer};
+use engine::{Archive, LogId, Sealer};
+use engine_embedded::Embedded;
+use imap::Imap;
 use mail::address::Address;
 use mail::id::AccountId;
 use net::listener::Listener;
 use net::shutdown::Shutdown;
 use net::tls::TlsServer;
+use queue::{Clock, Foundation, Queue};
+use smtp_in::SmtpIn;
+use storage::{AccountSettings, OpenError, Principal, Storage};
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
 
@@ -25,12 +32,22 @@ use crate::audit::AuditLog;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
 
+/// How long closing may take before the process ends all the same. What is durable stays so; the next start recovers
+/// what was left open.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Measurements that nobody has asked for are folded into their histograms this often, which bounds their memory.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(5);
+
 /// Everything that is stored, opened. One process has it at a time.
 pub(crate) struct Stores {
     pub(crate) directory: Directory,
     pub(crate) health: Health,
+    pub(crate) storage: Storage,
+    pub(crate) queue: Queue,
+    pub(crate) blobs: BlobStore,
     audit: AuditLog,
-    blobs: BlobStore,
+    embedded: Embedded,
 }
 
 impl Stores {
@@ -38,23 +55,50 @@ impl Stores {
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         let health = Health::new(crate::metrics::install()?);
         make_folder(&config.data)?;
+        let embedded =
+            Embedded::open(&config.data.join("engine"), config.engine.clone()).context("engine")?;
+        let engine = embedded.engine();
         let kek = KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?;
-        let engine = engine::memory::MemoryEngine::new().engine();
-        let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &blob::Config::default());
+        let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &config.blob);
         let segments =
-            blob::dir::DirBlobs::open(&config.data.join("segments"), blob::dir::DirConfig::default())
-                .context("segments")?;
-        let blobs = BlobStore::new(
-            Arc::new(segments),
-            Arc::clone(&engine.rows),
-            keys.clone(),
-            blob::Config::default(),
-        )
-        .await
-        .context("segments")?;
+            DirBlobs::open(&config.data.join("segments"), config.segments.clone()).context("segments")?;
+        let rows = Arc::clone(&engine.rows);
+        let blobs = BlobStore::new(Arc::new(segments), rows, keys.clone(), config.blob.clone())
+            .await
+            .context("segments")?;
+        let archive: Arc<dyn Archive> = Arc::new(BlobArchive::new(blobs.clone()));
+        let storage = Storage::new(
+            engine.clone(),
+            config.logs.clone(),
+            Some(Arc::clone(&archive)),
+            blobs.clone(),
+            config.storage.clone(),
+        );
         let audit = AuditLog::open(&config.data.join("audit.jsonl"))?;
-        let directory = open_directory(config, engine, &keys, &audit).await?;
-        Ok(Self { directory, health, audit, blobs })
+        let login_audit = audit.clone();
+        let directory = Directory::open(directory::Parts {
+            config: config.directory.clone(),
+            engine: engine.clone(),
+            logs: config.logs.clone(),
+            archive: Some(Arc::clone(&archive)),
+            keys: Arc::new(SystemKeys(keys.clone())),
+            stores: Arc::new(Accounts(storage.clone())),
+            on_login_failure: Box::new(move |failure| login_audit.login_failed(failure)),
+        })
+        .await
+        .context("directory")?;
+        let foundation = Foundation {
+            engine,
+            log_options: config.logs.clone(),
+            archive: Some(archive),
+            blobs: blobs.clone(),
+            keys,
+            clock: Clock::system(),
+        };
+        let queue = Queue::open(foundation, config.queue.clone()).await.context("queue")?;
+        let stores = Self { directory, health, storage, queue, blobs, audit, embedded };
+        stores.watch();
+        Ok(stores)
     }
 
     /// The admin API over these stores.
@@ -71,25 +115,67 @@ impl Stores {
 
     /// Closes everything in order. To be called when no service uses it any more.
     pub(crate) async fn close(self) {
-        let Self { directory, blobs, .. } = self;
-        drop(directory);
-        blobs.close().await;
+        let Self { directory, health, storage, queue, blobs, audit, embedded } = self;
+        queue.close();
+        directory.close();
+        storage.close();
+        drop((directory, health, storage, queue, audit));
+        if tokio::time::timeout(CLOSE_PATIENCE, blobs.close()).await.is_err() {
+            tracing::warn!("segments are still in use and were not closed in order");
+        }
+        // Joins the commit thread, so it does not belong on an async one.
+        let closed = tokio::task::spawn_blocking(move || drop(embedded)).await;
+        if closed.is_err() {
+            tracing::error!("the engine panicked while it was closed");
+        }
+    }
+
+    /// Lets the process end when the engine has seen a write fail, and keeps figures current.
+    fn watch(&self) {
+        let mut poisoned = self.embedded.poisoned();
+        let health = self.health.clone();
+        tokio::spawn(async move {
+            if let Ok(why) = poisoned.wait_for(Option::is_some).await {
+                health.broke(why.as_deref().unwrap_or("the storage engine failed"));
+            }
+        });
+        let health = self.health.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP_PAUSE).await;
+                health.upkeep();
+            }
+        });
+        let storage = self.storage.clone();
+        self.health.gauge(move || {
+            metrics::gauge!("postrider_accounts_open").set(storage.open_accounts() as f64);
+        });
     }
 }
 
 /// The services of this process. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Services {}
+pub(crate) struct Services {
+    smtp_in: SmtpIn,
+    imap: Imap,
+}
 
 impl Services {
-    pub(crate) fn new(_config: &Config, _stores: &Stores, _tls: Option<TlsServer>) -> Self {
-        Self {}
+    pub(crate) fn new(config: &Config, stores: &Stores, tls: Option<&TlsServer>) -> Self {
+        let mut smtp = config.smtp_in.clone();
+        if smtp.hostname == smtp_in::Config::default().hostname {
+            smtp.hostname.clone_from(&config.hostname);
+        }
+        let Stores { directory, storage, queue, .. } = stores;
+        let smtp_in = SmtpIn::new(smtp, directory.clone(), queue.clone(), storage.clone(), tls.cloned());
+        let imap = Imap::new(config.imap.clone(), storage.clone(), directory.clone(), tls.cloned());
+        Self { smtp_in, imap }
     }
 
     /// What is said to connections that are over a limit.
     pub(crate) fn refusal(kind: ServiceKind) -> Bytes {
         match kind {
-            ServiceKind::Imap | ServiceKind::Imaps => Bytes::from_static(b"* BYE too many connections\r\n"),
+            ServiceKind::Imap | ServiceKind::Imaps => Bytes::from_static(imap::service::REFUSAL),
             ServiceKind::Smtp | ServiceKind::Submission | ServiceKind::Submissions | ServiceKind::Lmtp => {
                 Bytes::from_static(b"421 4.7.0 too many connections, try again later\r\n")
             }
@@ -99,31 +185,28 @@ impl Services {
 
     /// Accepts connections of a service until the process ends.
     pub(crate) fn accept(&self, kind: ServiceKind, listener: Listener, shutdown: Shutdown) {
-        let _ = (kind, listener, shutdown);
+        let role = match kind {
+            ServiceKind::Smtp => smtp_in::Role::Mx,
+            ServiceKind::Submission | ServiceKind::Submissions => smtp_in::Role::Submission,
+            ServiceKind::Lmtp => smtp_in::Role::Lmtp,
+            ServiceKind::Imap | ServiceKind::Imaps => {
+                let imap = self.imap.clone();
+                let serve = move |stream, guard| {
+                    let imap = imap.clone();
+                    async move { imap.serve(stream, guard).await }
+                };
+                tokio::spawn(listener.run(shutdown, serve));
+                return;
+            }
+            ServiceKind::Admin => return,
+        };
+        let smtp_in = self.smtp_in.clone();
+        let serve = move |stream, guard| {
+            let smtp_in = smtp_in.clone();
+            async move { smtp_in.serve(role, stream, guard).await }
+        };
+        tokio::spawn(listener.run(shutdown, serve));
     }
-
-    /// Starts what works without connections.
-    pub(crate) fn work(&self, _shutdown: &Shutdown) {}
-}
-
-async fn open_directory(
-    config: &Config,
-    engine: Engine,
-    keys: &KeyRing,
-    audit: &AuditLog,
-) -> anyhow::Result<Directory> {
-    let audit = audit.clone();
-    Directory::open(directory::Parts {
-        config: config.directory.clone(),
-        engine,
-        logs: LogOptions::default(),
-        archive: None,
-        keys: Arc::new(SystemKeys(keys.clone())),
-        stores: Arc::new(Accounts),
-        on_login_failure: Box::new(move |failure| audit.login_failed(failure)),
-    })
-    .await
-    .context("directory")
 }
 
 fn make_folder(path: &Path) -> anyhow::Result<()> {
@@ -141,35 +224,45 @@ struct SystemKeys(KeyRing);
 #[async_trait]
 impl LogKeys for SystemKeys {
     async fn create(&self, log: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
-        self.0.ensure(KeyId::System(log.id)).await.map_err(|error| Temporary(chain(&error)))?;
+        self.0.ensure(KeyId::of_log(log)).await.map_err(|error| Temporary(chain(&error)))?;
         self.open(log).await
     }
 
     async fn open(&self, log: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
-        self.0.sealer(KeyId::System(log.id)).await.map_err(|error| Temporary(chain(&error)))
+        self.0.sealer(KeyId::of_log(log)).await.map_err(|error| Temporary(chain(&error)))
     }
 
     async fn erase(&self, log: LogId) -> Result<(), Temporary> {
-        self.0.erase(KeyId::System(log.id)).await.map(drop).map_err(|error| Temporary(chain(&error)))
+        self.0.erase(KeyId::of_log(log)).await.map(drop).map_err(|error| Temporary(chain(&error)))
     }
 }
 
 /// The accounts' storage, as the directory sees it.
-struct Accounts;
+struct Accounts(Storage);
 
 #[async_trait]
 impl AccountStores for Accounts {
-    async fn create(&self, _account: AccountId, _address: &Address, _quota: Quota) -> Result<(), Temporary> {
-        Ok(())
+    async fn create(&self, account: AccountId, _address: &Address, quota: Quota) -> Result<(), Temporary> {
+        self.0.create_account(account, settings(quota)).await.map_err(|error| Temporary(chain(&error)))
     }
 
-    async fn set_quota(&self, _account: AccountId, _quota: Quota) -> Result<(), Temporary> {
-        Ok(())
+    async fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), Temporary> {
+        let open = self.0.account(&Principal::Operator, account).await;
+        let open = open.map_err(|error| Temporary(chain(&error)))?;
+        open.set_quota(settings(quota)).await.map_err(|error| Temporary(chain(&error)))
     }
 
-    async fn delete(&self, _account: AccountId) -> Result<(), Temporary> {
-        Ok(())
+    async fn delete(&self, account: AccountId) -> Result<(), Temporary> {
+        match self.0.delete_account(account).await {
+            // It was deleted before, and only its name is left.
+            Ok(()) | Err(OpenError::Missing) => Ok(()),
+            Err(error) => Err(Temporary(chain(&error))),
+        }
     }
+}
+
+fn settings(quota: Quota) -> AccountSettings {
+    AccountSettings { quota_bytes: quota.bytes, quota_messages: quota.messages }
 }
 
 /// An error with all its causes, in one line.

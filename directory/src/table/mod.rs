@@ -79,6 +79,13 @@ pub enum Operation<T: Table> {
     },
 }
 
+/// Adds a record's digest to that of the whole, or takes it away.
+pub(crate) fn mix(content: &mut [u8; 32], digest: &RecordDigest) {
+    for (sum, octet) in content.iter_mut().zip(digest) {
+        *sum ^= octet;
+    }
+}
+
 pub(crate) fn record_digest<R: Serialize>(key: &str, record: &R) -> RecordDigest {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(&(key.len() as u64).to_be_bytes());

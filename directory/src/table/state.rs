@@ -10,7 +10,7 @@ use engine::{Archived, FoldError, FormatError, LogId, PageId, PartPages, Snapsho
 use uuid::Uuid;
 
 use super::page::{Records, Root, StoredPage, decode, decode_records, encode, encode_records};
-use super::{Operation, RecordDigest, Table, record_digest};
+use super::{Operation, Table, mix, record_digest};
 
 /// Rough cost in memory of a slot and of a record beside its stored octets.
 const SLOT_WEIGHT: usize = 160;
@@ -139,6 +139,11 @@ impl<T: Table> TableState<T> {
         self.count
     }
 
+    /// Exclusive or of the digests of all records.
+    pub(crate) fn content(&self) -> [u8; 32] {
+        self.content
+    }
+
     /// The record under a key. The part `key` must be loaded.
     pub fn get(&self, key: &str) -> Option<&Arc<T::Record>> {
         match &self.slots[self.position(key)].content {
@@ -184,12 +189,6 @@ impl<T: Table> TableState<T> {
 
     fn position(&self, key: &str) -> usize {
         self.slots.partition_point(|slot| slot.first.as_str() <= key).saturating_sub(1)
-    }
-
-    fn mix(&mut self, digest: &RecordDigest) {
-        for (sum, octet) in self.content.iter_mut().zip(digest) {
-            *sum ^= octet;
-        }
     }
 
     fn change(&mut self, seq: u64, key: &str, operation: &Operation<T>) -> Result<(), FoldError> {
@@ -333,19 +332,19 @@ impl<T: Table> State for TableState<T> {
             Operation::Put { key, record, replaces } => {
                 self.change(seq, key, operation)?;
                 match replaces {
-                    Some(old) => self.mix(old),
+                    Some(old) => mix(&mut self.content, old),
                     None => self.count += 1,
                 }
-                self.mix(&record_digest(key, record));
+                mix(&mut self.content, &record_digest(key, record));
             }
             Operation::Amend { key, before, after, .. } => {
                 self.change(seq, key, operation)?;
-                self.mix(before);
-                self.mix(after);
+                mix(&mut self.content, before);
+                mix(&mut self.content, after);
             }
             Operation::Remove { key, removes } => {
                 self.change(seq, key, operation)?;
-                self.mix(removes);
+                mix(&mut self.content, removes);
                 self.count = self
                     .count
                     .checked_sub(1)

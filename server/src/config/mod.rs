@@ -42,8 +42,24 @@ pub(crate) struct Config {
     pub(crate) log: logs::Config,
     /// Connections.
     pub(crate) net: net::listener::Config,
+    /// SMTP in: mail from other servers, submission, LMTP. Its `hostname` is the one above unless it says another.
+    pub(crate) smtp_in: smtp_in::Config,
+    /// The queue between acceptance and mailbox.
+    pub(crate) queue: queue::Config,
+    /// IMAP.
+    pub(crate) imap: imap::Config,
     /// Accounts, aliases, passwords.
     pub(crate) directory: directory::Config,
+    /// Accounts' mailboxes.
+    pub(crate) storage: storage::Config,
+    /// Message bytes.
+    pub(crate) blob: blob::Config,
+    /// Files of message bytes.
+    pub(crate) segments: blob::dir::DirConfig,
+    /// Logs of accounts, of the queue and of the directory.
+    pub(crate) logs: engine::LogOptions,
+    /// The embedded storage engine.
+    pub(crate) engine: engine_embedded::Config,
     /// The admin API.
     pub(crate) admin: webmail_api::admin::Config,
 }
@@ -102,7 +118,15 @@ impl Default for Config {
             ],
             log: logs::Config::default(),
             net: net::listener::Config::default(),
+            smtp_in: smtp_in::Config::default(),
+            queue: queue::Config::default(),
+            imap: imap::Config::default(),
             directory: directory::Config::default(),
+            storage: storage::Config::default(),
+            blob: blob::Config::default(),
+            segments: blob::dir::DirConfig::default(),
+            logs: engine::LogOptions::default(),
+            engine: engine_embedded::Config::default(),
             admin: webmail_api::admin::Config::default(),
         }
     }
@@ -178,14 +202,12 @@ impl Config {
 
     /// Where the admin API answers commands of this machine.
     pub(crate) fn admin_socket(&self) -> PathBuf {
-        let sockets = self.listeners.iter().filter(|listener| listener.service == ServiceKind::Admin);
-        sockets
-            .filter_map(|listener| match &listener.address {
-                Address::Unix(path) => Some(self.data.join(path)),
-                Address::Tcp(_) => None,
-            })
-            .next()
-            .unwrap_or_else(|| self.data.join(ADMIN_SOCKET))
+        let mut sockets = self.listeners.iter().filter(|listener| listener.service == ServiceKind::Admin);
+        let unix = sockets.find_map(|listener| match &listener.address {
+            Address::Unix(path) => Some(self.data.join(path)),
+            Address::Tcp(_) => None,
+        });
+        unix.unwrap_or_else(|| self.data.join(ADMIN_SOCKET))
     }
 
     /// The file of the key-encryption key.
