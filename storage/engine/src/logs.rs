@@ -1,7 +1,7 @@
 //! The open logs of a process: a bounded cache of actors.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::log::{Outcome, SnapshotPointer};
 use crate::options::LogOptions;
 use crate::rows::{RowKey, Table, successor};
 use crate::seal::Sealer;
-use crate::shared::{Closed, Message, Shared};
+use crate::shared::{Closed, Message, Shared, evicted};
 use crate::state::State;
 use crate::stats::{Counters, LogStats};
 use crate::stored::CHAIN_START;
@@ -68,6 +68,8 @@ pub(crate) struct LogsInner<S: State> {
     archive: Option<Arc<dyn Archive>>,
     counters: Arc<Counters>,
     open: Mutex<HashMap<LogId, Slot<S>>>,
+    /// Set under the lock of `open`: nothing is opened any more.
+    closed: AtomicBool,
     uses: AtomicU64,
 }
 
@@ -86,6 +88,7 @@ impl<S: State> Logs<S> {
             archive,
             counters: Arc::default(),
             open: Mutex::default(),
+            closed: AtomicBool::new(false),
             uses: AtomicU64::new(0),
         };
         Self { inner: Arc::new(inner) }
@@ -159,6 +162,9 @@ impl<S: State> Logs<S> {
         inner.touch(&shared);
         let handle = {
             let mut open = inner.open.lock();
+            if inner.closed.load(Ordering::SeqCst) {
+                return Err(evicted());
+            }
             let slot = open.entry(log).or_insert_with(|| Slot { gate: gate.clone(), shared: None });
             slot.shared = Some(shared.clone());
             LogHandle::new(shared.clone(), inner.clone())
@@ -203,9 +209,12 @@ impl<S: State> Logs<S> {
         logs.into_iter().filter(|log| self.inner.close_idle(&mut open, *log)).count()
     }
 
-    /// Ends all actors. What is undecided is answered as unknown. For shutdown, after the services have stopped.
+    /// Ends all actors, and opens none any more. What is undecided is answered as unknown. For shutdown, after the
+    /// services have stopped.
     pub fn close(&self) {
-        for (_, slot) in self.inner.open.lock().drain() {
+        let mut open = self.inner.open.lock();
+        self.inner.closed.store(true, Ordering::SeqCst);
+        for (_, slot) in open.drain() {
             if let Some(shared) = slot.shared {
                 shared.close(Closed::Evicted);
             }
