@@ -31,7 +31,7 @@ pub(crate) fn login_later() -> Reply {
     Reply::new(454, status(4, 7, 0), "Temporary authentication failure")
 }
 
-/// RFC 7505 and common use: 5.7.1 is about policy, not about the address.
+/// 5.7.1 is about policy: nothing is wrong with the address.
 pub(crate) fn no_relay() -> Reply {
     Reply::new(550, status(5, 7, 1), "Relaying denied")
 }

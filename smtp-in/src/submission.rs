@@ -12,7 +12,7 @@ use crate::service::Inner;
 use crate::session::Client;
 use crate::trace;
 
-/// Whether the user may send as this. The null reverse-path belongs to everybody: read receipts have it (RFC 8098 §3).
+/// Whether the user may send as this. The null reverse-path belongs to everybody: read receipts have it.
 pub(crate) async fn check_sender(
     service: &Inner,
     client: &Client,

@@ -15,6 +15,7 @@ use smtp_in::Role;
 use smtp_protocol::client::{Client as ClientMachine, Event, Sent};
 use smtp_protocol::command::HelloKind;
 use smtp_protocol::parameter::{MailParameters, RcptParameters};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::{World, address};
 
 const MESSAGE: &str = "From: a@far.test\r\nSubject: hello\r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\n\
@@ -229,4 +230,51 @@ async fn shutdown_lets_a_transaction_end() {
     busy.expect("421 4.3.2").await;
     assert_eq!(finish.await.unwrap().aborted, 0);
     assert_eq!(world.queued().await.len(), 1);
+}
+
+#[tokio::test]
+async fn half_a_message_leaves_nothing() {
+    let world = World::new().await;
+    for end in ["", "\r\n.", "\r\n.\r", "\n.\n"] {
+        let mut client = world.connect(Role::Mx).await;
+        client.ask("HELO far.test", "250").await;
+        client.ask("MAIL FROM:<a@far.test>", "250").await;
+        client.ask("RCPT TO:<bob@example.test>", "250").await;
+        client.ask("DATA", "354").await;
+        client.stream.write_all(format!("{MESSAGE}more{end}").as_bytes()).await.unwrap();
+        drop(client);
+    }
+    // One who comes after them is served, and what they left is not there.
+    let mut client = world.connect(Role::Mx).await;
+    client.ask("HELO far.test", "250").await;
+    client.ask("MAIL FROM:<a@far.test>", "250").await;
+    client.ask("RCPT TO:<bob@example.test>", "250").await;
+    client.message(MESSAGE, "250").await;
+    let queued = world.queued().await;
+    assert_eq!(queued.iter().map(|(_, _, body)| body.as_str()).collect::<Vec<_>>(), [MESSAGE]);
+}
+
+#[tokio::test]
+async fn garbage_ends_with_its_own_session() {
+    let world = World::new().await;
+    let mut innocent = world.connect(Role::Mx).await;
+    innocent.ask("HELO far.test", "250").await;
+    let mut seed = 1_u32;
+    let mut noise = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8
+    };
+    let random: Vec<u8> = (0..200_000).map(|_| noise()).collect();
+    for garbage in [&random[..], &[0; 100_000], b"NOOP\n", "MAIL FROM:<\r\n".repeat(5000).as_bytes()] {
+        let mut client = world.connect(Role::Mx).await;
+        // It may be cut off before all of it is written.
+        let _ = client.stream.write_all(garbage).await;
+        let _ = client.stream.shutdown().await;
+        let mut answers = Vec::new();
+        let read = client.stream.read_to_end(&mut answers);
+        let _ = tokio::time::timeout(Duration::from_secs(60), read).await.expect("the session ends");
+        assert!(answers.len() < 100_000);
+        innocent.ask("RSET", "250").await;
+    }
+    assert!(world.queued().await.is_empty());
 }
