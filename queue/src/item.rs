@@ -240,7 +240,7 @@ pub struct Target {
 }
 
 /// Where a target goes. The order of the variants is part of the stored format.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Destination {
     /// An account here.
     Local {
@@ -272,7 +272,7 @@ pub enum Destination {
 }
 
 /// Why a target failed, in the words of a notification.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Failure {
     /// Enhanced status code (RFC 3463), such as `5.2.2`.
     pub status: String,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use blob::Holder;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use mail::address::{Address, Domain};
 
 use crate::claim::Claimed;
@@ -163,14 +164,15 @@ impl Queue {
             let group = groups.entry((*shard, address.domain(), target.owner)).or_default();
             group.push(OutboundRecipient { target: *number, recipient, state });
         }
-        let items = groups.into_iter().flat_map(|((shard, _, owner), recipients)| {
-            let parts: Vec<Vec<OutboundRecipient>> =
-                recipients.chunks(OUTBOUND_RECIPIENTS_MAX).map(<[_]>::to_vec).collect();
-            parts.into_iter().map(move |recipients| (shard, owner, recipients))
-        });
-        let placing = items.map(|(shard, owner, recipients)| {
-            self.inner.place_group(claimed, &details.prefix, expansion, shard, owner, recipients)
-        });
+        let mut placing = Vec::new();
+        for ((shard, _, owner), recipients) in groups {
+            for recipients in recipients.chunks(OUTBOUND_RECIPIENTS_MAX) {
+                let recipients = recipients.to_vec();
+                let group =
+                    self.inner.place_group(claimed, &details.prefix, expansion, shard, owner, recipients);
+                placing.push(group.boxed());
+            }
+        }
         futures_util::future::try_join_all(placing).await?;
         Ok(())
     }

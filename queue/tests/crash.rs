@@ -2,6 +2,8 @@
 //! they were given. Whatever happens, every accepted recipient ends delivered, bounced, placed outbound, or is still
 //! queued; nothing is put into a mailbox twice, and there is at most one notification per recipient.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
