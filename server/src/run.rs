@@ -15,7 +15,8 @@ use webmail_api::admin::Api;
 
 use crate::config::{Config, ListenerConfig, ServiceKind};
 use crate::health::Health;
-use crate::wire::{Services, Stores};
+use crate::role::Role;
+use crate::wire::{self, Services, Stores};
 
 /// How this server differs from one that is configured by a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +44,16 @@ pub(crate) async fn serve(
     let mut signals = Signals::new()?;
     let tls = tls(&config.certificates)?;
     let stores = Stores::open(&config).await?;
-    let api = stores.admin_api(&config)?;
+    let api = wire::admin_api(&config, &stores.ground, Arc::new(stores.health.clone()))?;
     let greeting = prepare(Started { stores: &stores, api: &api }).await?;
     let shutdown = Shutdown::new();
     let services = Services::new(&config, &stores, tls.as_ref());
     if let Err(error) = listen(&config, mode, &services, &api, tls.as_ref(), &shutdown).await {
         stores.close().await;
         return Err(error);
+    }
+    if config.roles.contains(&Role::Delivery) {
+        services.deliver(&shutdown);
     }
     stores.health.running();
     tracing::info!(hostname = config.hostname, data = %config.data.display(), "server runs");

@@ -12,9 +12,10 @@ use blob::dir::DirBlobs;
 use blob::keys::KeyEncryptionKey;
 use blob::{BlobArchive, BlobStore, KeyId, KeyRing};
 use bytes::Bytes;
+use delivery::Delivery;
 use directory::account::Quota;
 use directory::{AccountStores, Directory, LogKeys, Temporary};
-use engine::{Archive, LogId, Sealer};
+use engine::{Archive, Engine, LogId, Sealer};
 use engine_embedded::Embedded;
 use imap::Imap;
 use mail::address::Address;
@@ -25,6 +26,7 @@ use net::tls::TlsServer;
 use queue::{Clock, Foundation, Queue};
 use smtp_in::SmtpIn;
 use storage::{AccountSettings, OpenError, Principal, Storage};
+use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
 
@@ -39,21 +41,21 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
 /// Measurements that nobody has asked for are folded into their histograms this often, which bounds their memory.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(5);
 
-/// Everything that is stored, opened. One process has it at a time.
-pub(crate) struct Stores {
-    pub(crate) directory: Directory,
-    pub(crate) health: Health,
-    pub(crate) storage: Storage,
-    pub(crate) queue: Queue,
+/// What everything that is stored stands on, opened. One process has it at a time.
+pub(crate) struct Ground {
+    pub(crate) engine: Engine,
+    pub(crate) keys: KeyRing,
     pub(crate) blobs: BlobStore,
+    pub(crate) archive: Arc<dyn Archive>,
+    pub(crate) storage: Storage,
+    pub(crate) directory: Directory,
     audit: AuditLog,
     embedded: Embedded,
 }
 
-impl Stores {
+impl Ground {
     /// Opens the data folder; makes it when it is not there.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let health = Health::new(crate::metrics::install()?);
         make_folder(&config.data)?;
         let embedded =
             Embedded::open(&config.data.join("engine"), config.engine.clone()).context("engine")?;
@@ -87,39 +89,15 @@ impl Stores {
         })
         .await
         .context("directory")?;
-        let foundation = Foundation {
-            engine,
-            log_options: config.logs.clone(),
-            archive: Some(archive),
-            blobs: blobs.clone(),
-            keys,
-            clock: Clock::system(),
-        };
-        let queue = Queue::open(foundation, config.queue.clone()).await.context("queue")?;
-        let stores = Self { directory, health, storage, queue, blobs, audit, embedded };
-        stores.watch();
-        Ok(stores)
+        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, embedded })
     }
 
-    /// The admin API over these stores.
-    pub(crate) fn admin_api(&self, config: &Config) -> anyhow::Result<Api> {
-        let tokens = Tokens::open(&config.data.join("admin-tokens.json"), config.admin.tokens_max)?;
-        Ok(Api::new(Parts {
-            config: config.admin.clone(),
-            directory: self.directory.clone(),
-            tokens,
-            audit: Arc::new(self.audit.clone()),
-            monitor: Arc::new(self.health.clone()),
-        }))
-    }
-
-    /// Closes everything in order. To be called when no service uses it any more.
+    /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
-        let Self { directory, health, storage, queue, blobs, audit, embedded } = self;
-        queue.close();
+        let Self { engine, keys, blobs, archive, storage, directory, audit, embedded } = self;
         directory.close();
         storage.close();
-        drop((directory, health, storage, queue, audit));
+        drop((engine, keys, archive, storage, directory, audit));
         if tokio::time::timeout(CLOSE_PATIENCE, blobs.close()).await.is_err() {
             tracing::warn!("segments are still in use and were not closed in order");
         }
@@ -129,10 +107,52 @@ impl Stores {
             tracing::error!("the engine panicked while it was closed");
         }
     }
+}
+
+/// The ground with the queue on it: what services work with.
+pub(crate) struct Stores {
+    pub(crate) ground: Ground,
+    pub(crate) queue: Queue,
+    pub(crate) health: Health,
+}
+
+impl Stores {
+    /// Opens everything. The queue counts this as a start, which matters for items that were being worked on when the
+    /// last process died.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let health = Health::new(crate::metrics::install()?);
+        let ground = Ground::open(config).await?;
+        let foundation = Foundation {
+            engine: ground.engine.clone(),
+            log_options: config.logs.clone(),
+            archive: Some(Arc::clone(&ground.archive)),
+            blobs: ground.blobs.clone(),
+            keys: ground.keys.clone(),
+            clock: Clock::system(),
+        };
+        let queue = match Queue::open(foundation, config.queue.clone()).await {
+            Ok(queue) => queue,
+            Err(error) => {
+                ground.close().await;
+                return Err(error).context("queue");
+            }
+        };
+        let stores = Self { ground, queue, health };
+        stores.watch();
+        Ok(stores)
+    }
+
+    /// Closes everything in order. To be called when no service uses it any more.
+    pub(crate) async fn close(self) {
+        let Self { ground, queue, health } = self;
+        queue.close();
+        drop((queue, health));
+        ground.close().await;
+    }
 
     /// Lets the process end when the engine has seen a write fail, and keeps figures current.
     fn watch(&self) {
-        let mut poisoned = self.embedded.poisoned();
+        let mut poisoned = self.ground.embedded.poisoned();
         let health = self.health.clone();
         tokio::spawn(async move {
             if let Ok(why) = poisoned.wait_for(Option::is_some).await {
@@ -146,16 +166,25 @@ impl Stores {
                 health.upkeep();
             }
         });
-        let storage = self.storage.clone();
-        self.health.gauge(move || {
-            metrics::gauge!("postrider_accounts_open").set(storage.open_accounts() as f64);
-        });
     }
+}
+
+/// The admin API over a directory.
+pub(crate) fn admin_api(config: &Config, ground: &Ground, monitor: Arc<dyn Monitor>) -> anyhow::Result<Api> {
+    let tokens = Tokens::open(&config.data.join("admin-tokens.json"), config.admin.tokens_max)?;
+    Ok(Api::new(Parts {
+        config: config.admin.clone(),
+        directory: ground.directory.clone(),
+        tokens,
+        audit: Arc::new(ground.audit.clone()),
+        monitor,
+    }))
 }
 
 /// The services of this process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Services {
+    delivery: Delivery,
     smtp_in: SmtpIn,
     imap: Imap,
 }
@@ -166,10 +195,21 @@ impl Services {
         if smtp.hostname == smtp_in::Config::default().hostname {
             smtp.hostname.clone_from(&config.hostname);
         }
-        let Stores { directory, storage, queue, .. } = stores;
+        let Stores { ground: Ground { directory, storage, .. }, queue, .. } = stores;
+        let mut local = config.delivery.clone();
+        if local.hostname.is_empty() {
+            local.hostname.clone_from(&config.hostname);
+        }
+        let delivery = Delivery::new(queue.clone(), storage.clone(), directory.clone(), local);
         let smtp_in = SmtpIn::new(smtp, directory.clone(), queue.clone(), storage.clone(), tls.cloned());
         let imap = Imap::new(config.imap.clone(), storage.clone(), directory.clone(), tls.cloned());
-        Self { smtp_in, imap }
+        Self { delivery, smtp_in, imap }
+    }
+
+    /// Delivers from the queue into mailboxes until the process ends; what is under way then is finished first.
+    pub(crate) fn deliver(&self, shutdown: &Shutdown) {
+        let (delivery, guard) = (self.delivery.clone(), shutdown.guard());
+        tokio::spawn(async move { delivery.run(guard.requested()).await });
     }
 
     /// What is said to connections that are over a limit.

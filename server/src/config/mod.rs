@@ -46,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) smtp_in: smtp_in::Config,
     /// The queue between acceptance and mailbox.
     pub(crate) queue: queue::Config,
+    /// Local delivery, from the queue into mailboxes.
+    pub(crate) delivery: delivery::Config,
     /// IMAP.
     pub(crate) imap: imap::Config,
     /// Accounts, aliases, passwords.
@@ -120,6 +122,7 @@ impl Default for Config {
             net: net::listener::Config::default(),
             smtp_in: smtp_in::Config::default(),
             queue: queue::Config::default(),
+            delivery: delivery::Config::default(),
             imap: imap::Config::default(),
             directory: directory::Config::default(),
             storage: storage::Config::default(),
