@@ -39,7 +39,7 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
                 continue;
             }
             client.ok(&format!("EXAMINE \"{mailbox}\""))?;
-            let answer = client.ok("FETCH 1:* (UID FLAGS BODY.PEEK[HEADER])")?;
+            let answer = client.ok("UID FETCH 1:* (UID FLAGS BODY.PEEK[HEADER])")?;
             let mut uids = BTreeSet::new();
             let mut unchecked = BTreeMap::new();
             for line in &answer.untagged {

@@ -39,7 +39,7 @@ fn read(server: &Server) -> Result<std::collections::BTreeMap<u64, usize>> {
     let mut client = Imap::login(server.imap(), ALICE, PASSWORD)?;
     client.ok("SELECT INBOX")?;
     let mut found = std::collections::BTreeMap::new();
-    for line in client.ok("FETCH 1:* (BODY.PEEK[HEADER])")?.text() {
+    for line in client.ok("UID FETCH 1:* (BODY.PEEK[HEADER])")?.text() {
         if let Some(id) = message::id_of(&line) {
             *found.entry(id).or_default() += 1;
         }
