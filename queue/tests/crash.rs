@@ -4,27 +4,23 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
+mod setup;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use blob::keys::KeyEncryptionKey;
-use blob::memory::MemoryBlobs;
-use blob::{BlobStore, KeyRing};
 use bytes::Bytes;
-use engine::LogOptions;
 use engine::memory::{Faults, MemoryEngine};
-use mail::address::{Address, ReversePath};
+use mail::address::ReversePath;
 use mail::envelope::{Envelope, Recipient};
 use mail::id::{AccountId, QueueId};
 use parking_lot::Mutex;
 use queue::item::{Destination, Failure, Outcome, Progress, RemoteState, Target};
-use queue::{
-    Claimed, Clock, Config, Foundation, Origin, Queue, Resolved, ShardKind, Standing, Submission, Work,
-    WorkError,
-};
+use queue::{Claimed, Origin, Queue, Resolved, ShardKind, Standing, Submission, Work, WorkError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use setup::{Disk, account, address};
 use uuid::Uuid;
 
 /// A defect to plant, so that the checks can be seen to notice it.
@@ -90,9 +86,7 @@ impl Mailbox {
 /// What outlives every crash.
 struct World {
     plant: Plant,
-    blobs: Arc<MemoryBlobs>,
-    kek: [u8; 32],
-    clock: Clock,
+    disk: Disk,
     mailboxes: Mutex<HashMap<AccountId, Mailbox>>,
     /// Accounts that are full: deliveries to them bounce.
     full: Mutex<BTreeSet<AccountId>>,
@@ -108,9 +102,7 @@ impl World {
     fn new(plant: Plant, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             plant,
-            blobs: Arc::new(MemoryBlobs::new()),
-            kek: [7; 32],
-            clock: Clock::standing(1_800_000_000),
+            disk: Disk::new(),
             mailboxes: Mutex::default(),
             full: Mutex::default(),
             accepted: Mutex::default(),
@@ -126,38 +118,6 @@ impl World {
 
     fn count(&self, what: &'static str) {
         *self.counts.lock().entry(what).or_default() += 1;
-    }
-
-    async fn open(&self, engine: &MemoryEngine) -> Option<Queue> {
-        let kek = KeyEncryptionKey::from_secret(&self.kek);
-        let blob_config = blob::Config { key_cache_seconds: 3_600, ..blob::Config::default() };
-        let keys = KeyRing::new(kek, Arc::new(engine.clone()), &blob_config);
-        let rows = Arc::new(engine.clone());
-        let blobs = BlobStore::new(self.blobs.clone(), rows, keys.clone(), blob_config).await.ok()?;
-        // Low thresholds, so that snapshots, trims and page collection happen all the time.
-        let log_options = LogOptions {
-            snapshot_entries_min: 3,
-            snapshot_bytes_min: 500,
-            snapshot_share_percent: 1,
-            snapshot_entries_max: 12,
-            deadline_seconds: 5,
-            backoff_ms_min: 1,
-            backoff_ms_max: 2,
-            ..LogOptions::default()
-        };
-        let config = Config {
-            ingest_shards: 3,
-            outbound_shards: 2,
-            poll_seconds: 1,
-            expiry_grace_seconds: 0,
-            retry_seconds_min: 1,
-            inline_bytes_max: 400,
-            ..Config::default()
-        };
-        let engine = engine.engine();
-        let foundation =
-            Foundation { engine, log_options, archive: None, blobs, keys, clock: self.clock.clone() };
-        Queue::open(foundation, config).await.ok()
     }
 
     async fn send(&self, queue: &Queue) {
@@ -357,14 +317,6 @@ fn failed(failure: Failure) -> Outcome {
     Outcome::Failed { failure, notified: true }
 }
 
-fn address(text: &str) -> Address {
-    Address::parse(text).unwrap()
-}
-
-fn account(number: u32) -> AccountId {
-    AccountId(Uuid::from_u128(u128::from(number) + 1))
-}
-
 /// Runs one history with power cuts; answers what the checks say.
 async fn history(plant: Plant, seed: u64, lives: u32) -> (Result<(), String>, BTreeMap<&'static str, u64>) {
     let world = World::new(plant, seed);
@@ -375,7 +327,7 @@ async fn history(plant: Plant, seed: u64, lives: u32) -> (Result<(), String>, BT
         let cut = if last { None } else { Some(engine.syncs() + 20 + u64::from(world.roll(120))) };
         engine.set_faults(Faults { seed, power_cut_after_sync: cut, ..Faults::default() });
         *world.full.lock() = if world.roll(2) == 0 { BTreeSet::from([account(1)]) } else { BTreeSet::new() };
-        if let Some(queue) = world.open(&engine).await {
+        if let Some(queue) = world.disk.open(&engine, Disk::config()).await {
             live(&world, &queue, &engine, last).await;
             if last {
                 ledger = Ledger::take(&queue).await;
@@ -405,9 +357,9 @@ async fn live(world: &Arc<World>, queue: &Queue, engine: &MemoryEngine, last: bo
         }
         if last && round == 30 {
             // What waits to be sent gets too old, and bounces.
-            world.clock.set(world.clock.now() + 6 * 86_400);
+            world.disk.clock.set(world.disk.clock.now() + 6 * 86_400);
         } else {
-            world.clock.set(world.clock.now() + 1);
+            world.disk.clock.set(world.disk.clock.now() + 1);
         }
         let claimed = queue.claim_now(8).await;
         idle = if claimed.is_empty() { idle + 1 } else { 0 };

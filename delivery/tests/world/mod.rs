@@ -1,3 +1,4 @@
+#![allow(dead_code, clippy::unwrap_used, reason = "shared by tests that use different parts of it")]
 //! Queue, directory and storage in memory, with the delivery agent over them.
 
 use std::sync::Arc;
@@ -73,7 +74,7 @@ impl Disk {
     }
 }
 
-/// A process over a disk. The accounts are `alice`, `bob` and `small` (1 000 octets) at `example.test`; `info` is an
+/// A process over a disk. The accounts are `alice`, `bob`, `sender` and `small` (1 000 octets) at `example.test`; `info` is an
 /// alias for alice and one elsewhere, `loop` leads to nobody, `team` is a list of all with the owner `bob`.
 pub(crate) struct World {
     pub(crate) queue: Queue,
@@ -150,7 +151,7 @@ impl World {
     pub(crate) async fn populate(&self) {
         let domain = Domain::parse("example.test").unwrap();
         self.directory.create_domain(&domain, DomainSettings::default()).await.unwrap();
-        for (name, bytes) in [("alice", None), ("bob", None), ("small", Some(1_000))] {
+        for (name, bytes) in [("alice", None), ("bob", None), ("sender", None), ("small", Some(1_000))] {
             let new = NewAccount {
                 password: NewPassword::Clear("postrider".to_owned()),
                 quota: Some(Quota { bytes, messages: None }),
