@@ -9,7 +9,7 @@ use mail::uid::UidSet;
 use storage::{AccountState, FlagAction, FlagChange, Marks};
 
 use crate::news::{Expunges, Telling, write_flags};
-use crate::reply::{Answer, Reply, Stop, flags_failure, storage_failure};
+use crate::reply::{Answer, MAILBOX_GONE, Reply, Stop, flags_failure, storage_failure};
 use crate::session::Session;
 
 pub(crate) async fn run(session: &mut Session, store: Store) -> Answer {
@@ -24,13 +24,17 @@ pub(crate) async fn run(session: &mut Session, store: Store) -> Answer {
     if store.unchanged_since.is_some() {
         session.enable_condstore();
     }
-    // The client first hears what others have changed, so that it knows what its own change is applied to. Message
-    // numbers stay, since it has used them.
-    session.tell_news(Expunges::Hold).await?;
     let mailbox = session.selected()?.mailbox;
     let before = match account.mailbox(mailbox).await {
         Ok(state) => state,
         Err(error) => return storage_failure(&error),
+    };
+    // What others have changed and the client has not heard of. It is told behind the change, not before: a client
+    // takes any flags that it is shown for those that its own change has led to.
+    let Some(untold) =
+        before.changes(mailbox, session.selected()?.view.synced()).map(|changes| changes.changed)
+    else {
+        return Err(Stop::Bye(MAILBOX_GONE));
     };
     let action = match store.action {
         StoreAction::Replace => FlagAction::Replace,
@@ -44,7 +48,8 @@ pub(crate) async fn run(session: &mut Session, store: Store) -> Answer {
         Err(error) => return flags_failure(&error),
     };
 
-    tell_result(session, &store, &before, &set.changed).await?;
+    let known = set.changed.difference(&untold);
+    tell_result(session, &store, &before, &set.changed, &known).await?;
     if !store.silent {
         let same = uids.difference(&set.changed).difference(&set.modified);
         tell_unchanged(session, &store, &same).await?;
@@ -66,19 +71,21 @@ pub(crate) async fn run(session: &mut Session, store: Store) -> Answer {
     Ok(Reply::ok("Store completed"))
 }
 
-/// Tells the new flags. With `.SILENT` the client assumes what its own change makes of what it knew; where that is
-/// what happened, it hears the MODSEQ at most, else the flags after all.
+/// Tells the new flags. With `.SILENT` the client assumes what its own change makes of what it knew (`known` are the
+/// messages of which it knew everything); where that is what happened, it hears the MODSEQ at most, else the flags
+/// after all.
 async fn tell_result(
     session: &mut Session,
     store: &Store,
     before: &AccountState,
     changed: &UidSet,
+    known: &UidSet,
 ) -> Result<(), Stop> {
     let mailbox = session.selected()?.mailbox;
     let after = session.account()?.state();
     let named = marks_of(&after, &store.flags);
     let known = match (store.silent, before.index(mailbox)) {
-        (true, Some(index)) => index.select(changed).map(|row| (row.uid, row.marks)).collect(),
+        (true, Some(index)) => index.select(known).map(|row| (row.uid, row.marks)).collect(),
         _ => HashMap::<Uid, Marks>::new(),
     };
     let assumed = |uid: Uid| {

@@ -1,0 +1,7 @@
+//! The service as its clients see it, over storage in memory.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod models;
+mod sessions;
+mod world;
