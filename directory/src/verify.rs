@@ -14,6 +14,10 @@ pub struct Report {
     pub names: u64,
     /// The accounts, with the address of each.
     pub accounts: Vec<(mail::id::AccountId, Address)>,
+    /// The registry's log, for a look at each of its entries and pages.
+    pub registry: Option<engine::LogId>,
+    /// The domains' logs, by name, likewise.
+    pub logs: Vec<(String, engine::LogId)>,
     /// What is wrong, in words.
     pub findings: Vec<String>,
 }
@@ -24,6 +28,7 @@ impl Directory {
     pub async fn verify(&self) -> Result<Report, Temporary> {
         let mut report = Report::default();
         let entries = self.domain_entries().await?;
+        report.registry = Some(self.registry_state().log());
         if !self.registry_adds_up().await? {
             report.findings.push("registry: count or digest of its pages is not that of its root".to_owned());
         }
@@ -40,7 +45,10 @@ impl Directory {
                             .push(format!("{name}: another name for {domain}, which is not there"));
                     }
                 }
-                DomainEntry::Own { .. } => self.verify_domain(name, &mut report).await,
+                DomainEntry::Own { log, .. } => {
+                    report.logs.push((name.clone(), engine::LogId::domain(*log)));
+                    self.verify_domain(name, &mut report).await;
+                }
             }
         }
         Ok(report)

@@ -24,6 +24,9 @@ pub(crate) enum Command {
     },
     /// Verify everything that is stored. The server must not be running.
     Check {
+        /// How much to read.
+        #[arg(long, value_enum, default_value_t = Bodies::Read)]
+        bodies: Bodies,
         #[command(flatten)]
         store: Store,
     },
@@ -78,6 +81,15 @@ pub(crate) struct Store {
     /// The data folder, for a server without a configuration file.
     #[arg(long, global = true, value_name = "DIR", conflicts_with = "config")]
     pub(crate) data: Option<PathBuf>,
+}
+
+/// What a check does about the bytes of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Bodies {
+    /// Reads all of them and compares them with their hashes.
+    Read,
+    /// Looks at everything but them.
+    Skip,
 }
 
 /// How to reach the server.

@@ -69,7 +69,7 @@ pub(crate) fn config(dev: &Dev) -> anyhow::Result<Config> {
 
 /// Makes domain and accounts where they are not there yet, and prints what to try.
 pub(crate) async fn prepare(started: Started<'_>, config: &Config) -> anyhow::Result<String> {
-    let directory = &started.stores.directory;
+    let directory = &started.stores.ground.directory;
     let domain = Domain::parse(DOMAIN).context("the domain's name")?;
     make(directory.create_domain(&domain, DomainSettings::default()).await.map(drop))?;
     for name in ACCOUNTS {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use parking_lot::Mutex;
 use tokio::sync::watch;
 use webmail_api::admin::monitor::Monitor;
 
@@ -15,16 +14,12 @@ enum Phase {
     Draining,
 }
 
-type Gauge = Box<dyn Fn() + Send>;
-
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(crate) struct Health {
     phase: Arc<watch::Sender<Phase>>,
     broken: Arc<watch::Sender<Option<String>>>,
     metrics: PrometheusHandle,
-    /// Brings figures up to date that nobody counts as they change.
-    gauges: Arc<Mutex<Vec<Gauge>>>,
 }
 
 impl Health {
@@ -33,7 +28,6 @@ impl Health {
             phase: Arc::new(watch::Sender::new(Phase::Starting)),
             broken: Arc::new(watch::Sender::new(None)),
             metrics,
-            gauges: Arc::default(),
         }
     }
 
@@ -72,11 +66,6 @@ impl Health {
     pub(crate) fn upkeep(&self) {
         self.metrics.run_upkeep();
     }
-
-    /// Called before metrics are shown.
-    pub(crate) fn gauge(&self, update: impl Fn() + Send + 'static) {
-        self.gauges.lock().push(Box::new(update));
-    }
 }
 
 impl Monitor for Health {
@@ -97,9 +86,6 @@ impl Monitor for Health {
     }
 
     fn metrics(&self) -> String {
-        for update in self.gauges.lock().iter() {
-            update();
-        }
         self.metrics.render()
     }
 }

@@ -4,6 +4,7 @@
 
 mod args;
 mod audit;
+mod check;
 mod config;
 mod ctl;
 mod dev;
@@ -55,9 +56,10 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Config(ConfigCommand::Check { file }) => Config::read(&file).map(drop),
-        Command::Check { store } => {
-            let _ = Config::of_store(&store)?;
-            anyhow::bail!("check is not there yet")
+        Command::Check { store, bodies } => {
+            let config = Config::of_store(&store)?;
+            logs::start(&config.log)?;
+            runtime()?.block_on(Box::pin(check::run(&config, bodies)))
         }
         command => runtime()?.block_on(Box::pin(ctl::run(command))),
     }

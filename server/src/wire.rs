@@ -209,7 +209,12 @@ impl Services {
     /// Delivers from the queue into mailboxes until the process ends; what is under way then is finished first.
     pub(crate) fn deliver(&self, shutdown: &Shutdown) {
         let (delivery, guard) = (self.delivery.clone(), shutdown.guard());
-        tokio::spawn(async move { delivery.run(guard.requested()).await });
+        tokio::spawn(async move {
+            tokio::select! {
+                () = delivery.run(guard.requested()) => {}
+                () = guard.aborted() => {}
+            }
+        });
     }
 
     /// What is said to connections that are over a limit.

@@ -21,6 +21,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("smtp_in.limits", "protocol/smtp/src/server/limits.rs", "Limits"),
     ("queue", "queue/src/config.rs", "Config"),
     ("queue.mime", "mail/src/mime/limits.rs", "Limits"),
+    ("delivery", "delivery/src/config.rs", "Config"),
     ("imap", "imap/src/config.rs", "Config"),
     ("directory", "directory/src/config.rs", "Config"),
     ("directory.argon2", "directory/src/config.rs", "Argon2Config"),

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::ToSocketAddrs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
@@ -17,10 +18,11 @@ use tokio::net::UnixStream;
 use tower::ServiceExt as _;
 use webmail_api::admin::Problem;
 use webmail_api::admin::caller::Connection;
+use webmail_api::admin::monitor::Monitor;
 
 use crate::args::Reach;
 use crate::config::Config;
-use crate::wire::Stores;
+use crate::wire::{self, Ground};
 
 /// The largest answer taken.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
@@ -29,11 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Where requests go.
 pub(crate) enum Client {
     /// To a server, one connection for each request.
-    Socket(std::path::PathBuf),
+    Socket(PathBuf),
     /// To a server elsewhere.
     Remote { uri: Uri, token: String, tls: Option<TlsClient> },
     /// To the store itself, which this process has locked.
-    Process { router: Router, stores: Box<Stores> },
+    Process { router: Router, ground: Box<Ground> },
 }
 
 impl Client {
@@ -54,11 +56,12 @@ impl Client {
                         config.data.display()
                     );
                 }
-                let stores = Stores::open(&config)
+                // Without the queue: commands are no reason to count a start.
+                let ground = Ground::open(&config)
                     .await
                     .with_context(|| format!("no server answers at {}", socket.display()))?;
-                let router = stores.admin_api(&config)?.router();
-                Ok(Self::Process { router, stores: Box::new(stores) })
+                let router = wire::admin_api(&config, &ground, Arc::new(Command))?.router();
+                Ok(Self::Process { router, ground: Box::new(ground) })
             }
             Err(error) => {
                 Err(error).with_context(|| format!("cannot reach the server at {}", socket.display()))
@@ -96,9 +99,9 @@ impl Client {
 
     /// Ends it. A store that was opened is closed in order.
     pub(crate) async fn close(self) {
-        if let Self::Process { stores, router } = self {
+        if let Self::Process { ground, router } = self {
             drop(router);
-            stores.close().await;
+            ground.close().await;
         }
     }
 
@@ -178,4 +181,21 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<rustls::pki_types::Certificat
 /// Nobody listens: the socket is not there, or was left behind by a server that was killed.
 fn is_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// A command has no health to speak of.
+struct Command;
+
+impl Monitor for Command {
+    fn health(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        Err("not a server".to_owned())
+    }
+
+    fn metrics(&self) -> String {
+        String::new()
+    }
 }
