@@ -85,6 +85,12 @@ impl Account {
         self.log.watch()
     }
 
+    /// Whether the account cannot be used any more through this: it was deleted, or its log is damaged. Opening it again
+    /// tells which.
+    pub fn is_stopped(&self) -> bool {
+        !self.log.is_open()
+    }
+
     /// Commits what `build` decides. Where it finds that it needs other parts they are loaded, and it is asked again.
     pub(crate) async fn commit<R, E, F>(&self, parts: Vec<Part>, build: F) -> Result<Committed<R>, E>
     where

@@ -21,6 +21,10 @@ pub struct Config {
     /// from beside the message's bytes. 4 KiB hold those of nearly every message and keep a page of 256 records below
     /// a megabyte.
     pub inline_facts_bytes: usize,
+    /// How many bytes an account remembers of which messages were expunged; beyond it the oldest are forgotten, and a
+    /// client that was away longer is given the full set. A megabyte holds the expunges of some 300 000 messages one by
+    /// one, and far more where they were expunged together.
+    pub expunged_bytes_max: usize,
     /// Memory for pages of email records, for all accounts together. A page has up to 256 records and some 200 KiB.
     pub email_cache_bytes: u64,
     /// How new accounts cut their pages.
@@ -39,6 +43,7 @@ impl Default for Config {
             mailbox_name_bytes_max: 1_000,
             mailbox_depth_max: 50,
             inline_facts_bytes: 4 << 10,
+            expunged_bytes_max: 1 << 20,
             email_cache_bytes: 64 << 20,
             layout: Layout::default(),
             mime: mail::mime::Limits::default(),

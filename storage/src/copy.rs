@@ -5,7 +5,6 @@ use std::num::NonZeroU32;
 
 use blob::{BlobAddress, Holder, Nonce};
 use bytes::Bytes;
-use engine::Build;
 use mail::id::{EmailId, MailboxId, ModSeq, Uid, UidValidity};
 use mail::uid::UidSet;
 
@@ -14,6 +13,7 @@ use crate::draft::{Draft, Refusal};
 use crate::email::EmailRecord;
 use crate::entry::{CopyMessages, MoveMessages, Operation, Placed, PlacedRow, Tally};
 use crate::error::StorageError;
+use crate::expunge::forget_excess;
 use crate::index::MessageRow;
 use crate::marks::Marks;
 use crate::state::{AccountState, Part};
@@ -101,8 +101,14 @@ impl Account {
         let mut records = Records::default();
         let mut parts = vec![Part::Mailbox(transfer.from)];
         let result = loop {
-            let (wanted, prepared) = (rest.clone(), records.clone());
-            let build = move |state: &AccountState| plan(state, &transfer, &wanted, &prepared, now);
+            let (wanted, prepared, config) = (rest.clone(), records.clone(), self.storage.config().clone());
+            let build = move |state: &AccountState| {
+                let (mut draft, step) = plan(state, &transfer, &wanted, &prepared, now)?;
+                if transfer.moves && !step.source.is_empty() {
+                    forget_excess(&mut draft, state, &config);
+                }
+                Ok(draft.build(step))
+            };
             match self.commit(parts.clone(), build).await {
                 Ok(committed) => {
                     let step: Step = committed.answer;
@@ -111,7 +117,7 @@ impl Account {
                     if let Some(last) = step.source.last() {
                         done.source = done.source.union(&step.source);
                         done.target = done.target.union(&step.target);
-                        done.modseq = Some(ModSeq(committed.last_seq));
+                        done.modseq = Some(ModSeq(step.modseq));
                         rest = match last.get().checked_add(1).and_then(Uid::new) {
                             Some(next) => rest.clip(next..=Uid::MAX),
                             None => UidSet::new(),
@@ -183,6 +189,7 @@ struct Step {
     target: UidSet,
     /// Emails whose prepared records were used.
     used: Vec<u64>,
+    modseq: u64,
     is_last: bool,
 }
 
@@ -217,7 +224,7 @@ fn plan(
     uids: &UidSet,
     records: &Records,
     now: u32,
-) -> Result<Build<Operation, Step>, Refusal<PlanError>> {
+) -> Result<(Draft, Step), Refusal<PlanError>> {
     let mut draft = Draft::new::<PlanError>(state)?;
     let source = state.mailboxes.get(&transfer.from.0).ok_or(CopyError::NoSource)?;
     let target = &state.mailboxes.get(&transfer.to.0).ok_or(CopyError::NoTarget)?.root;
@@ -301,9 +308,10 @@ fn plan(
         source: rows.iter().map(|row| row.uid).collect(),
         target: uids_given.map_or_else(UidSet::new, |(first, last)| UidSet::from_range(first, last)),
         used: again.into_iter().collect(),
+        modseq: draft.last(),
         is_last,
     };
-    Ok(draft.build(step))
+    Ok((draft, step))
 }
 
 /// Emails among these rows that the mailbox to copy to holds already.

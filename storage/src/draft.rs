@@ -46,6 +46,11 @@ impl Draft {
     /// Adds an operation; its number, and so its MODSEQ.
     pub(crate) fn push(&mut self, operation: Operation) -> u64 {
         self.operations.push(operation);
+        self.last()
+    }
+
+    /// Number of the last operation so far.
+    pub(crate) fn last(&self) -> u64 {
         self.state.seq + (self.operations.len() - self.folded) as u64
     }
 

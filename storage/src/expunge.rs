@@ -7,6 +7,7 @@ use mail::id::{MailboxId, ModSeq};
 use mail::uid::UidSet;
 
 use crate::account::Account;
+use crate::config::Config;
 use crate::draft::{Draft, Refusal};
 use crate::entry::{ExpungeMessages, Operation, Tally};
 use crate::error::StorageError;
@@ -66,6 +67,7 @@ impl Account {
         let mut expunged = Expunged::default();
         loop {
             let choose = choose.clone();
+            let config = self.storage.config().clone();
             let build = move |state: &AccountState| -> Result<_, Refusal<ExpungeError>> {
                 let mut draft = Draft::new::<ExpungeError>(state)?;
                 if state.mailbox(mailbox).is_none() {
@@ -75,13 +77,16 @@ impl Account {
                     state.index(mailbox).ok_or_else(|| Refusal::Load(vec![Part::Mailbox(mailbox)]))?;
                 let chosen = choose(index);
                 let taken = take_out(&mut draft, state, mailbox, index, &chosen)?;
+                let modseq = draft.last();
+                if !taken.is_empty() {
+                    forget_excess(&mut draft, state, &config);
+                }
                 let is_all = taken == chosen;
-                Ok(draft.build((taken, is_all)))
+                Ok(draft.build((taken, is_all, modseq)))
             };
-            let committed = self.commit(vec![Part::Mailbox(mailbox)], build).await?;
-            let (taken, is_all) = committed.answer;
+            let (taken, is_all, modseq) = self.commit(vec![Part::Mailbox(mailbox)], build).await?.answer;
             if !taken.is_empty() {
-                expunged.modseq = Some(ModSeq(committed.last_seq));
+                expunged.modseq = Some(ModSeq(modseq));
                 expunged.uids = expunged.uids.union(&taken);
             }
             if is_all {
@@ -99,6 +104,9 @@ pub(crate) fn take_out<E>(
     index: &MailboxIndex,
     uids: &UidSet,
 ) -> Result<UidSet, Refusal<E>> {
+    if uids.is_empty() {
+        return Ok(UidSet::new());
+    }
     let rows: Vec<MessageRow> = index.select(uids).take(MESSAGES_PER_COMMIT).collect();
     let elsewhere = emails_elsewhere(state, mailbox, &rows).map_err(Refusal::Load)?;
     let mut taken = Vec::with_capacity(rows.len());
@@ -114,6 +122,13 @@ pub(crate) fn take_out<E>(
         draft.push(Operation::Expunge(ExpungeMessages { mailbox: mailbox.0, uids, tally, destroyed }));
     }
     Ok(taken.into_iter().collect())
+}
+
+/// Forgets the oldest expunges where there are too many.
+pub(crate) fn forget_excess(draft: &mut Draft, state: &AccountState, config: &Config) {
+    if let Some(expunged_to) = state.expunged.excess(config.expunged_bytes_max) {
+        draft.push(Operation::Forget { expunged_to, retained_to: 0, emails: Vec::new() });
+    }
 }
 
 /// Emails among these that are in another mailbox too. Only those marked as shared can be, and only for them other

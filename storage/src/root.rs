@@ -31,11 +31,13 @@ pub struct Layout {
     pub email_records: u16,
     /// Keys on a page of thread keys. A look-up reads such a page of each run.
     pub run_keys: u16,
+    /// Octets of a page of expunges or of retained messages.
+    pub trail_bytes: u16,
 }
 
 impl Default for Layout {
     fn default() -> Self {
-        Self { index_messages: 1024, email_records: 256, run_keys: 1024 }
+        Self { index_messages: 1024, email_records: 256, run_keys: 1024, trail_bytes: 32 << 10 }
     }
 }
 

@@ -79,9 +79,9 @@ impl State for AccountState {
             Part::ThreadKey(key) => self.threads.missing(*key),
             Part::ThreadMerge => self.threads.missing_for_store(),
             Part::ExpungedSince(seq) => self.expunged.missing(*seq),
-            Part::ExpungedMerge => self.expunged.missing_for_store(),
+            Part::ExpungedMerge => self.expunged.missing_for_store(self.trail_bytes()),
             Part::RetainedSince(seq) => self.retained.missing(*seq),
-            Part::RetainedMerge => self.retained.missing_for_store(),
+            Part::RetainedMerge => self.retained.missing_for_store(self.trail_bytes()),
             Part::Producers => self.producers.missing(),
             Part::Email(email) => self.emails.missing(email.0),
             Part::EmailMerge => self.emails.missing_for_store(self.email_records()),
@@ -123,8 +123,8 @@ impl State for AccountState {
         pages
             + self.emails.dirty_bytes(self.email_records())
             + self.threads.dirty_bytes()
-            + self.expunged.dirty_bytes()
-            + self.retained.dirty_bytes()
+            + self.expunged.dirty_bytes(self.trail_bytes())
+            + self.retained.dirty_bytes(self.trail_bytes())
             + self.producers.dirty_bytes()
             + self.root_bytes()
     }
@@ -149,8 +149,8 @@ impl State for AccountState {
         }
         let emails = self.emails.store(self.email_records(), &mut write);
         let threads = self.threads.store(self.base.layout.run_keys.into(), &mut write);
-        let expunged = self.expunged.store(&mut write);
-        let retained = self.retained.store(&mut write);
+        let expunged = self.expunged.store(self.trail_bytes(), &mut write);
+        let retained = self.retained.store(self.trail_bytes(), &mut write);
         let producers = self.producers.store(&mut write);
         listed.extend(emails.page_ids().chain(threads.page_ids()));
         listed.extend(expunged.page_ids().chain(retained.page_ids()));
@@ -271,6 +271,10 @@ impl AccountState {
 
     fn email_records(&self) -> usize {
         self.base.layout.email_records.into()
+    }
+
+    fn trail_bytes(&self) -> usize {
+        self.base.layout.trail_bytes.into()
     }
 
     /// About how large the root is.

@@ -18,10 +18,6 @@ use crate::index::StoredPage;
 use crate::pack::{packed_numbers, packed_uids, row_digest};
 
 const VERSION: u8 = 1;
-/// A page is closed when it has reached this size.
-const PAGE_BYTES: usize = 32 << 10;
-/// The last page is taken up again, and so rewritten, as long as it is below this.
-const SMALL_BYTES: u32 = 8 << 10;
 
 /// Where an entry stands: the operation that made it, and a number within it.
 pub(crate) type Place = (u64, u32);
@@ -172,6 +168,22 @@ impl<T: Trace> Trail<T> {
         }
     }
 
+    /// Up to which operation has to be forgotten so that the stored entries take no more than so many bytes. `None`: they
+    /// do not. Whole pages, and never the last.
+    pub(crate) fn excess(&self, bytes_max: usize) -> Option<u64> {
+        let mut bytes: usize = self.slots.iter().map(|slot| slot.stored.bytes as usize).sum();
+        let mut slots = self.slots.iter().peekable();
+        let mut to = None;
+        while bytes > bytes_max
+            && let Some(slot) = slots.next()
+            && slots.peek().is_some()
+        {
+            bytes -= slot.stored.bytes as usize;
+            to = Some(slot.last.0);
+        }
+        to
+    }
+
     /// Entries after an operation, in order. `Err`: a page is not loaded.
     pub(crate) fn since(&self, seq: u64) -> Result<Vec<(u64, &T)>, PageId> {
         let mut found = Vec::new();
@@ -192,8 +204,8 @@ impl<T: Trace> Trail<T> {
     }
 
     /// Pages to load before [`Self::store`] can be called.
-    pub(crate) fn missing_for_store(&self) -> Vec<PageId> {
-        let rewritten = self.slots[..self.cut()].iter().chain(&self.slots[self.slots_kept()..]);
+    pub(crate) fn missing_for_store(&self, page_bytes: usize) -> Vec<PageId> {
+        let rewritten = self.slots[..self.cut()].iter().chain(&self.slots[self.slots_kept(page_bytes)..]);
         rewritten.filter(|slot| slot.entries.is_none()).map(|slot| slot.stored.id).collect()
     }
 
@@ -207,12 +219,13 @@ impl<T: Trace> Trail<T> {
         usize::from(self.slots.first().is_some_and(|slot| slot.first.0 <= self.below))
     }
 
-    /// Up to where pages stay as they are when what is recent is stored.
-    fn slots_kept(&self) -> usize {
+    /// Up to where pages stay as they are when what is recent is stored. A last page that is not a quarter full is taken
+    /// up again.
+    fn slots_kept(&self, page_bytes: usize) -> usize {
         let Some(((first, _), _)) = self.recent.first_key_value() else { return self.slots.len() };
         let behind = self.slots.partition_point(|slot| slot.last.0 < *first);
         match self.slots[..behind].last() {
-            Some(last) if last.stored.bytes < SMALL_BYTES => behind - 1,
+            Some(last) if (last.stored.bytes as usize) < page_bytes / 4 => behind - 1,
             _ => behind,
         }
     }
@@ -230,21 +243,25 @@ impl<T: Trace> Trail<T> {
         Ok(())
     }
 
-    pub(crate) fn store(&self, mut write: impl FnMut(Vec<u8>, u128) -> StoredPage) -> TrailWritten<T> {
-        let (cut, kept) = (self.cut(), self.slots_kept());
+    pub(crate) fn store(
+        &self,
+        page_bytes: usize,
+        mut write: impl FnMut(Vec<u8>, u128) -> StoredPage,
+    ) -> TrailWritten<T> {
+        let (cut, kept) = (self.cut(), self.slots_kept(page_bytes));
         let mut slots = Vec::new();
         let entries_of = |slots: &[Slot<T>]| -> Entries<T> {
             let entries = slots.iter().filter_map(|slot| slot.entries.as_deref()).flatten();
             entries.filter(|(place, _)| place.0 > self.below).cloned().collect()
         };
         if cut > 0 && kept >= cut {
-            write_slots(entries_of(&self.slots[..cut]), &mut slots, &mut write);
+            write_slots(entries_of(&self.slots[..cut]), page_bytes, &mut slots, &mut write);
         }
         slots.extend_from_slice(&self.slots[cut.min(kept)..kept]);
         let mut entries = entries_of(&self.slots[kept..]);
         entries.extend(self.recent.iter().map(|(place, trace)| (*place, trace.clone())));
         entries.sort_by_key(|(place, _)| *place);
-        write_slots(entries, &mut slots, &mut write);
+        write_slots(entries, page_bytes, &mut slots, &mut write);
         TrailWritten { below: self.below, slots, recent: self.recent.clone() }
     }
 
@@ -271,12 +288,12 @@ impl<T: Trace> Trail<T> {
         left.chain(stored).chain(recent).fold(0, u128::wrapping_add)
     }
 
-    pub(crate) fn dirty_bytes(&self) -> usize {
+    pub(crate) fn dirty_bytes(&self, page_bytes: usize) -> usize {
         if !self.is_dirty() {
             return 0;
         }
         let rewritten: usize =
-            self.slots[self.slots_kept()..].iter().map(|slot| slot.stored.bytes as usize).sum();
+            self.slots[self.slots_kept(page_bytes)..].iter().map(|slot| slot.stored.bytes as usize).sum();
         rewritten + self.recent.len() * 32
     }
 
@@ -320,6 +337,7 @@ impl<T: Trace> TrailWritten<T> {
 
 fn write_slots<T: Trace>(
     entries: Entries<T>,
+    page_bytes: usize,
     slots: &mut Vec<Slot<T>>,
     write: &mut impl FnMut(Vec<u8>, u128) -> StoredPage,
 ) {
@@ -330,7 +348,7 @@ fn write_slots<T: Trace>(
         bytes =
             postcard::to_extend(&(place, &*trace), bytes).expect("traces hold nothing that postcard refuses");
         page.push((place, trace));
-        if bytes.len() >= PAGE_BYTES || entries.peek().is_none() {
+        if bytes.len() >= page_bytes || entries.peek().is_none() {
             let digest =
                 page.iter().fold(0u128, |sum, (place, trace)| sum.wrapping_add(trace.digest(*place)));
             let stored = write(std::mem::replace(&mut bytes, vec![VERSION]), digest);
@@ -398,12 +416,12 @@ mod tests {
                         }
                     }
                     4 => {
-                        let wanted = trail.missing_for_store();
+                        let wanted = trail.missing_for_store(2000);
                         load(&mut trail, wanted, &pages);
                         let before = trail.clone();
                         trail.push((seq, 0), trace(seq));
                         model.insert((seq, 0), trace(seq));
-                        let written = before.store(|bytes, digest| {
+                        let written = before.store(2000, |bytes, digest| {
                             number += 1;
                             let id = PageId { base_seq: 0, attempt: Uuid::nil(), number };
                             let stored = StoredPage { id, digest, bytes: bytes.len() as u32 };

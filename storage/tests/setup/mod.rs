@@ -58,8 +58,8 @@ impl Disk {
             retry_ms: 1,
             ..LogOptions::default()
         };
-        let layout = Layout { index_messages: 8, email_records: 6, run_keys: 4 };
-        let config = Config { layout, ..Config::default() };
+        let layout = Layout { index_messages: 8, email_records: 6, run_keys: 4, trail_bytes: 60 };
+        let config = Config { layout, expunged_bytes_max: 200, ..Config::default() };
         Self { options, config, archive: true, ..Self::new() }
     }
 
