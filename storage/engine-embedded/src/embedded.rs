@@ -151,7 +151,7 @@ impl Embedded {
             let path = path.to_path_buf();
             move |source| OpenError::Io { path, source }
         };
-        fs::create_dir_all(folder).map_err(at(folder))?;
+        create_folder(folder).map_err(at(folder))?;
         let lock = FolderLock::take(folder)?;
         check_format(folder)?;
         let data = folder.join("data");
@@ -230,6 +230,17 @@ impl Inner {
     fn tables(&self) -> &Arc<Tables> {
         self.tables.as_ref().expect("there while the engine is")
     }
+}
+
+/// Makes the folder and those above it so that they are there after a power cut.
+fn create_folder(folder: &Path) -> std::io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    fs::create_dir_all(&folder)?;
+    for above in missing.iter().rev().filter_map(|made| made.parent()) {
+        File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn check_format(folder: &Path) -> Result<(), OpenError> {

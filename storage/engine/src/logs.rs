@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -30,6 +31,9 @@ const CREATE_ATTEMPTS: u32 = 10;
 
 /// Page rows deleted at once with their log.
 const DELETE_BATCH: usize = 512;
+
+/// How often a shutdown looks whether everything is done.
+const FINISH_LOOK: Duration = Duration::from_millis(10);
 
 /// Why a log was not created.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -207,6 +211,27 @@ impl<S: State> Logs<S> {
         let mut open = self.inner.open.lock();
         let logs: Vec<LogId> = open.keys().copied().collect();
         logs.into_iter().filter(|log| self.inner.close_idle(&mut open, *log)).count()
+    }
+
+    /// Opens nothing more, waits until nothing is under way, and ends all actors: an orderly shutdown. `false`: something
+    /// was still undecided when the time was over.
+    pub async fn finish(&self, within: Duration) -> bool {
+        let until = tokio::time::Instant::now() + within;
+        self.inner.closed.store(true, Ordering::SeqCst);
+        let idle = loop {
+            let busy = {
+                let open = self.inner.open.lock();
+                open.values()
+                    .filter_map(|slot| slot.shared.as_ref())
+                    .any(|shared| shared.closed.get().is_none() && shared.busy.load(Ordering::SeqCst) > 0)
+            };
+            if !busy || tokio::time::Instant::now() >= until {
+                break !busy;
+            }
+            tokio::time::sleep(FINISH_LOOK).await;
+        };
+        self.close();
+        idle
     }
 
     /// Ends all actors, and opens none any more. What is undecided is answered as unknown. For shutdown, after the

@@ -153,10 +153,15 @@ impl<S: State> Actor<S> {
             self.publish(state);
         }
         self.learn_snapshot(head);
-        self.behind = self.seq < head.seq;
+        // Less than what is folded already: the read was old, and shows nothing to be current.
+        let old = head.seq < self.seq;
+        self.setbacks += u32::from(old);
+        self.behind = self.seq < head.seq || old;
         if self.behind {
-            // More than one read: the lookers are served by the next.
+            // The lookers are served by the next read.
             self.refreshers.append(&mut self.looking);
+            let confirming = std::mem::take(&mut self.confirming);
+            self.requeue(confirming);
             return Ok(());
         }
         if self.queue.is_empty() {

@@ -138,6 +138,7 @@ impl<S: State> Actor<S> {
     }
 
     pub(crate) async fn run(mut self) {
+        let _last = LastWord(self.shared.clone());
         let period = Duration::from_millis(self.context.options.head_poll_ms.max(1));
         let mut poll = interval_at(Instant::now() + period, period);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -310,6 +311,19 @@ impl<S: State> Actor<S> {
         }
         if let Closed::Stopped(error) = &closed {
             tracing::error!(log = %self.context.log, error = error_chain(&**error), "log stopped");
+        }
+    }
+}
+
+/// Says that the log is closed when the actor ends without having said so, which is by a panic in the state. Whoever
+/// waits sees the channel close; the next open loads the log again.
+struct LastWord<S: State>(Arc<Shared<S>>);
+
+impl<S: State> Drop for LastWord<S> {
+    fn drop(&mut self) {
+        let panicked = || Closed::Stopped(Arc::new(OpenError::Panicked("while folding".into())));
+        if std::thread::panicking() {
+            self.0.closed.get_or_init(panicked);
         }
     }
 }

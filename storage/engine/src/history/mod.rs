@@ -1,7 +1,6 @@
 //! Tests of the whole actor, on a small state and the engine in memory.
 
 mod nodes;
-mod notes;
 mod power;
 mod rounds;
 mod single;

@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::notes::{Notes, Operation, SHELVES};
 use super::{log_id, sealer};
 use crate::context::OpenError;
+use crate::contract::notes::{Notes, Operation, SHELVES};
 use crate::handle::{CommitOptions, LogHandle};
 use crate::logs::Logs;
 use crate::memory::{Faults, MemoryArchive, MemoryEngine};

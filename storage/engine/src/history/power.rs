@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::notes::{Notes, Operation};
 use super::{log_id, sealer};
 use crate::Archive;
+use crate::contract::notes::{Notes, Operation};
 use crate::logs::Logs;
 use crate::memory::{Faults, MemoryArchive, MemoryEngine};
 use crate::options::LogOptions;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::notes::{Notes, Operation};
 use super::{log_id, sealer};
+use crate::contract::notes::{Notes, Operation};
 use crate::error::EngineError;
 use crate::handle::{CommitOptions, LogHandle};
 use crate::logs::{CreateError, Logs};
@@ -357,4 +357,46 @@ async fn a_damaged_page_fails_its_part_alone() {
     assert!(opened.with(&[1]).await.is_ok());
     put(&opened, 1, 99).await.unwrap();
     assert!(opened.with(&[1]).await.unwrap().notes(1).values().any(|id| *id == 99));
+}
+
+#[tokio::test]
+async fn a_missing_page_is_an_alarm_for_its_part_alone() {
+    let engine = MemoryEngine::new();
+    let (logs, handle) = fresh(&engine, small()).await;
+    for id in 0..40 {
+        put(&handle, (id % 2) as u8, id).await.unwrap();
+    }
+    wait_idle(&logs, &handle).await;
+    let other = Logs::<Notes>::new(engine.engine(), small(), None);
+    let opened = other.open(log_id(1), sealer()).await.unwrap();
+    let PartPages::Missing(pages) = opened.state().pages_of(&0) else { panic!("not loaded yet") };
+    let partition = crate::page_partition(log_id(1));
+    let key = crate::RowKey::new(crate::Table::Page, partition, pages[0].to_key().to_vec());
+    engine.engine().rows.delete(vec![key]).await.unwrap();
+    let failed = opened.with(&[0]).await;
+    assert!(
+        matches!(&failed, Err(ReadError::Failed(error)) if matches!(**error, OpenError::PageMissing(id) if id == pages[0])),
+        "{failed:?}"
+    );
+    assert!(matches!(remove(&opened, 0, 1).await, Err(CommitError::Stopped(_))));
+    // The other part and commits that need neither go on, and no snapshot is tried over and over.
+    for id in 100..120 {
+        put(&opened, 0, id).await.unwrap();
+    }
+    assert!(opened.with(&[1]).await.is_ok());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let stats = other.stats();
+    assert!(stats.swings == 0 && stats.loads < 30, "{stats:?}");
+}
+
+#[tokio::test]
+async fn an_orderly_end_waits_for_what_is_under_way() {
+    let latency = Duration::from_millis(5)..Duration::from_millis(6);
+    let engine = MemoryEngine::with_faults(Faults { latency: Some(latency), ..Faults::default() });
+    let (logs, handle) = fresh(&engine, small()).await;
+    let commit = tokio::spawn(async move { put(&handle, 0, 1).await });
+    tokio::task::yield_now().await;
+    assert!(logs.finish(Duration::from_secs(5)).await);
+    assert!(commit.await.unwrap().is_ok());
+    assert!(logs.open(log_id(1), sealer()).await.is_err());
 }

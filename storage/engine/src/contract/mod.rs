@@ -1,12 +1,27 @@
 //! What every back end must do. Each calls these suites from its own tests; they use fresh ids, so one engine serves all.
 
+pub mod notes;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::Archive;
 use crate::context::Engine;
+use crate::handle::LogHandle;
 use crate::id::LogId;
 use crate::log::{EntryRow, Log, Outcome, SnapshotPointer};
+use crate::logs::Logs;
+use crate::memory::MemoryArchive;
+use crate::options::LogOptions;
+use crate::request::Build;
 use crate::rows::{Row, RowKey, Rows, Table, successor};
+use crate::seal::Unencrypted;
+use crate::verify::verify;
+use notes::{Notes, Operation};
 
 /// All suites.
 pub async fn all(engine: &Engine) {
@@ -16,6 +31,7 @@ pub async fn all(engine: &Engine) {
     rows(&*engine.rows).await;
     conditional_rows(&*engine.rows).await;
     scans(&*engine.rows).await;
+    actors(engine).await;
 }
 
 fn entry(first_seq: u64, last_seq: u64) -> EntryRow {
@@ -241,4 +257,85 @@ pub async fn scans(rows: &dyn Rows) {
     let keys = rows.scan_keys(Table::Mark, partition.clone(), from, 2).await.unwrap();
     assert_eq!(keys, [&b"a\0"[..], b"a\0\0"]);
     assert!(rows.scan(Table::Node, partition, Bytes::new(), 10).await.unwrap().is_empty());
+}
+
+async fn put_note(handle: &LogHandle<Notes>, id: u64) -> u64 {
+    let put = move |state: &Notes| {
+        let number = state.next;
+        let put = Operation::Put { shelf: (id % 4) as u8, number, id, delivery: None };
+        Ok::<_, ()>(Build::new(vec![put], number))
+    };
+    handle.commit(vec![], put).await.unwrap().answer
+}
+
+async fn remove_note(handle: &LogHandle<Notes>, shelf: u8, number: u64) {
+    let remove = move |state: &Notes| {
+        assert!(state.notes(shelf).contains_key(&number));
+        Ok::<_, ()>(Build::new(vec![Operation::Remove { shelf, number }], ()))
+    };
+    handle.commit(vec![shelf], remove).await.unwrap();
+}
+
+/// The whole of it: two actors on one log commit, take snapshots, archive, trim and collect, and what is stored checks.
+pub async fn actors(engine: &Engine) {
+    let options = LogOptions {
+        shared: true,
+        snapshot_entries_min: 4,
+        snapshot_entries_max: 8,
+        head_poll_ms: 50,
+        retry_ms: 10,
+        ..LogOptions::default()
+    };
+    let archive: Arc<dyn Archive> = Arc::new(MemoryArchive::default());
+    let node = || Logs::<Notes>::new(engine.clone(), options.clone(), Some(archive.clone()));
+    let nodes = [node(), node()];
+    let (id, sealer) = (fresh_log(), Arc::new(Unencrypted));
+    drop(nodes[0].create(id, Notes::new(), sealer.clone()).await.unwrap());
+    let handles =
+        [nodes[0].open(id, sealer.clone()).await.unwrap(), nodes[1].open(id, sealer.clone()).await.unwrap()];
+
+    // Rounds until every mechanism has been at work; how long that takes depends on the back end.
+    let mut expected: Vec<BTreeMap<u64, u64>> = vec![BTreeMap::new(); notes::SHELVES.into()];
+    for round in 0..500 {
+        for (node, handle) in (0_u64..).zip(&handles) {
+            let ids = [round * 4 + node * 2, round * 4 + node * 2 + 1];
+            let (first, second) = tokio::join!(put_note(handle, ids[0]), put_note(handle, ids[1]));
+            expected[(ids[0] % 4) as usize].insert(first, ids[0]);
+            expected[(ids[1] % 4) as usize].insert(second, ids[1]);
+            if round % 5 == 4 {
+                remove_note(handle, (ids[0] % 4) as u8, first).await;
+                expected[(ids[0] % 4) as usize].remove(&first);
+            }
+        }
+        let stats = nodes[0].stats().plus(nodes[1].stats());
+        let all = [stats.swings, stats.archives, stats.trims, stats.pages_collected, stats.entries_followed];
+        if round >= 20 && all.iter().all(|count| *count > 4) {
+            break;
+        }
+        assert!(round < 499, "not every mechanism was at work: {stats:?}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for handle in &handles {
+        let state = handle.refresh(&Notes::all_shelves()).await.unwrap();
+        for shelf in Notes::all_shelves() {
+            assert_eq!(*state.notes(shelf), expected[usize::from(shelf)]);
+        }
+    }
+    drop(handles);
+    for node in &nodes {
+        assert!(node.finish(Duration::from_secs(20)).await);
+    }
+    let verified = verify::<Notes>(engine, id, sealer.clone(), Some(archive.clone())).await.unwrap();
+    assert!(verified.is_sound() && verified.compared, "{verified:?}");
+
+    let fresh = Logs::<Notes>::new(engine.clone(), options.clone(), Some(archive.clone()));
+    let handle = fresh.open(id, sealer.clone()).await.unwrap();
+    let state = handle.with(&Notes::all_shelves()).await.unwrap();
+    for shelf in Notes::all_shelves() {
+        assert_eq!(*state.notes(shelf), expected[usize::from(shelf)]);
+    }
+    fresh.delete(id).await.unwrap();
+    assert!(fresh.open(id, sealer).await.is_err());
+    let pages = engine.rows.scan_keys(Table::Page, crate::page_partition(id), Bytes::new(), 10).await;
+    assert!(pages.unwrap().is_empty());
 }

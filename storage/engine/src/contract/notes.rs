@@ -12,18 +12,18 @@ use crate::error::{FoldError, FormatError};
 use crate::id::{LogId, PageId};
 use crate::state::{Archived, PartPages, SnapshotPages, State};
 
-pub(crate) const SHELVES: u8 = 4;
+pub const SHELVES: u8 = 4;
 const NOTES_PER_PAGE: u64 = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Operation {
+pub enum Operation {
     Put { shelf: u8, number: u64, id: u64, delivery: Option<u64> },
     Remove { shelf: u8, number: u64 },
     Archived { to: u64, address: Vec<u8>, nonce: Uuid },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PageRef {
+pub struct PageRef {
     id: PageId,
     content: [u8; 32],
 }
@@ -65,12 +65,12 @@ impl Shelf {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Notes {
+pub struct Notes {
     /// The last operation; so a reader knows what it looks at.
-    pub(crate) seq: u64,
-    pub(crate) next: u64,
-    pub(crate) count: i64,
-    pub(crate) deliveries: Arc<BTreeSet<u64>>,
+    pub seq: u64,
+    pub next: u64,
+    pub count: i64,
+    pub deliveries: Arc<BTreeSet<u64>>,
     archived: Archived,
     shelves: Vec<Arc<Shelf>>,
 }
@@ -87,10 +87,16 @@ struct RootForm {
 }
 
 /// What became of each dirty page: a new one, or none where it has become empty.
-pub(crate) type Plan = Vec<BTreeMap<u64, Option<PageRef>>>;
+pub type Plan = Vec<BTreeMap<u64, Option<PageRef>>>;
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Notes {
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let empty = || Arc::new(Shelf { notes: Some(BTreeMap::new()), ..Shelf::default() });
         Self {
             seq: 0,
@@ -102,11 +108,11 @@ impl Notes {
         }
     }
 
-    pub(crate) fn notes(&self, shelf: u8) -> &BTreeMap<u64, u64> {
+    pub fn notes(&self, shelf: u8) -> &BTreeMap<u64, u64> {
         self.shelves[usize::from(shelf)].notes.as_ref().expect("asked for loaded shelves only")
     }
 
-    pub(crate) fn all_shelves() -> Vec<u8> {
+    pub fn all_shelves() -> Vec<u8> {
         (0..SHELVES).collect()
     }
 }
