@@ -7,7 +7,8 @@ use super::lexer::{Broken, Lexer, Next, Step};
 use super::summary::HeaderAddress;
 use super::text::{RawText, collapse};
 
-/// Parses the unfolded value of an address field and appends to `list`, which grows to at most `max` elements.
+/// Parses the unfolded value of an address field and appends to `list`, which grows to at most `max` elements, and by one
+/// more where that closes a group.
 pub fn parse_address_list(value: &[u8], max: usize, list: &mut Vec<HeaderAddress>) {
     let mut parser = Parser { lexer: Lexer::new(value), list, max };
     if parser.lexer.skip_space() == Ok(Next::More) {
@@ -39,7 +40,7 @@ impl Parser<'_, '_> {
                 self.lexer.rewind(start);
                 self.mailbox();
             }
-            if !self.lexer.eat(b',') {
+            if self.list.len() >= self.max || !self.lexer.eat(b',') {
                 return;
             }
             match self.lexer.skip_space() {
@@ -58,7 +59,7 @@ impl Parser<'_, '_> {
         }
         self.push(Draft { mailbox: Some(name), ..Draft::default() });
         if self.lexer.skip_space() == Ok(Next::More) {
-            if self.lexer.peek() != Some(b';') {
+            if self.lexer.peek() != Some(b';') && self.list.len() < self.max {
                 self.group_members();
             }
             if self.lexer.eat(b';') {

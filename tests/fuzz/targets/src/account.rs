@@ -467,8 +467,7 @@ impl<'a> History<'a> {
             }
             1 => {
                 // Numbers of mailboxes that are gone are not used again, though the state does not show them.
-                let shown =
-                    self.whole.mailboxes().map(|mailbox| (mailbox.id.0, mailbox.uid_validity.0.get()));
+                let shown = FRESH.mailboxes().map(|mailbox| (mailbox.id.0, mailbox.uid_validity.0.get()));
                 let made = self.operations.iter().filter_map(|operation| match operation {
                     Operation::MailboxCreate(create) => Some((create.mailbox, create.uid_validity)),
                     _ => None,
