@@ -1,10 +1,11 @@
 //! One connection: the loop over the machine's events.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use directory::Principal;
-use imap_protocol::command::Command;
+use imap_protocol::command::{Command, Tag};
 use imap_protocol::server::{Event, Server, State};
 use net::pump::Pump;
 use net::shutdown::ShutdownGuard;
@@ -84,27 +85,28 @@ impl Session {
                 () = self.shutdown.requested() => return Err(Stop::Bye("[UNAVAILABLE] The server is shutting down")),
             };
             let Some(event) = event else { return Ok(()) };
-            // Boxed, so that a session that waits here is not as large as the largest command.
-            Box::pin(self.handle(event)).await?;
+            // Boxed, so that a session that waits here is not as large as the largest command; IDLE apart, since that
+            // is where sessions spend their days.
+            if let Event::Idle { .. } = event {
+                metrics::counter!("postrider_imap_commands_total", "command" => "idle").increment(1);
+                Box::pin(commands::idle::run(self)).await?;
+            } else {
+                Box::pin(self.handle(event)).await?;
+            }
         }
     }
 
     async fn handle(&mut self, event: Event) -> Result<(), Stop> {
         match event {
-            Event::Command { command, .. } if !matches!(command, Command::Search(_)) => {
-                let (verb, expunges) = describe(&command);
-                metrics::counter!("postrider_imap_commands_total", "command" => verb).increment(1);
-                let reply = self.command(command).await?;
-                self.tell_news(expunges).await?;
-                self.finish(&reply);
-            }
             Event::Command { tag, command } => {
-                let Command::Search(search) = command else { return Ok(()) };
-                metrics::counter!("postrider_imap_commands_total", "command" => "search").increment(1);
-                let expunges = if search.uid { Expunges::Tell } else { Expunges::Hold };
-                let reply = commands::search::run(self, &tag, *search).await?;
+                let started = Instant::now();
+                let (verb, expunges) = describe(&command);
+                let reply = self.command(&tag, command).await?;
                 self.tell_news(expunges).await?;
                 self.finish(&reply);
+                metrics::counter!("postrider_imap_commands_total", "command" => verb).increment(1);
+                metrics::histogram!("postrider_imap_command_seconds", "command" => verb)
+                    .record(started.elapsed().as_secs_f64());
             }
             Event::Authenticate { mechanism, initial, .. } => {
                 commands::authenticate::run(self, &mechanism, initial).await?;
@@ -113,25 +115,22 @@ impl Session {
                 metrics::counter!("postrider_imap_commands_total", "command" => "append").increment(1);
                 commands::append::run(self, append).await?;
             }
-            Event::Idle { .. } => {
-                metrics::counter!("postrider_imap_commands_total", "command" => "idle").increment(1);
-                commands::idle::run(self).await?;
-            }
             Event::TlsStarted => debug!("TLS started"),
-            // These come inside of the flows above only.
+            // These come inside of the flows above only; IDLE has been taken out before.
             Event::AuthenticateResponse(_)
             | Event::AuthenticateEnded
             | Event::AppendChunk(_)
             | Event::AppendNext(_)
             | Event::AppendEnd
             | Event::AppendBroken
+            | Event::Idle { .. }
             | Event::IdleDone
             | Event::IdleBroken => debug!("event outside of its command"),
         }
         Ok(())
     }
 
-    async fn command(&mut self, command: Command) -> Answer {
+    async fn command(&mut self, tag: &Tag, command: Command) -> Answer {
         match command {
             Command::Capability => Ok(commands::capability::run(self)),
             Command::Noop | Command::Check => commands::noop::run(self).await,
@@ -156,7 +155,7 @@ impl Session {
             Command::Store(store) => commands::store::run(self, store).await,
             Command::Copy(copy) => commands::copy::copy(self, copy).await,
             Command::Move(copy) => commands::copy::move_messages(self, copy).await,
-            Command::Search(_) => Ok(Reply::bad("Unexpected command")),
+            Command::Search(search) => commands::search::run(self, tag, *search).await,
         }
     }
 
@@ -236,10 +235,28 @@ fn describe(command: &Command) -> (&'static str, Expunges) {
         Command::Close => ("close", Tell),
         Command::Unselect => ("unselect", Tell),
         Command::Expunge | Command::UidExpunge(_) => ("expunge", Tell),
-        Command::Search(_) => ("search", Hold),
+        Command::Search(search) => ("search", if search.uid { Tell } else { Hold }),
         Command::Fetch(fetch) => ("fetch", if fetch.uid { Tell } else { Hold }),
         Command::Store(store) => ("store", if store.uid { Tell } else { Hold }),
         Command::Copy(_) => ("copy", Tell),
         Command::Move(_) => ("move", Tell),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A session that waits holds its own future, that of IDLE and itself. TLS and buffers are the pump's affair.
+    #[test]
+    fn waiting_sessions_are_small() {
+        fn output_size<T, F: Future>(_: impl Fn(T) -> F) -> usize {
+            size_of::<F>()
+        }
+        let run = output_size(Session::run);
+        assert!(run < 4 * 1024, "run: {run}");
+        let session = size_of::<Session>();
+        assert!(session < 2 * 1024, "session: {session}");
+        assert!(size_of::<Selected>() < 256);
     }
 }
