@@ -10,8 +10,8 @@ use tokio::time::timeout_at;
 use crate::error::EngineError;
 use crate::id::LogId;
 use crate::logs::LogsInner;
+use crate::open_log::{Busy, Closed, Message, ReadError, Reader, Shared, evicted};
 use crate::request::{Build, Commit, CommitError, Committed};
-use crate::shared::{Busy, Closed, Message, ReadError, Reader, Shared, evicted};
 use crate::state::{PartPages, State};
 
 /// How a commit is to be treated.

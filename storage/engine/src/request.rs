@@ -106,7 +106,7 @@ pub(crate) struct Commit<S: State, R, E, F> {
     pub(crate) proposed: Arc<AtomicBool>,
     pub(crate) repeatable: bool,
     /// Keeps the log from being closed; released with the request.
-    pub(crate) busy: crate::shared::Busy,
+    pub(crate) busy: crate::open_log::Busy,
 }
 
 impl<S, R, E, F> Request<S> for Commit<S, R, E, F>

@@ -15,9 +15,9 @@ use crate::context::{Context, OpenError, page_partition};
 use crate::error::EngineError;
 use crate::id::PageId;
 use crate::log::SnapshotPointer;
+use crate::open_log::Busy;
 use crate::request::{Request, Verdict};
 use crate::rows::{Table, successor};
-use crate::shared::Busy;
 use crate::state::{Archived, State};
 
 /// A chunk is closed when it has so many bytes; what is left goes into the next one.

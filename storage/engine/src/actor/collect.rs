@@ -17,9 +17,9 @@ use crate::context::{Context, page_partition};
 use crate::error::EngineError;
 use crate::id::PageId;
 use crate::log::SnapshotPointer;
+use crate::open_log::Busy;
 use crate::options::Sabotage;
 use crate::rows::{RowKey, Table, successor};
-use crate::shared::Busy;
 use crate::state::State;
 
 /// Keys read and rows deleted at once.

@@ -11,9 +11,9 @@ use super::{Actor, error_chain};
 use crate::context::OpenError;
 use crate::load::{Followed, Loaded, follow, load};
 use crate::log::{EntryRow, Head};
+use crate::open_log::{Closed, Reader};
 use crate::proposal::{Decision, decide};
 use crate::request::Verdict;
-use crate::shared::{Closed, Reader};
 use crate::state::State;
 pub(super) type Flight<S> = BoxFuture<'static, Landed<S>>;
 
@@ -215,7 +215,7 @@ impl<S: State> Actor<S> {
                 let error = Arc::new(error);
                 self.fail_lookers(&error);
                 for reader in std::mem::take(&mut self.readers) {
-                    reader.answer(Err(crate::shared::ReadError::Failed(error.clone())));
+                    reader.answer(Err(crate::open_log::ReadError::Failed(error.clone())));
                 }
                 Ok(())
             }
@@ -226,7 +226,7 @@ impl<S: State> Actor<S> {
     fn fail_lookers(&mut self, error: &Arc<OpenError>) {
         let lookers: Vec<Reader<S>> = std::mem::take(&mut self.looking);
         for reader in lookers {
-            reader.answer(Err(crate::shared::ReadError::Failed(error.clone())));
+            reader.answer(Err(crate::open_log::ReadError::Failed(error.clone())));
         }
     }
 }

@@ -28,8 +28,8 @@ use crate::error::EngineError;
 use crate::id::PageId;
 use crate::load::{Loaded, TailSizes};
 use crate::log::SnapshotPointer;
+use crate::open_log::{Closed, Message, Reader, Shared};
 use crate::request::Verdict;
-use crate::shared::{Closed, Message, Reader, Shared};
 use crate::state::State;
 use crate::stored::ChainHash;
 

@@ -9,7 +9,7 @@ use super::flight::unavailable;
 use super::{Actor, JobDone, error_chain};
 use crate::context::OpenError;
 use crate::id::PageId;
-use crate::shared::{Busy, ReadError};
+use crate::open_log::{Busy, ReadError};
 use crate::state::{PartPages, State};
 
 /// The pages of a part, as a job fetched them.

@@ -18,8 +18,8 @@ use super::{Actor, JobDone, error_chain};
 use crate::context::{Context, OpenError};
 use crate::id::PageId;
 use crate::log::{Head, Outcome, SnapshotPointer};
+use crate::open_log::Busy;
 use crate::rows::Row;
-use crate::shared::Busy;
 use crate::state::{SnapshotPages, State};
 use crate::stored::{ChainHash, Root, seal_page};
 

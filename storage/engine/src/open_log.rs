@@ -1,4 +1,4 @@
-//! What an actor shares with the handles of its log and with the cache of open logs.
+//! An open log: what its actor shares with its handles and with the cache.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
