@@ -152,12 +152,19 @@ async fn what_waits_to_be_sent_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn many_recipients_go_in_slices() {
+    many_recipients(20).await;
+    // One slice, too large to stand in the item.
+    many_recipients(5_000).await;
+}
+
+async fn many_recipients(slice_targets: usize) {
+    const MANY: usize = 700;
     let disk = Disk::new();
-    let config = delivery::Config { slice_targets: 20, ..delivery::Config::default() };
+    let config = delivery::Config { slice_targets, ..delivery::Config::default() };
     let world = World::open(&disk, config).await.unwrap();
     world.populate().await;
     // Enough for a details blob and for several slices; every seventh does not exist.
-    let to: Vec<String> = (0..400)
+    let to: Vec<String> = (0..MANY)
         .map(|number| match number % 7 {
             0 => format!("nobody{number}@example.test"),
             _ => format!("alice+{number}@example.test"),
@@ -166,8 +173,8 @@ async fn many_recipients_go_in_slices() {
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
     world.submit("bob@example.test", &to, TEXT, false).await.unwrap();
     world.settle().await;
-    let nobodies = (0..400).filter(|number| number % 7 == 0).count();
-    assert_eq!(world.inbox("alice").await.len(), 400 - nobodies);
+    let nobodies = (0..MANY).filter(|number| number % 7 == 0).count();
+    assert_eq!(world.inbox("alice").await.len(), MANY - nobodies);
     assert_eq!(world.inbox("bob").await.len(), nobodies);
     assert_eq!(world.queue.overview().ingest, 0);
 }

@@ -217,7 +217,7 @@ impl Queue {
             ShardKind::Outbound => {
                 let mut shards = Vec::new();
                 for index in 0..inner.layout().outbound {
-                    shards.push(inner.outbound(index).await?.clone());
+                    shards.extend(inner.outbound_made(index).await?.cloned());
                 }
                 shards
             }

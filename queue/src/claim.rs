@@ -249,13 +249,17 @@ impl Inner {
         for ticket in self.window.lock().take(max, now) {
             by_shard.entry(ticket.shard).or_default().push(self.guard(ticket));
         }
-        let mut claimed = Vec::new();
+        let mut preparing = Vec::with_capacity(by_shard.len());
         for (id, guards) in by_shard {
             // Tickets come from shards that are open.
             let Some(shard) = self.opened(id) else { continue };
-            match self.prepare(shard, guards, now).await {
+            preparing.push(self.prepare(shard, guards, now));
+        }
+        let mut claimed = Vec::new();
+        for prepared in futures_util::future::join_all(preparing).await {
+            match prepared {
                 Ok(prepared) => claimed.extend(prepared),
-                Err(error) => tracing::warn!(shard = %id, %error, "items cannot be claimed"),
+                Err(error) => tracing::warn!(%error, "items cannot be claimed"),
             }
         }
         claimed

@@ -453,6 +453,10 @@ impl State for ShardState {
         Ok(())
     }
 
+    fn parts(&self) -> Vec<u32> {
+        self.slots.iter().map(|slot| slot.row.id).collect()
+    }
+
     fn parts_dirty(&self) -> Vec<u32> {
         self.slots.iter().filter(|slot| slot.changed.is_some()).map(|slot| slot.row.id).collect()
     }

@@ -13,14 +13,14 @@ use crate::window::Ticket;
 
 pub(crate) async fn run(inner: Weak<Inner>) {
     let Some(first) = inner.upgrade() else { return };
-    let interval = first.poll_interval();
+    let (interval, scan) = (first.poll_interval(), first.scan.clone());
     drop(first);
     loop {
         {
             let Some(inner) = inner.upgrade() else { return };
             inner.keep().await;
         }
-        tokio::time::sleep(interval).await;
+        let _ = tokio::time::timeout(interval, scan.notified()).await;
     }
 }
 
@@ -35,8 +35,8 @@ impl Inner {
         }
         let mut shards: Vec<&Shard> = self.ingest.iter().chain([&self.quarantine]).collect();
         for index in 0..self.layout().outbound {
-            match self.outbound(index).await {
-                Ok(shard) => shards.push(shard),
+            match self.outbound_made(index).await {
+                Ok(shard) => shards.extend(shard),
                 Err(error) => tracing::warn!(%error, "outbound shard cannot be opened"),
             }
         }

@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     clocks: Mutex<ClockGuard>,
     /// Rung when the window may have work.
     pub(crate) wake: Notify,
+    /// Rung when the window has room for what did not fit before.
+    pub(crate) scan: Arc<Notify>,
     pub(crate) facts: Mutex<FactsCache>,
     submitting: Semaphore,
     pub(crate) reports: mpsc::Sender<Report>,
@@ -109,6 +111,7 @@ impl Queue {
             window: Mutex::new(Window::new(config.window_max, config.in_flight_max)),
             clocks: Mutex::new(ClockGuard::new(Duration::from_secs(config.expiry_grace_seconds))),
             wake: Notify::new(),
+            scan: Arc::default(),
             facts: Mutex::new(FactsCache::new(config.facts_bytes_max)),
             submitting: Semaphore::new(config.submitting_max),
             reports,
@@ -228,12 +231,23 @@ impl Inner {
             shard: id,
             reason: "the configuration has fewer outbound shards".to_owned(),
         })?;
-        let open = async {
-            open_shard(&self.logs, &self.keys, self.layout(), id)
-                .await
-                .map_err(|error| ShardError::Unavailable { shard: id, reason: chain(&error) })
-        };
-        cell.get_or_try_init(|| open).await
+        let unavailable = |error: OpenError| ShardError::Unavailable { shard: id, reason: chain(&error) };
+        let open =
+            || async { open_shard(&self.logs, &self.keys, self.layout(), id).await.map_err(unavailable) };
+        cell.get_or_try_init(open).await
+    }
+
+    /// An outbound shard, if something was ever placed there.
+    pub(crate) async fn outbound_made(&self, index: u16) -> Result<Option<&Shard>, ShardError> {
+        let id = ShardId::outbound(index);
+        if let Some(open) = self.opened(id) {
+            return Ok(Some(open));
+        }
+        match self.keys.sealer(blob::KeyId::System(id.log_id())).await {
+            Ok(_) => self.outbound(index).await.map(Some),
+            Err(blob::KeyError::Missing(_)) => Ok(None),
+            Err(error) => Err(ShardError::Unavailable { shard: id, reason: chain(&error) }),
+        }
     }
 
     async fn body_writer(&self, queue_id: QueueId, shard: ShardId) -> Result<BodyWriter, BodyError> {
@@ -280,8 +294,16 @@ impl Inner {
             watermark: derived.map_or(0, |(_, watermark)| watermark),
         };
         let shard = self.opened(shard).ok_or(SubmitError::Malformed { reason: "the body has no shard" })?;
-        let accepted = shard.accept(arrival, config.items_max).await?;
-        if let Accepted::New(place) = accepted {
+        let held = Held::of(&arrival.message);
+        let accepted = shard.accept(arrival, config.items_max).await;
+        // What no entry names needs no reference. Where nobody knows, it stays: a leak is better than a loss.
+        if matches!(
+            accepted,
+            Ok(Accepted::Already) | Err(ShardError::Full { .. } | ShardError::Unavailable { .. })
+        ) {
+            held.release(&self.blobs, shard.log).await;
+        }
+        if let Accepted::New(place) = accepted? {
             // From here on nothing can fail: the commit is durable.
             let weight = facts.structure.body.end.min(4_096) as usize + 512;
             self.facts.lock().put(queue_id, Arc::new(facts), weight);
@@ -387,7 +409,14 @@ impl Inner {
     }
 
     pub(crate) fn complete(&self, ticket: Ticket) {
-        self.window.lock().complete(ticket);
+        let wants_scan = {
+            let mut window = self.window.lock();
+            window.complete(ticket);
+            window.wants_scan()
+        };
+        if wants_scan {
+            self.scan.notify_one();
+        }
         // Whoever waits because too many were taken can go on.
         self.wake.notify_one();
     }
@@ -403,6 +432,29 @@ impl Inner {
 
     pub(crate) fn guard(self: &Arc<Self>, ticket: Ticket) -> Guard {
         Guard::new(self.clone(), ticket)
+    }
+}
+
+/// References that a message was to hold.
+pub(crate) struct Held(Vec<(blob::BlobAddress, blob::Nonce)>);
+
+impl Held {
+    pub(crate) fn of(message: &Message) -> Self {
+        let mut held = vec![(message.body, message.reference)];
+        if let Details::Apart { address, reference, .. } = &message.details {
+            held.push((*address, *reference));
+        }
+        Self(held)
+    }
+
+    /// Takes them back. What fails is found by upkeep.
+    pub(crate) async fn release(self, blobs: &BlobStore, shard: Uuid) {
+        for (address, nonce) in self.0 {
+            let holder = Holder::Shard(shard);
+            if let Err(error) = blobs.unreference(address.segment, address.frame, holder, nonce).await {
+                tracing::debug!(%error, "reference left behind");
+            }
+        }
     }
 }
 

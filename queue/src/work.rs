@@ -15,9 +15,9 @@ use crate::item::{
     Destination, Details, Expansion, Message, MessageDetails, OutboundRecipient, Outcome, Progress,
     RemoteState, Slice, Target, Targets,
 };
-use crate::queue::{Inner, Queue};
+use crate::queue::{Held, Inner, Queue};
 use crate::schedule::next_due;
-use crate::shard::{Arrival, Settled, Settlement, ShardError};
+use crate::shard::{Accepted, Arrival, Settled, Settlement, ShardError};
 use crate::shard_id::outbound_index;
 use crate::window::Ticket;
 
@@ -250,8 +250,17 @@ impl Inner {
             claimable: true,
             watermark,
         };
-        shard.accept(arrival, self.config.items_max).await?;
-        metrics::counter!("postrider_queue_outbound_total").increment(1);
+        let held = Held::of(&arrival.message);
+        let accepted = shard.accept(arrival, self.config.items_max).await;
+        if matches!(
+            accepted,
+            Ok(Accepted::Already) | Err(ShardError::Full { .. } | ShardError::Unavailable { .. })
+        ) {
+            held.release(&self.blobs, shard.log).await;
+        }
+        if let Accepted::New(_) = accepted? {
+            metrics::counter!("postrider_queue_outbound_total").increment(1);
+        }
         Ok(())
     }
 }
