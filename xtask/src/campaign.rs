@@ -5,8 +5,8 @@ use std::io::Write as _;
 
 use anyhow::{Context, Result, bail};
 
-use crate::ci;
 use crate::process::{self, command};
+use crate::{ci, fuzz};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 const HEADER: &str = "date\tcommit\tcampaign\tminutes\tseed\tfault\tcounts\n";
 
-/// Runs the campaign in the release build and appends a line per fault that it reports.
+/// Runs the campaign and appends a line per fault that it reports, or per fuzz target.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let commit = process::output(&mut command("git", ["rev-parse", "--short=12", "HEAD"]))?;
     let changed = process::output(&mut command("git", ["status", "--porcelain", "--untracked-files=no"]))?;
@@ -34,21 +34,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Some(seed) => seed,
         None => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs(),
     };
-    process::run(&mut ci::cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--bin",
-        "postrider",
-        "--bin",
-        "crash",
-    ])?)?;
     let minutes = arguments.minutes.to_string();
-    let text = process::output(&mut ci::built(
-        "crash",
-        "release",
-        &[&arguments.name, "--minutes", &minutes, "--seed", &seed.to_string()],
-    )?)?;
+    let (text, broken) = match arguments.name.as_str() {
+        "fuzz" => fuzz::campaign(arguments.minutes, seed)?,
+        name => (crashes(name, &minutes, seed)?, Vec::new()),
+    };
     let path = process::root().join("docs/campaigns.tsv");
     let fresh = !path.exists();
     let mut table = OpenOptions::new().create(true).append(true).open(&path).context("docs/campaigns.tsv")?;
@@ -72,5 +62,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if lines == 0 {
         bail!("the campaign reported no result");
     }
+    if !broken.is_empty() {
+        bail!("{} targets broke:\n{}", broken.len(), broken.join("\n\n"));
+    }
     Ok(())
+}
+
+/// Runs a campaign of tests/crash in the release build; gives what it prints.
+fn crashes(name: &str, minutes: &str, seed: u64) -> Result<String> {
+    let build = ["build", "--release", "--locked", "--bin", "postrider", "--bin", "crash"];
+    process::run(&mut ci::cargo(&build)?)?;
+    let seed = seed.to_string();
+    process::output(&mut ci::built("crash", "release", &[name, "--minutes", minutes, "--seed", &seed])?)
 }

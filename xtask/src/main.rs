@@ -8,6 +8,7 @@ mod bench;
 mod campaign;
 mod ci;
 mod corpus;
+mod fuzz;
 mod layers;
 mod process;
 mod rfc;

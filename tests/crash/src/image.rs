@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -109,6 +109,9 @@ impl Disk {
                 if self.folders.remove(from) {
                     self.folders.insert(to.clone());
                 }
+            }
+            Change::Link { file, to } => {
+                self.names.insert(to.clone(), *file);
             }
             Change::Unlink(path) => {
                 self.names.remove(path);
@@ -242,7 +245,8 @@ fn tear(change: &Pending, content: &mut Vec<u8>, random: &mut StdRng) {
 }
 
 fn write_sparse(path: &Path, content: &[u8]) -> Result<()> {
-    let file = File::create(path)?;
+    // The server's files are its own; a key file that others may read is refused.
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.set_len(content.len() as u64)?;
     for (index, chunk) in content.chunks(64 * 1024).enumerate() {
         if chunk.iter().any(|byte| *byte != 0) {

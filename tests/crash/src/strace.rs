@@ -51,6 +51,7 @@ pub(crate) enum Change {
     Write { file: usize, offset: u64, data: Vec<u8> },
     Length { file: usize, length: u64, grow_only: bool },
     Rename { from: PathBuf, to: PathBuf },
+    Link { file: usize, to: PathBuf },
     Unlink(PathBuf),
     RemoveFolder(PathBuf),
     Sync { file: usize },
@@ -225,9 +226,18 @@ impl Reader {
                     out.push(Change::Folder(path));
                 }
             }
-            "copy_file_range" | "link" | "linkat"
-                if arguments.iter().any(|argument| argument.contains(&*self.root.to_string_lossy())) =>
-            {
+            "link" | "linkat" => {
+                let (from, to) = if name == "link" {
+                    (PathBuf::from(text(first)?), PathBuf::from(text(arguments[1])?))
+                } else {
+                    (Self::path_at(first, arguments[1])?, Self::path_at(arguments[2], arguments[3])?)
+                };
+                if let Some(file) = self.names.get(&from).copied() {
+                    self.names.insert(to.clone(), file);
+                    out.push(Change::Link { file, to });
+                }
+            }
+            "copy_file_range" if arguments.get(2).is_some_and(|to| self.description(to).is_some()) => {
                 bail!("{name} is not understood");
             }
             _ => {}

@@ -86,12 +86,19 @@ fn index_of(received: &[u8]) -> Option<usize> {
     String::from_utf8(digits).ok()?.parse().ok()
 }
 
+/// mbsync passes over messages whose header does not end («has incomplete header»); CPython's tests have one.
+fn has_header_end(message: &[u8]) -> bool {
+    message.windows(4).any(|part| part == b"\r\n\r\n")
+}
+
 fn judge(
     found: &BTreeMap<usize, Vec<Vec<u8>>>,
     messages: &[(String, Vec<u8>)],
+    takes: fn(&[u8]) -> bool,
     form: impl Fn(&[u8]) -> Vec<u8>,
 ) -> Result<()> {
-    let expected = messages.iter().filter(|(_, message)| way(message) != Way::Refused).count();
+    let expected =
+        messages.iter().filter(|(_, message)| way(message) != Way::Refused && takes(message)).count();
     ensure!(found.len() == expected, "{} different messages found, {expected} sent", found.len());
     for (index, copies) in found {
         let (name, message) = &messages[*index];
@@ -101,12 +108,22 @@ fn judge(
         let prefix = &copies[0][..copies[0].len() - original.len()];
         let text = String::from_utf8_lossy(prefix);
         let foreign = text.lines().find(|line| {
-            let known = ["Return-Path:", "Delivered-To:", "Received:", "X-TUID:"];
+            let known = ["Return-Path:", "Delivered-To:", "Received:"];
             !line.starts_with(['\t', ' ']) && !known.iter().any(|field| line.starts_with(field))
         });
         ensure!(foreign.is_none(), "{name}: {foreign:?} stands before the original");
     }
     Ok(())
+}
+
+/// Takes away the field that mbsync itself writes into what it stores.
+fn without_mark(bytes: Vec<u8>) -> Vec<u8> {
+    let Some(start) = bytes.windows(9).position(|part| part == b"\nX-TUID: ") else { return bytes };
+    let end = bytes[start + 1..]
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(bytes.len(), |end| start + 1 + end + 1);
+    [&bytes[..=start], &bytes[end..]].concat()
 }
 
 fn by_mbsync(scene: &Scene) -> Result<BTreeMap<usize, Vec<Vec<u8>>>> {
@@ -127,7 +144,7 @@ fn by_mbsync(scene: &Scene) -> Result<BTreeMap<usize, Vec<Vec<u8>>>> {
     let mut found: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
     for folder in ["cur", "new"] {
         for entry in std::fs::read_dir(home.join("mail/INBOX").join(folder))? {
-            let bytes = std::fs::read(entry?.path())?;
+            let bytes = without_mark(std::fs::read(entry?.path())?);
             let index = index_of(&bytes).context("a message that was not sent")?;
             found.entry(index).or_default().push(bytes);
         }
@@ -160,11 +177,11 @@ fn real_mail_arrives_once_and_unchanged() -> Result<()> {
     let scene = Scene::start()?;
     send_all(&scene, &messages)?;
     wait_for(&scene, counts[0] + counts[1])?;
-    judge(&by_mbsync(&scene)?, &messages, |message| {
+    judge(&by_mbsync(&scene)?, &messages, has_header_end, |message| {
         message.iter().copied().filter(|byte| *byte != b'\r').collect()
     })
     .context("mbsync")?;
-    judge(&by_imaplib(&scene)?, &messages, <[u8]>::to_vec).context("imaplib")?;
+    judge(&by_imaplib(&scene)?, &messages, |_| true, <[u8]>::to_vec).context("imaplib")?;
     println!(
         "{} messages: {} by DATA, {} by BDAT BINARYMIME, {} refused for a bare CR or LF; the rest read once each by mbsync and imaplib",
         messages.len(),

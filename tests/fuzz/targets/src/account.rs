@@ -260,7 +260,9 @@ impl<'a> History<'a> {
             if parts.iter().all(|part| self.paged.pages_of(part) == PartPages::Loaded) {
                 return;
             }
-            parts.iter().for_each(|part| self.load(part));
+            for part in &parts {
+                self.load(part);
+            }
         }
         panic!("what is dirty cannot be loaded");
     }

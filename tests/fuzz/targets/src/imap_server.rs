@@ -119,7 +119,7 @@ impl Session {
         match &event {
             Event::AppendChunk(_) => {}
             Event::AppendEnd | Event::AppendNext(_) => {
-                self.events.push(format!("{event:?} {:?}", self.message))
+                self.events.push(format!("{event:?} {:?}", self.message));
             }
             event => self.events.push(format!("{event:?}")),
         }

@@ -116,3 +116,8 @@ impl Cuts {
         })
     }
 }
+
+/// How often a byte occurs.
+pub(crate) fn count(bytes: &[u8], byte: u8) -> usize {
+    bytes.split(|other| *other == byte).count() - 1
+}

@@ -2,9 +2,8 @@
 
 use std::ops::Range;
 
+use crate::input::{Cuts, Input, count};
 use mail::mime::{Facts, Kind, Limits, Part, Splitter};
-
-use crate::input::{Cuts, Input};
 
 /// Byte 1: limits; byte 2: cuts; then a message.
 pub fn run(data: &[u8]) {
@@ -16,7 +15,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(facts, split(&limits, message, &cuts));
 
     assert_eq!(facts.size, message.len() as u64);
-    assert_eq!(facts.lines, message.iter().filter(|byte| **byte == b'\n').count() as u64);
+    assert_eq!(facts.lines, count(message, b'\n') as u64);
     assert_eq!(facts.header_len, facts.structure.header.end);
     assert_eq!(facts.structure.header.start..facts.structure.body.end, 0..facts.size);
     assert!(facts.preview.chars().count() <= limits.preview_characters);
@@ -69,12 +68,7 @@ fn check_part(part: &Part, message: &[u8], limits: &Limits, depth: usize, parts:
     assert!(start <= end && end <= part.body.start && part.body.start <= part.body.end, "{part:?}");
     assert!(part.body.end <= message.len() as u64);
     let body = &message[part.body.start as usize..part.body.end as usize];
-    assert_eq!(
-        part.lines,
-        body.iter().filter(|byte| **byte == b'\n').count() as u64,
-        "lines of {:?}",
-        part.body
-    );
+    assert_eq!(part.lines, count(body, b'\n') as u64, "lines of {:?}", part.body);
     assert!(part.parameters.len() <= limits.parameters_max);
     match &part.kind {
         Kind::Leaf => {}

@@ -11,7 +11,7 @@ pub fn run(data: &[u8]) {
     assert!(used <= 16 + 4096);
     if read.is_ok() && data.starts_with(b"PROXY ") {
         assert!(data[..used].ends_with(b"\r\n") && used <= 107);
-        assert_eq!(data[..used].iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(crate::input::count(&data[..used], b'\n'), 1);
     }
 }
 

@@ -10,7 +10,7 @@ use smtp_protocol::client::{Client, Event, Sent};
 use smtp_protocol::command::HelloKind;
 use smtp_protocol::parameter::{MailParameters, RcptParameters};
 
-use crate::input::{Cuts, Input};
+use crate::input::{Cuts, Input, count};
 
 /// Byte 1: LMTP or not, and which commands; byte 2: cuts; then what the server sends.
 pub fn run(data: &[u8]) {
@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
         assert_eq!(whole.events, cut.events);
         assert_eq!(String::from_utf8_lossy(&whole.output), String::from_utf8_lossy(&cut.output));
     }
-    let commands = whole.output.iter().filter(|byte| **byte == b'\n').count();
+    let commands = count(&whole.output, b'\n');
     assert!(whole.events.len() <= 2 * commands + 4, "{} events of {commands} lines", whole.events.len());
 }
 

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use smtp_protocol::data::{DataDecoder, DataEncoder, Decoded, TextCheck, Violation};
 
-use crate::input::{Cuts, Input};
+use crate::input::{Cuts, Input, count};
 
 const LINE_BYTES_MAX: usize = 40;
 
@@ -79,8 +79,8 @@ fn check(bytes: &[u8], cuts: &Cuts) -> Option<Violation> {
 
 /// Whether every CR and LF is half of a CRLF.
 fn is_text(bytes: &[u8]) -> bool {
-    let crs = bytes.iter().filter(|byte| **byte == b'\r').count();
-    let lfs = bytes.iter().filter(|byte| **byte == b'\n').count();
+    let crs = count(bytes, b'\r');
+    let lfs = count(bytes, b'\n');
     let pairs = bytes.windows(2).filter(|pair| *pair == b"\r\n").count();
     crs == pairs && lfs == pairs
 }

@@ -49,7 +49,12 @@ pub fn run(data: &[u8]) {
     assert_eq!(second, Some((Sent::Rcpt, if recipient == "no" { 550 } else { 250 })));
     let replies = if lmtp && recipient != "no" { 2 } else { 1 };
 
-    let posted = if chunked { talk.chunks(body, &pieces) } else { talk.data(body, &pieces) };
+    let posted = if chunked {
+        talk.chunks(body, &pieces);
+        Some(true)
+    } else {
+        talk.data(body, &pieces)
+    };
     let Some(began) = posted else {
         // What is no text cannot go by DATA: the client closes, and the server must not take the part for the whole.
         talk.session.end_of_input();
@@ -169,7 +174,7 @@ impl Talk {
         Some(true)
     }
 
-    fn chunks(&mut self, body: &[u8], pieces: &Cuts) -> Option<bool> {
+    fn chunks(&mut self, body: &[u8], pieces: &Cuts) {
         for piece in pieces.pieces(body) {
             let line = self.client.chunk(piece.len() as u64, false);
             self.send(&line);
@@ -177,7 +182,6 @@ impl Talk {
         }
         let line = self.client.chunk(0, true);
         self.send(&line);
-        Some(true)
     }
 }
 
