@@ -40,6 +40,8 @@ pub(crate) struct Disk {
     /// Names that survive: those of a folder when it was last synced, and those of files that were synced.
     durable_names: BTreeMap<PathBuf, usize>,
     folders: BTreeSet<PathBuf>,
+    /// Folders whose new name no sync of the folder above has covered.
+    renamed: Vec<(PathBuf, PathBuf)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -98,16 +100,10 @@ impl Disk {
                 self.files[*file].pending.push((index, change));
             }
             Change::Rename { from, to } => {
-                let below: Vec<PathBuf> =
-                    self.names.keys().filter(|name| name.starts_with(from)).cloned().collect();
-                for name in below {
-                    if let (Some(file), Ok(rest)) = (self.names.remove(&name), name.strip_prefix(from)) {
-                        let target = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
-                        self.names.insert(target, file);
-                    }
-                }
+                rename_below(&mut self.names, from, to);
                 if self.folders.remove(from) {
                     self.folders.insert(to.clone());
+                    self.renamed.push((from.clone(), to.clone()));
                 }
             }
             Change::Link { file, to } => {
@@ -135,6 +131,9 @@ impl Disk {
                 }
             }
             Change::SyncFolder(path) => {
+                for (from, to) in self.renamed.extract_if(.., |(_, to)| to.parent() == Some(path)) {
+                    rename_below(&mut self.durable_names, &from, &to);
+                }
                 self.durable_names.retain(|name, _| name.parent() != Some(path));
                 let names = self.names.iter().filter(|(name, _)| name.parent() == Some(path));
                 self.durable_names.extend(names.map(|(name, file)| (name.clone(), *file)));
@@ -216,6 +215,17 @@ impl Disk {
             bail!("{real} files, the record has {}", self.names.len());
         }
         Ok(())
+    }
+}
+
+/// Gives what lies at or below a name another one.
+fn rename_below(names: &mut BTreeMap<PathBuf, usize>, from: &Path, to: &Path) {
+    let below: Vec<PathBuf> = names.keys().filter(|name| name.starts_with(from)).cloned().collect();
+    for name in below {
+        if let (Some(file), Ok(rest)) = (names.remove(&name), name.strip_prefix(from)) {
+            let target = if rest.as_os_str().is_empty() { to.to_path_buf() } else { to.join(rest) };
+            names.insert(target, file);
+        }
     }
 }
 
