@@ -1,7 +1,8 @@
 //! Mail coming in.
 
+use std::io::Write;
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -21,10 +22,12 @@ pub(crate) fn postrider(users: usize) -> Result<(TempDir, Server)> {
     let data = folder.path().join("data");
     let server = Server::start(&Options::new(&data))?;
     for number in 2..users {
-        let output = Command::new(binary()?)
-            .args(["account", "add", &user(number), "--password", PASSWORD, "--data"])
-            .arg(&data)
-            .output()?;
+        let mut command = Command::new(binary()?);
+        command.args(["account", "add", &user(number), "--data"]).arg(&data);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("its input")?.write_all(format!("{PASSWORD}\n").as_bytes())?;
+        let output = child.wait_with_output()?;
         if !output.status.success() {
             bail!(
                 "account add: {}{}",
