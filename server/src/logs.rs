@@ -33,7 +33,12 @@ impl Default for Config {
 pub(crate) fn start(config: &Config) -> anyhow::Result<()> {
     let filter = std::env::var("POSTRIDER_LOG").unwrap_or_else(|_| config.filter.clone());
     let filter = EnvFilter::try_new(&filter).with_context(|| format!("log filter {filter:?}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that cannot be written (its disk is full) must not end the session that wanted to say something: the
+    // default complains on standard error, and panics when that fails too.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match config.format {
         Format::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
         Format::Json => builder.json().flatten_event(true).init(),

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use end_to_end::run;
 use testkit::imap::{self, Imap};
 use testkit::message;
@@ -63,7 +63,7 @@ fn wait_until_all(server: &Server, accepted: &[u64]) -> Result<()> {
 #[test]
 fn full_disk() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let disk = Small::mount(folder.path().join("disk"), 160)?;
+    let disk = Small::mount(folder.path().join("disk"), 512)?;
     let options = Options::new(&disk.0.join("data"));
     let server = Server::start(&options)?;
     let mut accepted = Vec::new();
@@ -90,7 +90,7 @@ fn full_disk() -> Result<()> {
         };
         smtp.raw(&testkit::smtp::stuff(text.as_bytes()))?;
         smtp.raw(b".\r\n")?;
-        let reply = smtp.reply()?;
+        let reply = smtp.reply().with_context(|| server.log_tail(9))?;
         match reply.code {
             250 => accepted.push(id),
             421 | 451 | 452 => refused += 1,
@@ -138,7 +138,7 @@ fn full_disk() -> Result<()> {
 fn failing_sync() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut options = Options::new(&folder.path().join("data"));
-    // The 40th sync and all after it fail, as a dying disk's do.
+    // The 400th sync and all after it fail, as a dying disk's do.
     options.wrapper = [
         "strace",
         "-f",
@@ -149,14 +149,14 @@ fn failing_sync() -> Result<()> {
         "-e",
         "trace=fdatasync,fsync",
         "-e",
-        "inject=fdatasync,fsync:error=EIO:when=40+",
+        "inject=fdatasync,fsync:error=EIO:when=400+",
     ]
     .map(str::to_owned)
     .to_vec();
     let mut server = Server::start(&options)?;
     let mut accepted = Vec::new();
     let mut refused = 0;
-    for id in 1..=100 {
+    for id in 1..=400 {
         let sent = Smtp::hello(server.smtp()).and_then(|mut smtp| {
             smtp.send("a@example.net", &[ALICE], message::numbered(id, 4_000).as_bytes())
         });
