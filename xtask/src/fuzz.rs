@@ -1,5 +1,6 @@
 //! The fuzz campaign: every target of tests/fuzz with coverage as its guide, two at a time.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -114,10 +115,8 @@ impl Running {
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             broken.push(tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
         }
-        lines.push_str(&format!(
-            "result\t{}\texecutions={executions} coverage={coverage} crashes={crashes}\n",
-            self.name
-        ));
+        let name = self.name;
+        writeln!(lines, "result\t{name}\texecutions={executions} coverage={coverage} crashes={crashes}")?;
         Ok(())
     }
 }
