@@ -329,6 +329,9 @@ impl State for ShardState {
         if root.scalars.shard.log_id() != log.id {
             return Err(FormatError::malformed("queue root", "belongs to another shard"));
         }
+        if root.scalars.finished > root.scalars.accepted {
+            return Err(FormatError::malformed("queue root", "more items finished than accepted"));
+        }
         let slots = root
             .chunks
             .into_iter()

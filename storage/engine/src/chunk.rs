@@ -107,7 +107,7 @@ impl Chunk {
             if row.first_seq == 0 || row.last_seq < row.first_seq {
                 return Err(malformed("entry with numbers out of order"));
             }
-            if rows.last().is_some_and(|before| before.last_seq + 1 != row.first_seq) {
+            if rows.last().is_some_and(|before| before.last_seq.checked_add(1) != Some(row.first_seq)) {
                 return Err(malformed("entries are not dense"));
             }
             rows.push(row);

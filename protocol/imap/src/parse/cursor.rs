@@ -262,6 +262,9 @@ pub(crate) struct LiteralMark {
     pub(crate) start: usize,
 }
 
+/// Digits that a number of 64 bits has at most.
+const DIGITS_MAX: usize = 20;
+
 /// Finds `{n}` before the CRLF that ends `line`. A number too large for 64 bits counts as the largest.
 pub(crate) fn literal_at_end(line: &[u8]) -> Option<LiteralMark> {
     let text = line.strip_suffix(b"}\r\n")?;
@@ -271,7 +274,9 @@ pub(crate) fn literal_at_end(line: &[u8]) -> Option<LiteralMark> {
     };
     let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
     let (head, number) = text.split_at(text.len() - digits);
-    if digits == 0 || !head.ends_with(b"{") {
+    // More digits than 64 bits need are no literal: a refused line is judged by its last octets alone, and both views
+    // must agree, or octets of the literal would be taken for commands.
+    if digits == 0 || digits > DIGITS_MAX || !head.ends_with(b"{") {
         return None;
     }
     let size = number
