@@ -136,7 +136,10 @@ fn test() -> Result<()> {
 }
 
 fn docs() -> Result<()> {
-    process::run(cargo(&["doc", "--workspace", "--no-deps", "--locked"])?.env("RUSTDOCFLAGS", "-D warnings"))
+    process::run(
+        cargo(&["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"])?
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
 }
 
 /// The binary that the steps below run, and the programs that drive it.

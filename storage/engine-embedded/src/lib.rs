@@ -5,7 +5,7 @@
 //! commit costs a share of a sync, and the order of the journal is the order of all writes.
 //!
 //! A write error poisons the engine: nothing is written any more, everybody is told why, reads go on. What was not
-//! synced was never acknowledged. Start reading at [`embedded`] and `commit`.
+//! synced was never acknowledged. Start reading at `embedded` and `commit`.
 
 mod commit;
 mod config;

@@ -1,7 +1,7 @@
 //! The admin API: the directory as JSON over HTTP, for the command line and for other programs.
 //!
 //! Over the Unix socket a caller is known by its user id, over TCP by a token with scopes ([`token`]). Which scope an
-//! endpoint asks for stands beside it in [`endpoint`], the table from which both the router and the OpenAPI document
+//! endpoint asks for stands beside it in `endpoint`, the table from which both the router and the OpenAPI document
 //! are made. Every act that changes something is written to the audit log before it is done, and again with its
 //! outcome.
 
