@@ -16,6 +16,9 @@ pub struct Config {
     pub append_bytes_max: u64,
     /// Messages in one APPEND (MULTIAPPEND, RFC 3502). All are committed together, and an entry is bounded.
     pub append_messages_max: usize,
+    /// APPENDs in a row that a client may send before the first of them is durable. Each may hold what is not yet written
+    /// in memory, within what the store allows for all; more than this no group of writes takes up.
+    pub append_pipeline_max: usize,
     /// Bad commands in a row after which a connection is ended.
     pub bad_commands_max: u32,
     /// Failed logins after which a connection is ended; the directory throttles beyond it.
@@ -47,6 +50,7 @@ impl Default for Config {
             command_bytes_before_login_max: 8 * 1024,
             append_bytes_max: 100 * 1024 * 1024,
             append_messages_max: 100,
+            append_pipeline_max: 64,
             bad_commands_max: 20,
             failed_logins_max: 5,
             autologout_seconds: 30 * 60,

@@ -8,6 +8,7 @@
 //! Not here: the grammar and the order of commands (`imap-protocol`), who may log in (`directory`), what a commit does
 //! (`storage`).
 
+mod appends;
 mod capability;
 mod command;
 mod config;

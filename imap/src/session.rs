@@ -12,6 +12,7 @@ use net::shutdown::ShutdownGuard;
 use storage::Account;
 use tracing::{debug, info};
 
+use crate::appends::{Answers, Appends, Received};
 use crate::command as commands;
 use crate::news::Expunges;
 use crate::reply::{Answer, Reply, Stop};
@@ -34,6 +35,8 @@ pub(crate) struct Session {
     pub(crate) condstore: bool,
     /// QRESYNC was enabled (RFC 7162 §3.2.3): VANISHED instead of EXPUNGE.
     pub(crate) qresync: bool,
+    /// APPENDs that are not answered yet; only there while there are any.
+    appends: Option<Box<Appends>>,
 }
 
 /// Who has logged in.
@@ -54,6 +57,7 @@ impl Session {
             selected: None,
             condstore: false,
             qresync: false,
+            appends: None,
         }
     }
 
@@ -62,6 +66,12 @@ impl Session {
         let greeting = format!("OK [CAPABILITY {}] Postrider ready", self.capabilities());
         imap_protocol::response::untagged(self.out(), &greeting);
         let ended = self.serve().await;
+        // What was received goes on to its mailbox, as it would after a crash that comes a moment later. A client that
+        // is still there hears of it.
+        let ended = match (ended, Box::pin(self.answer_all_appends()).await) {
+            (Ok(()), answered) => answered,
+            (stopped, _) => stopped,
+        };
         match ended {
             Ok(()) | Err(Stop::Disconnected) => debug!("connection closed"),
             Err(Stop::Connection(error)) => debug!(%error, "connection lost"),
@@ -81,7 +91,7 @@ impl Session {
         loop {
             let event = tokio::select! {
                 biased;
-                event = self.pump.next() => event?,
+                event = self.next_event() => event?,
                 () = self.shutdown.requested() => return Err(Stop::Bye("[UNAVAILABLE] The server is shutting down")),
             };
             let Some(event) = event else { return Ok(()) };
@@ -115,6 +125,7 @@ impl Session {
                 metrics::counter!("postrider_imap_commands_total", "command" => "append").increment(1);
                 commands::append::run(self, append).await?;
             }
+            Event::AnswersDue => self.answer_all_appends().await?,
             Event::TlsStarted => debug!("TLS started"),
             // These come inside of the flows above only; IDLE has been taken out before.
             Event::AuthenticateResponse(_)
@@ -157,6 +168,57 @@ impl Session {
             Command::Move(copy) => commands::copy::move_messages(self, copy).await,
             Command::Search(search) => commands::search::run(self, tag, *search).await,
         }
+    }
+
+    /// The client's next event; answers to earlier APPENDs are written as they are ready. Cancel-safe.
+    pub(crate) async fn next_event(&mut self) -> Result<Option<Event>, Stop> {
+        loop {
+            let Some(appends) = &mut self.appends else { return Ok(self.pump.next().await?) };
+            let answers = tokio::select! {
+                biased;
+                answers = appends.next() => answers,
+                event = self.pump.next() => return Ok(event?),
+            };
+            Box::pin(self.answer_appends(answers)).await?;
+        }
+    }
+
+    /// APPENDs that are not answered yet.
+    pub(crate) fn appends_owed(&self) -> usize {
+        self.appends.as_ref().map_or(0, |appends| appends.len())
+    }
+
+    /// Takes note of an APPEND that is to be answered.
+    pub(crate) fn owe_append(&mut self, account: Account, received: Received) {
+        self.appends.get_or_insert_with(|| Box::new(Appends::new(account))).push(received);
+    }
+
+    /// Waits for answers to earlier APPENDs and writes them.
+    pub(crate) async fn answer_some_appends(&mut self) -> Result<(), Stop> {
+        let Some(appends) = &mut self.appends else { return Ok(()) };
+        let answers = appends.next().await;
+        self.answer_appends(answers).await
+    }
+
+    async fn answer_all_appends(&mut self) -> Result<(), Stop> {
+        let mut ended = Ok(());
+        while self.appends.is_some() {
+            let answered = self.answer_some_appends().await;
+            ended = ended.and(answered);
+        }
+        ended
+    }
+
+    async fn answer_appends(&mut self, answers: Answers) -> Result<(), Stop> {
+        if self.appends_owed() == 0 {
+            self.appends = None;
+        }
+        self.tell_news(Expunges::Tell).await?;
+        for (tag, answer) in answers {
+            let reply = answer?;
+            self.pump.machine().answer_deferred(&tag, reply.outcome, &reply.text);
+        }
+        Ok(())
     }
 
     /// Writes the tagged reply.

@@ -157,41 +157,97 @@ impl Account {
     /// Puts many at once, all or none (MULTIAPPEND). Together they may have some hundred messages; more are refused as
     /// too large.
     pub async fn append_many(&self, requests: Vec<AppendRequest>) -> Result<Vec<Appended>, AppendError> {
-        let bodies: Vec<_> =
-            requests.iter().map(|request| (request.body.address, request.body.reference)).collect();
-        let result = self.append_all(requests).await;
-        if let Err(error) = &result
-            && !matches!(error, AppendError::Storage(StorageError::Undecided))
-        {
-            self.unreference(&bodies).await;
-        }
-        result
+        self.append_sets(vec![requests]).await.pop().unwrap_or(Err(AppendError::NoMailbox))
     }
 
-    async fn append_all(&self, requests: Vec<AppendRequest>) -> Result<Vec<Appended>, AppendError> {
+    /// Puts sets of messages in as few commits as they fit into. Each set is put whole or not at all, in the order
+    /// given; what is refused of one does not touch the others.
+    pub async fn append_sets(
+        &self,
+        sets: Vec<Vec<AppendRequest>>,
+    ) -> Vec<Result<Vec<Appended>, AppendError>> {
+        let bodies: Vec<Vec<_>> = sets
+            .iter()
+            .map(|set| set.iter().map(|request| (request.body.address, request.body.reference)).collect())
+            .collect();
+        let results = self.append_prepared(sets).await;
+        let refused = results.iter().zip(bodies).filter_map(|(result, bodies)| match result {
+            Ok(_) | Err(AppendError::Storage(StorageError::Undecided)) => None,
+            Err(_) => Some(bodies),
+        });
+        let refused: Vec<_> = refused.flatten().collect();
+        if !refused.is_empty() {
+            self.unreference(&refused).await;
+        }
+        results
+    }
+
+    /// Prepares the sets and commits them, as many at a time as fit into a commit.
+    async fn append_prepared(
+        &self,
+        sets: Vec<Vec<AppendRequest>>,
+    ) -> Vec<Result<Vec<Appended>, AppendError>> {
         let now = unix_now();
-        let messages = requests
-            .into_iter()
-            .map(|request| self.prepare(request, now))
-            .collect::<Result<Arc<[Prepared]>, _>>()?;
-        if messages.iter().map(|message| message.record.len() + RECORD_EXTRA_BYTES).sum::<usize>()
-            > RECORDS_BYTES_MAX
-        {
+        let mut results = Vec::with_capacity(sets.len());
+        let mut group: Vec<Result<Vec<Prepared>, AppendError>> = Vec::new();
+        let mut group_bytes = 0;
+        for set in sets {
+            let prepared = self.prepare_set(set, now);
+            let bytes = prepared.as_deref().map_or(0, records_bytes);
+            if group_bytes + bytes > RECORDS_BYTES_MAX {
+                results.extend(self.append_group(std::mem::take(&mut group), now).await);
+                group_bytes = 0;
+            }
+            group_bytes += bytes;
+            group.push(prepared);
+        }
+        results.extend(self.append_group(group, now).await);
+        results
+    }
+
+    fn prepare_set(&self, set: Vec<AppendRequest>, now: u32) -> Result<Vec<Prepared>, AppendError> {
+        let messages =
+            set.into_iter().map(|request| self.prepare(request, now)).collect::<Result<Vec<_>, _>>()?;
+        if records_bytes(&messages) > RECORDS_BYTES_MAX {
             return Err(AppendError::TooLarge);
         }
-        let parts = messages.iter().flat_map(|message| key_parts(&message.thread_keys)).collect();
+        Ok(messages)
+    }
+
+    /// One commit of what is prepared; what could not be prepared keeps its place among the answers.
+    async fn append_group(
+        &self,
+        sets: Vec<Result<Vec<Prepared>, AppendError>>,
+        now: u32,
+    ) -> Vec<Result<Vec<Appended>, AppendError>> {
+        let messages = sets.iter().flatten().flatten();
+        let parts: Vec<_> = messages.flat_map(|message| key_parts(&message.thread_keys)).collect();
+        if sets.iter().all(Result::is_err) {
+            return sets.into_iter().map(|set| set.map(|_| Vec::new())).collect();
+        }
+        let count = sets.len();
+        let sets: Arc<[_]> = sets.into();
         let config = self.storage.config().clone();
         let build = move |state: &AccountState| -> Result<_, Refusal<AppendError>> {
             let mut draft = Draft::new::<AppendError>(state)?;
-            let bytes = messages.iter().map(|message| u64::from(message.size)).sum();
-            if !state.quota().has_room(messages.len() as u64, bytes) {
-                return Err(AppendError::OverQuota.into());
+            let mut answers = Vec::with_capacity(sets.len());
+            for set in &*sets {
+                let answer = match set {
+                    Ok(messages) => put_set(&mut draft, messages, now, &config),
+                    Err(error) => Err(error.clone().into()),
+                };
+                match answer {
+                    Ok(appended) => answers.push(Ok(appended)),
+                    Err(Refusal::Error(error)) => answers.push(Err(error)),
+                    Err(load) => return Err(load),
+                }
             }
-            let put = |message| put(&mut draft, message, None, now, &config);
-            let appended = messages.iter().map(put).collect::<Result<Vec<_>, _>>()?;
-            Ok(draft.build(appended))
+            Ok(draft.build(answers))
         };
-        Ok(self.commit(parts, build).await?.answer)
+        match self.commit(parts, build).await {
+            Ok(committed) => committed.answer,
+            Err(error) => vec![Err(error); count],
+        }
     }
 
     /// Puts a message that the queue is responsible for, unless that happened before.
@@ -290,6 +346,11 @@ impl Account {
     }
 }
 
+/// Octets that the records of messages take in a commit, at most.
+fn records_bytes(messages: &[Prepared]) -> usize {
+    messages.iter().map(|message| message.record.len() + RECORD_EXTRA_BYTES).sum()
+}
+
 fn key_parts(keys: &[u64]) -> Vec<Part> {
     keys.iter().map(|key| Part::ThreadKey(*key)).collect()
 }
@@ -302,6 +363,31 @@ fn known<E>(state: &AccountState, ingest: IngestId) -> Result<Option<Delivered>,
         Ok(None) => Ok(None),
         Err(part) => Err(Refusal::Load(vec![part])),
     }
+}
+
+/// Puts a set of messages, or leaves the draft as it was.
+fn put_set(
+    draft: &mut Draft,
+    messages: &[Prepared],
+    now: u32,
+    config: &Config,
+) -> Result<Vec<Appended>, Refusal<AppendError>> {
+    let bytes = messages.iter().map(|message| u64::from(message.size)).sum();
+    if !draft.state::<AppendError>()?.quota().has_room(messages.len() as u64, bytes) {
+        return Err(AppendError::OverQuota.into());
+    }
+    if let [message] = messages
+        && !matches!(message.target, Target::Name { create: true, .. })
+    {
+        // Refused before anything is decided, or not at all: the draft need not remember where it stood.
+        return Ok(vec![put(draft, message, None, now, config)?]);
+    }
+    let before = draft.mark();
+    let appended = messages.iter().map(|message| put(draft, message, None, now, config)).collect();
+    if matches!(appended, Err(Refusal::Error(_))) {
+        draft.return_to(before);
+    }
+    appended
 }
 
 /// Decides where a message goes: mailbox, UID, email, thread.

@@ -22,6 +22,13 @@ pub(crate) struct Draft {
     folded: usize,
 }
 
+/// What [`Draft::mark`] remembers.
+pub(crate) struct Mark {
+    state: AccountState,
+    operations: usize,
+    folded: usize,
+}
+
 impl Draft {
     /// Begins at the state that the first operation will meet.
     pub(crate) fn new<E: From<StorageError>>(state: &AccountState) -> Result<Self, Refusal<E>> {
@@ -52,6 +59,18 @@ impl Draft {
     /// Number of the last operation so far.
     pub(crate) fn last(&self) -> u64 {
         self.state.seq + (self.operations.len() - self.folded) as u64
+    }
+
+    /// Where the draft stands, to return to.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark { state: self.state.clone(), operations: self.operations.len(), folded: self.folded }
+    }
+
+    /// Takes back what was decided since `mark`.
+    pub(crate) fn return_to(&mut self, mark: Mark) {
+        self.state = mark.state;
+        self.operations.truncate(mark.operations);
+        self.folded = mark.folded;
     }
 
     pub(crate) fn build<R>(self, answer: R) -> Build<Operation, R> {

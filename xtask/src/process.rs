@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
@@ -44,14 +45,25 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).context("its output is not UTF-8")
 }
 
-/// The target folder that checks compile into. Dependencies are compiled once per machine: the folder is keyed by
-/// Cargo.lock and the toolchain and lies in the cache folder, so that a fresh clone starts warm.
+/// The target folder that checks compile into. Dependencies are compiled once per machine: the folder is kept by
+/// toolchain in the cache folder, so that a fresh clone starts warm; what a changed Cargo.lock asks for anew, cargo knows.
+/// When it has grown beyond reason it is begun again.
 pub(crate) fn target() -> Result<PathBuf> {
-    let lock = std::fs::read(root().join("Cargo.lock")).context("cannot read Cargo.lock")?;
-    let rustc = output(&mut command("rustc", ["-V"]))?;
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in lock.iter().chain(rustc.as_bytes()) {
-        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    static TARGET: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(target) = TARGET.get() {
+        return Ok(target.clone());
     }
-    Ok(cache().join(format!("target-{hash:016x}")))
+    let rustc = output(&mut command("rustc", ["-V"]))?;
+    let version = rustc.split_whitespace().nth(1).context("rustc says no version")?;
+    let target = cache().join(format!("target-{version}"));
+    let kib = Command::new("du").arg("-sk").arg(&target).output().ok();
+    let kib = kib.and_then(|output| String::from_utf8(output.stdout).ok());
+    let kib = kib.and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
+    if kib.is_some_and(|kib| kib > TARGET_KIB_MAX) {
+        std::fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
+    }
+    Ok(TARGET.get_or_init(|| target).clone())
 }
+
+/// Several times what one build takes.
+const TARGET_KIB_MAX: u64 = 40 << 20;

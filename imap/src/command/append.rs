@@ -1,140 +1,152 @@
-//! APPEND (RFC 9051 §6.3.12) and MULTIAPPEND (RFC 3502): literals go to storage as they come.
+//! APPEND (RFC 9051 §6.3.12) and MULTIAPPEND (RFC 3502): literals go to storage as they come, and the answer may be put
+//! off while the client sends more of them.
 
 use imap_protocol::command::{Append, AppendMessage};
-use imap_protocol::sequence::SetWriter;
 use imap_protocol::server::Event;
-use storage::{Account, AppendRequest, Appended, InternalDate, MessageWriter, StoredBody, Target};
-use tracing::warn;
+use storage::{Account, MailboxId, MessageWriter, StoredBody};
+use tokio::task::JoinHandle;
 
+use crate::appends::{Received, Writing, write_failure};
 use crate::news::Expunges;
-use crate::reply::{Answer, Reply, Stop, append_failure};
+use crate::reply::{Reply, Stop};
 use crate::session::Session;
 
-/// Reads the whole command and answers it.
+/// Reads the whole command. It is answered when its messages are durable, or here when it is refused.
 pub(crate) async fn run(session: &mut Session, append: Append) -> Result<(), Stop> {
     let account = session.account()?;
-    let mut stored = Vec::new();
-    let outcome = receive(session, &account, append, &mut stored).await;
-    // What was not appended is given up, whatever the reason.
-    for (body, _) in stored.drain(..) {
-        account.discard(body).await;
+    while session.appends_owed() >= session.imap.config.append_pipeline_max {
+        session.answer_some_appends().await?;
     }
-    if let Some(reply) = outcome? {
-        session.tell_news(Expunges::Tell).await?;
-        session.finish(&reply);
+    let mut writing = Vec::new();
+    match receive(session, &account, append, &mut writing).await {
+        Ok(Outcome::Received { mailbox, messages, last }) => {
+            // The machine has said that the command has ended, so it has a tag.
+            if let Some(tag) = session.pump.machine().defer() {
+                let writing = tokio::spawn(finish(account.clone(), writing, last));
+                session.owe_append(account, Received { tag, mailbox, messages, writing });
+            }
+            Ok(())
+        }
+        Ok(Outcome::Refused(reply)) => {
+            give_up(account, writing);
+            session.tell_news(Expunges::Tell).await?;
+            session.finish(&reply);
+            Ok(())
+        }
+        Ok(Outcome::Answered) => {
+            give_up(account, writing);
+            Ok(())
+        }
+        Err(stop) => {
+            give_up(account, writing);
+            Err(stop)
+        }
     }
-    Ok(())
 }
 
-type Stored = Vec<(StoredBody, AppendMessage)>;
+enum Outcome {
+    /// All octets have come.
+    Received { mailbox: MailboxId, messages: Vec<AppendMessage>, last: MessageWriter },
+    /// Not wanted.
+    Refused(Reply),
+    /// The machine has answered already.
+    Answered,
+}
 
-/// Without a reply the machine has answered already.
 async fn receive(
     session: &mut Session,
     account: &Account,
     append: Append,
-    stored: &mut Stored,
-) -> Result<Option<Reply>, Stop> {
+    writing: &mut Vec<JoinHandle<Result<StoredBody, blob::WriteError>>>,
+) -> Result<Outcome, Stop> {
     let name = append.mailbox;
     let mut message = append.message;
+    let mut messages = Vec::new();
     let mut bytes = 0_u64;
     loop {
         let state = account.state();
-        if state.mailbox_by_name(name.as_str()).is_none() {
-            return Ok(Some(Reply::no("[TRYCREATE] No such mailbox")));
-        }
+        let Some(mailbox) = state.mailbox_by_name(name.as_str()).map(|mailbox| mailbox.id) else {
+            return Ok(Outcome::Refused(Reply::no("[TRYCREATE] No such mailbox")));
+        };
         if message.size == 0 {
-            return Ok(Some(Reply::no("[CANNOT] A message of no octets is no message")));
+            return Ok(Outcome::Refused(Reply::no("[CANNOT] A message of no octets is no message")));
         }
-        if stored.len() >= session.imap.config.append_messages_max {
-            return Ok(Some(Reply::no("[LIMIT] Too many messages in one command")));
+        if messages.len() >= session.imap.config.append_messages_max {
+            return Ok(Outcome::Refused(Reply::no("[LIMIT] Too many messages in one command")));
         }
         bytes = bytes.saturating_add(message.size);
-        if !state.quota().has_room(stored.len() as u64 + 1, bytes) {
-            return Ok(Some(Reply::no("[OVERQUOTA] Not enough room")));
+        if !state.quota().has_room(messages.len() as u64 + 1, bytes) {
+            return Ok(Outcome::Refused(Reply::no("[OVERQUOTA] Not enough room")));
         }
         session.pump.machine().take_message();
-        let body = match take(session, account.body_writer(), message.size).await? {
-            Ok(body) => body,
-            Err(reply) => return Ok(Some(reply)),
-        };
-        stored.push((body, message));
-        match session.pump.next().await? {
-            Some(Event::AppendNext(next)) => message = next,
-            Some(Event::AppendEnd) => return commit(account, name.as_str(), stored).await.map(Some),
-            Some(_) => return Ok(None),
+        let mut last = account.body_writer();
+        if let Some(refusal) = take(session, &mut last, message.size).await? {
+            return Ok(Outcome::Refused(refusal));
+        }
+        messages.push(message);
+        match session.next_event().await? {
+            Some(Event::AppendNext(next)) => {
+                message = next;
+                writing.push(tokio::spawn(last.finish()));
+            }
+            Some(Event::AppendEnd) => return Ok(Outcome::Received { mailbox, messages, last }),
+            Some(_) => return Ok(Outcome::Answered),
             None => return Err(Stop::Disconnected),
         }
     }
 }
 
-/// Takes the octets of one message and makes them durable.
-async fn take(
-    session: &mut Session,
-    mut writer: MessageWriter,
-    size: u64,
-) -> Result<Result<StoredBody, Reply>, Stop> {
-    let failed = |error: blob::WriteError| {
-        warn!(%error, "a message could not be written");
-        if error.is_temporary() {
-            Reply::no("[UNAVAILABLE] The message could not be stored, try again later")
-        } else {
-            Reply::no("[TOOBIG] The message is too large")
-        }
-    };
+/// Takes the octets of one message.
+async fn take(session: &mut Session, writer: &mut MessageWriter, size: u64) -> Result<Option<Reply>, Stop> {
     while writer.size() < size {
-        match session.pump.next().await? {
+        match session.next_event().await? {
             Some(Event::AppendChunk(chunk)) => {
                 if let Err(error) = writer.write(chunk).await {
-                    return Ok(Err(failed(error)));
+                    return Ok(Some(write_failure(&error)));
                 }
             }
             _ => return Err(Stop::Disconnected),
         }
     }
-    Ok(writer.finish().await.map_err(failed))
+    Ok(None)
 }
 
-async fn commit(account: &Account, name: &str, stored: &mut Stored) -> Answer {
-    let Some(mailbox) = account.state().mailbox_by_name(name) else {
-        return Ok(Reply::no("[TRYCREATE] No such mailbox"));
-    };
-    let mut requests: Vec<AppendRequest> = stored
-        .iter()
-        .map(|(body, message)| AppendRequest {
-            target: Target::Mailbox(mailbox.id),
-            body: body.clone(),
-            flags: message.flags.clone(),
-            internal_date: message
-                .internal_date
-                .map(|date| InternalDate::new(date.unix_seconds, date.zone_minutes)),
-        })
-        .collect();
-    let appended = match requests.len() {
-        1 => account.append(requests.remove(0)).await.map(|appended| vec![appended]),
-        _ => account.append_many(requests).await,
-    };
-    match appended {
-        Ok(appended) => {
-            stored.clear();
-            Ok(Reply::ok(append_uid(&appended)))
+/// Makes the messages of a command durable, all of them or none.
+async fn finish(
+    account: Account,
+    earlier: Vec<JoinHandle<Result<StoredBody, blob::WriteError>>>,
+    last: MessageWriter,
+) -> Result<Vec<StoredBody>, blob::WriteError> {
+    let last = last.finish().await;
+    let mut bodies = Vec::with_capacity(earlier.len() + 1);
+    let mut failed = None;
+    for task in earlier {
+        match task.await.unwrap_or(Err(blob::WriteError::Failed)) {
+            Ok(body) => bodies.push(body),
+            Err(error) => failed = Some(error),
         }
-        Err(error) => {
-            if let storage::AppendError::Storage(storage::StorageError::Undecided) = &error {
-                // The commit may yet happen: the bodies must stay.
-                stored.clear();
+    }
+    match last {
+        Ok(body) => bodies.push(body),
+        Err(error) => failed = Some(error),
+    }
+    let Some(error) = failed else { return Ok(bodies) };
+    for body in bodies {
+        account.discard(body).await;
+    }
+    Err(error)
+}
+
+/// Messages of a command that came to nothing are given up once they are written.
+fn give_up(account: Account, writing: Vec<JoinHandle<Result<StoredBody, blob::WriteError>>>) {
+    if writing.is_empty() {
+        return;
+    }
+    tokio::spawn(async move {
+        for task in writing {
+            if let Ok(Ok(body)) = task.await {
+                account.discard(body).await;
             }
-            append_failure(&error)
         }
-    }
-}
-
-/// `[APPENDUID v uids]` (RFC 4315 §3).
-fn append_uid(appended: &[Appended]) -> String {
-    let Some(first) = appended.first() else { return "Append completed".into() };
-    let mut uids = SetWriter::default();
-    for appended in appended {
-        uids.push(appended.uid.get());
-    }
-    format!("[APPENDUID {} {}] Append completed", first.uid_validity, uids.finish())
+    });
 }

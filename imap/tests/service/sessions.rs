@@ -304,6 +304,64 @@ async fn many_messages_in_one_append() {
     assert!(session.event().await.starts_with("w OK [APPENDUID "));
 }
 
+/// What is sent without waiting is answered command by command, in order, and before anything else is looked at.
+#[tokio::test]
+async fn appends_in_a_row() {
+    let world = World::new().await;
+    let mut session = world.selected("INBOX").await;
+    let mut sent = String::new();
+    for number in 1..=100 {
+        let message = plain(&format!("row{number}"), "x");
+        let mailbox = if number == 50 { "Nowhere" } else { "INBOX" };
+        write!(sent, "a{number} APPEND {mailbox} (k{}) {{{}+}}\r\n{message}\r\n", number % 5, message.len())
+            .unwrap();
+    }
+    sent.push_str("z FETCH 99 (UID FLAGS)\r\n");
+    session.send(sent.as_bytes()).await;
+    let reply = session.read_to("z").await;
+    assert_eq!(reply.with(" FETCH (UID"), ["* 99 FETCH (UID 99 FLAGS (k0))"]);
+    let answers: Vec<&str> =
+        reply.untagged.iter().map(String::as_str).filter(|line| line.starts_with('a')).collect();
+    assert_eq!(answers.len(), 100);
+    // The one that was refused at once may have overtaken others; the rest have UIDs in the order in which they came.
+    assert!(answers.iter().any(|line| line.starts_with("a50 NO [TRYCREATE]")), "{answers:?}");
+    let uids = answers.iter().filter(|line| !line.starts_with("a50 "));
+    for (uid, (number, answer)) in (1..).zip((1..=100).filter(|number| *number != 50).zip(uids)) {
+        assert!(answer.starts_with(&format!("a{number} OK [APPENDUID ")), "{answer}");
+        assert!(answer.contains(&format!(" {uid}] ")), "{answer}");
+    }
+    // A set is put whole or not at all, whatever stands beside it.
+    let mut small = world.login("small").await;
+    let (one, large) = (plain("fits", "x"), plain("large", &"x".repeat(1_500)));
+    let mut sent = format!("a APPEND INBOX {{{}+}}\r\n{one}\r\n", one.len());
+    write!(sent, "b APPEND INBOX {{{}+}}\r\n{large} {{{}+}}\r\n{large}\r\n", large.len(), large.len())
+        .unwrap();
+    write!(sent, "c APPEND INBOX {{{}+}}\r\n{one}\r\nd STATUS INBOX (MESSAGES)\r\n", one.len()).unwrap();
+    small.send(sent.as_bytes()).await;
+    let reply = small.read_to("d").await;
+    let answers: Vec<&str> = reply.untagged.iter().map(|line| &line[..4]).collect();
+    assert!(
+        answers.contains(&"a OK") && answers.contains(&"b NO") && answers.contains(&"c OK"),
+        "{answers:?}"
+    );
+    assert_eq!(reply.with("STATUS"), ["* STATUS INBOX (MESSAGES 2)"]);
+    // A client that hangs up behind its last octet has left its messages.
+    let leaving = world.login("alice").await;
+    drop(session);
+    let mut leaving = leaving;
+    let sent = format!("a APPEND INBOX {{{}+}}\r\n{one}\r\n", one.len());
+    leaving.send(sent.as_bytes()).await;
+    drop(leaving);
+    let mut look = world.selected("INBOX").await;
+    for _ in 0..200 {
+        if !look.ok("STATUS INBOX (MESSAGES)").await.with("MESSAGES 100").is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the last message is not there");
+}
+
 #[tokio::test]
 async fn quota_is_kept() {
     let world = World::new().await;

@@ -2,7 +2,8 @@
 //!
 //! One command is given out at a time: after an [`Event`] that asks for an answer the machine gives nothing but output
 //! until [`Server::finish`] has been called, however much the client has pipelined. So a command is always judged in
-//! the state that the one before it has left.
+//! the state that the one before it has left. One exception: the answer to an APPEND can be put off while more of them
+//! come ([`Server::defer`]), so that many share what makes them durable.
 
 mod config;
 mod flows;
@@ -70,6 +71,9 @@ pub enum Event {
     IdleDone,
     /// The client has sent something else instead; it is answered, and IDLE is over.
     IdleBroken,
+    /// The client goes on with something else than APPEND, or says no more, while answers are owed that were put off
+    /// with [`Server::defer`]. The service gives them all before it asks for the next event.
+    AnswersDue,
     /// TLS is in use from here on; the client will ask for capabilities again.
     TlsStarted,
 }
@@ -117,6 +121,8 @@ pub struct Server {
     name_form: NameForm,
     tls: bool,
     bad_commands: u32,
+    /// Answers put off.
+    deferred: usize,
     /// When the client was last heard, or a command of its was last finished.
     heard: Option<Instant>,
     connected: Option<Instant>,
@@ -136,6 +142,7 @@ impl Server {
             name_form: NameForm::Utf7,
             tls,
             bad_commands: 0,
+            deferred: 0,
             heard: None,
             connected: None,
             ended: false,
@@ -201,6 +208,35 @@ impl Server {
             }
         };
         self.answer(&tag, outcome, text);
+    }
+
+    /// Puts the answer to the APPEND that has just ended off, and lets another APPEND come meanwhile (RFC 9051 §5.5: such
+    /// commands do not disturb each other). Returns the tag for [`Server::answer_deferred`]; `None` when no command waits
+    /// for its answer.
+    pub fn defer(&mut self) -> Option<Tag> {
+        match std::mem::replace(&mut self.flow, Flow::Command) {
+            Flow::Busy { tag } => {
+                self.deferred += 1;
+                Some(tag)
+            }
+            other => {
+                debug_assert!(false, "defer without a command that has ended");
+                self.flow = other;
+                None
+            }
+        }
+    }
+
+    /// Writes an answer that was put off.
+    pub fn answer_deferred(&mut self, tag: &Tag, outcome: Outcome, text: &str) {
+        debug_assert!(self.deferred > 0, "an answer that was not put off");
+        self.deferred = self.deferred.saturating_sub(1);
+        if self.deferred == 0 && self.flow == Flow::AnswersDue {
+            self.flow = Flow::Command;
+        }
+        if self.flow != Flow::Closing {
+            self.answer(tag, outcome, text);
+        }
     }
 
     /// Asks the client for the next step of AUTHENTICATE.
@@ -335,7 +371,7 @@ impl Machine for Server {
             }
             match &self.flow {
                 Flow::Closing => return Step::Close,
-                Flow::Busy { .. } | Flow::AppendOffered { .. } => {
+                Flow::Busy { .. } | Flow::AppendOffered { .. } | Flow::AnswersDue => {
                     // The service is at work: its time is not the client's silence.
                     self.heard = Some(now);
                     return Step::Wait { until: None };
@@ -351,6 +387,10 @@ impl Machine for Server {
                 Advance::Event(event) => return Step::Event(event),
                 Advance::Again => {}
                 Advance::NeedInput => {
+                    if self.ended && self.deferred > 0 && self.flow == Flow::Command {
+                        self.flow = Flow::AnswersDue;
+                        return Step::Event(Event::AnswersDue);
+                    }
                     if self.ended {
                         return Step::Close;
                     }
@@ -405,7 +445,12 @@ impl Server {
         } else {
             self.config.command_bytes_max
         };
-        match self.framing.next(limit) {
+        let frame = self.framing.next(limit);
+        if self.deferred > 0 && !self.may_overtake(&frame) {
+            self.flow = Flow::AnswersDue;
+            return Advance::Event(Event::AnswersDue);
+        }
+        match frame {
             Frame::NeedInput => Advance::NeedInput,
             Frame::Skipping => Advance::Again,
             Frame::TooLong(Oversize::Line) => {
@@ -423,6 +468,17 @@ impl Server {
                 let bytes = self.framing.take();
                 self.complete(&bytes)
             }
+        }
+    }
+
+    /// Whether what comes may be looked at before answers that were put off: the beginning of another APPEND.
+    fn may_overtake(&self, frame: &Frame) -> bool {
+        match frame {
+            Frame::NeedInput | Frame::Skipping => true,
+            Frame::Literal(_) => {
+                matches!(self.begin(&mut Cursor::new(self.framing.command())), Ok((_, Verb::Append)))
+            }
+            Frame::Line | Frame::TooLong(_) => false,
         }
     }
 

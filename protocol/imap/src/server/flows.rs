@@ -26,6 +26,8 @@ pub(super) enum Flow {
     AppendBehind { tag: Tag },
     /// The client waits for news.
     Idling { tag: Tag },
+    /// The service gives answers that were put off before the next command is looked at.
+    AnswersDue,
     /// STARTTLS is answered.
     StartTls,
     /// The handshake runs.

@@ -12,6 +12,9 @@ struct Session {
     sent: String,
     message: Vec<u8>,
     refuse_messages: bool,
+    /// Answers to APPEND are put off.
+    late: bool,
+    owed: Vec<Tag>,
     starts_tls: usize,
     closed: bool,
 }
@@ -31,6 +34,8 @@ impl Session {
             sent: String::new(),
             message: Vec::new(),
             refuse_messages: false,
+            late: false,
+            owed: Vec::new(),
             starts_tls: 0,
             closed: false,
         }
@@ -93,11 +98,25 @@ impl Session {
             Event::AppendChunk(chunk) => self.message.extend_from_slice(&chunk),
             Event::AppendEnd => {
                 self.seen.push("end".into());
-                self.server.finish(Outcome::Ok, "done");
+                if self.late {
+                    self.owed.extend(self.server.defer());
+                } else {
+                    self.server.finish(Outcome::Ok, "done");
+                }
+            }
+            Event::AnswersDue => {
+                self.seen.push("answers".into());
+                self.answer();
             }
             Event::Idle { .. } => self.server.begin_idle(),
             Event::IdleDone => self.server.finish(Outcome::Ok, "done"),
             event => self.seen.push(format!("{event:?}")),
+        }
+    }
+
+    fn answer(&mut self) {
+        for tag in self.owed.drain(..) {
+            self.server.answer_deferred(&tag, Outcome::Ok, "late");
         }
     }
 
@@ -245,6 +264,39 @@ fn messages_are_streamed() {
     session.feed(b"\r\n");
     assert_eq!(session.message, big);
     assert_eq!(session.seen, ["append INBOX 100000", "end"]);
+}
+
+/// RFC 9051 §5.5: APPENDs may be under way together; whatever else comes is looked at when they are answered.
+#[test]
+fn answers_to_appends_can_be_put_off() {
+    let appends = b"a APPEND Sent {2+}\r\nx\n\r\nb APPEND {4+}\r\nSent {1+}\r\ny\r\n";
+    for (behind, sent, seen) in [
+        (&b"c NOOP\r\n"[..], "a OK late\r\nb OK late\r\nc OK done\r\n", "Noop"),
+        (b"c LOGOUT\r\n", "a OK late\r\nb OK late\r\n* BYE Logging out\r\nc OK Logout completed\r\n", ""),
+        (b"c LIST \"\" {1+}\r\n*\r\n", "a OK late\r\nb OK late\r\nc OK done\r\n", "List"),
+        (b"nonsense\r\n", "a OK late\r\nb OK late\r\n", ""),
+        (b"c IDLE\r\nDONE\r\n", "a OK late\r\nb OK late\r\n+ idling\r\nc OK done\r\n", ""),
+    ] {
+        for piece in [usize::MAX, 1, 7] {
+            let mut session = Session::new(State::Authenticated);
+            session.late = true;
+            for bytes in [&appends[..], behind].concat().chunks(piece) {
+                session.feed(bytes);
+            }
+            assert!(session.sent.starts_with(sent), "{}", session.sent);
+            assert_eq!(session.seen[..5], ["append Sent 2", "end", "append Sent 1", "end", "answers"]);
+            assert!(session.seen.get(5).is_none_or(|event| event.starts_with(seen)), "{:?}", session.seen);
+        }
+    }
+    // A client that says no more hears of them before the connection ends; one that waits does not keep them back.
+    let mut session = Session::new(State::Authenticated);
+    session.late = true;
+    session.feed(appends);
+    assert_eq!((session.sent.as_str(), session.owed.len()), ("", 2));
+    session.server.end_of_input(session.now);
+    session.run();
+    assert_eq!(session.sent, "a OK late\r\nb OK late\r\n");
+    assert!(session.closed);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use imap_protocol::client::{self, Client};
-use imap_protocol::command::Command;
+use imap_protocol::command::{Command, Tag};
 use imap_protocol::search::SearchKey;
 use imap_protocol::sequence::SequenceSet;
 use imap_protocol::server::{Config, Event, Outcome, Server, State};
@@ -49,6 +49,10 @@ pub(crate) struct Session {
     pub(crate) appended: Vec<Vec<u8>>,
     /// Messages of an APPEND that is not over.
     pending: Vec<Vec<u8>>,
+    /// The answer to the APPEND under way is put off.
+    late: bool,
+    /// Commands whose answers were put off.
+    owed: Vec<Tag>,
     wants_tls: bool,
     pub(crate) closed: bool,
     steps: usize,
@@ -70,6 +74,8 @@ impl Session {
             message: Vec::new(),
             appended: Vec::new(),
             pending: Vec::new(),
+            late: false,
+            owed: Vec::new(),
             wants_tls: false,
             closed: false,
             steps: 0,
@@ -152,6 +158,7 @@ impl Session {
                 assert!(append.message.size <= config(0).append_bytes_max);
                 self.pending.clear();
                 self.message.clear();
+                self.late = append.mailbox.as_str().starts_with('l');
                 if append.mailbox.as_str().starts_with("no") {
                     server.finish(Outcome::No, "[TRYCREATE] No such mailbox");
                 } else {
@@ -178,12 +185,31 @@ impl Session {
             Event::AppendEnd => {
                 self.pending.push(std::mem::take(&mut self.message));
                 self.appended.append(&mut self.pending);
-                server.finish(Outcome::Ok, "Done");
+                if self.late {
+                    self.owed.extend(server.defer());
+                    if self.owed.len() > 3 {
+                        self.answer();
+                    }
+                } else {
+                    server.finish(Outcome::Ok, "Done");
+                }
+            }
+            Event::AnswersDue => {
+                assert!(!self.owed.is_empty(), "no answers are owed");
+                self.answer();
             }
             Event::AppendBroken => self.pending.clear(),
             Event::Idle { .. } => server.begin_idle(),
             Event::IdleDone => server.finish(Outcome::Ok, "Done"),
             Event::AuthenticateEnded | Event::IdleBroken | Event::TlsStarted => {}
+        }
+    }
+}
+
+impl Session {
+    fn answer(&mut self) {
+        for tag in self.owed.drain(..) {
+            self.server.answer_deferred(&tag, Outcome::Ok, "Done");
         }
     }
 }
