@@ -72,6 +72,7 @@ impl Body {
         match self.contents.next() {
             None | Some(Content::Absent) => out.extend_from_slice(b"NIL"),
             Some(Content::Held(bytes)) => {
+                let bytes = without_nul(bytes);
                 write::literal_head(out, bytes.len() as u64);
                 if bytes.len() < 4096 {
                     out.extend_from_slice(&bytes);
@@ -99,7 +100,7 @@ impl Body {
             let piece = next_piece(&mut pieces).await?;
             left =
                 left.checked_sub(piece.len() as u64).ok_or_else(|| broken("more octets than announced"))?;
-            session.pump.send(piece).await?;
+            session.pump.send(without_nul(piece)).await?;
         }
         Ok(())
     }
@@ -143,8 +144,19 @@ async fn send_clipped(
     let piece = Bytes::copy_from_slice(&kept[from as usize..to as usize]);
     kept.clear();
     let size = piece.len() as u64;
-    session.pump.send(piece).await?;
+    session.pump.send(without_nul(piece)).await?;
     Ok(size)
+}
+
+/// No literal holds a NUL (RFC 9051 §9, `CHAR8`), and clients that read into C strings would take it for the end. What
+/// is stored keeps it; what is sent has 0x80 in its place, as Dovecot has it, so that sizes and offsets stay true.
+fn without_nul(bytes: Bytes) -> Bytes {
+    let Some(first) = memchr::memchr(0, &bytes) else { return bytes };
+    let mut sent = bytes.to_vec();
+    for byte in sent[first..].iter_mut().filter(|byte| **byte == 0) {
+        *byte = 0x80;
+    }
+    Bytes::from(sent)
 }
 
 /// Behind the announcement of a literal nothing can be said any more but its octets: the connection ends.

@@ -737,3 +737,33 @@ async fn big_messages_are_streamed() {
         format!("* 2 FETCH (BODY[HEADER.FIELDS (X-1)]<100000> {{50}}\r\n{})", &wanted[100_000..100_050]);
     assert_eq!(reply.untagged, [expected]);
 }
+
+/// RFC 9051 §9: a literal holds no NUL. A message may: 0x80 stands for it, whichever way the octets go out.
+#[tokio::test]
+async fn no_nul_is_sent() {
+    let world = World::new().await;
+    let mut session = world.selected("INBOX").await;
+    let long = format!("X-Long: a\0b{}\r\n", "\0".repeat(70_000));
+    let header = format!("Subject: a\0b\r\n{long}\r\n");
+    let long = format!("{long}\r\n");
+    let body = "\0line\r\n".repeat(20_000);
+    let message = format!("{header}{body}");
+    session.append("INBOX", "\\Seen", &message).await;
+    let check = [
+        ("BODY[]", message.as_str()),
+        ("BODY[HEADER]", header.as_str()),
+        ("BODY[TEXT]", body.as_str()),
+        ("BODY[1]", body.as_str()),
+        ("BODY[TEXT]<0>", &body[..4]),
+        ("BODY[HEADER.FIELDS (Subject)]", "Subject: a\0b\r\n\r\n"),
+        ("BODY[HEADER.FIELDS (X-Long)]", long.as_str()),
+        ("RFC822", message.as_str()),
+    ];
+    for (item, expected) in check {
+        let sent = expected.replace('\0', "\u{fffd}");
+        let answer = format!("* 1 FETCH ({item} {{{}}}\r\n{sent})", expected.len());
+        let reply = session.ok(&format!("FETCH 1 {}", item.replace("<0>", "<0.4>"))).await;
+        assert!(reply.untagged == [answer], "{item}");
+    }
+    assert!(message.len() > 64 * 1024 && header.len() > 64 * 1024, "more than is held");
+}
