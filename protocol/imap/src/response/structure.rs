@@ -26,11 +26,7 @@ fn multipart(out: &mut BytesMut, part: &Part, parts: &[Part], extended: bool) {
     }
     if parts.is_empty() {
         // The grammar wants one part at least; an empty text stands for none.
-        out.put_slice(b"(\"text\" \"plain\" NIL NIL NIL \"7bit\" 0 0");
-        if extended {
-            out.put_slice(b" NIL NIL NIL NIL");
-        }
-        out.put_u8(b')');
+        single(out, &Part::default(), extended);
     }
     out.put_u8(b' ');
     match &part.media {

@@ -167,8 +167,8 @@ fn structures() {
     };
     check_structure(
         &empty,
-        "((\"text\" \"plain\" NIL NIL NIL \"7bit\" 0 0) \"alternative\")",
-        "((\"text\" \"plain\" NIL NIL NIL \"7bit\" 0 0 NIL NIL NIL NIL) \"alternative\" NIL NIL NIL NIL)",
+        "((\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 0 0) \"alternative\")",
+        "((\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 0 0 NIL NIL NIL NIL) \"alternative\" NIL NIL NIL NIL)",
     );
 }
 
