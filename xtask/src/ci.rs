@@ -1,5 +1,6 @@
 //! Every check and test, fast ones first.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -39,7 +40,8 @@ const STEPS: &[Step] = &[
     Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
 ];
 
-const CLIENTS: &[&str] = &["npm", "python3", "swaks", "curl", "mbsync", "neomutt", "tmux"];
+const CLIENTS: &[&str] =
+    &["npm", "python3", "swaks", "curl", "mbsync", "neomutt", "tmux", "imapclient-interact"];
 const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];
 const PEERS: &[&str] = &["/usr/sbin/postfix", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/lmtp"];
 
@@ -178,23 +180,26 @@ fn scenarios(names: &[&str]) -> Result<Command> {
     Ok(cargo)
 }
 
-/// What is told of a message's structure, beside Dovecot on the same bytes: every difference is listed, none is stale.
+/// What IMAP answers over its socket, beside Dovecot: commands right and wrong, and what is told of real messages on the
+/// same bytes. Every difference is listed, none is stale.
 fn conformance() -> Result<()> {
+    build()?;
+    let python = |script: &str, arguments: &[&Path]| -> Result<()> {
+        let mut script = command("python3", [format!("tests/conformance/{script}")]);
+        script.args(arguments).env("POSTRIDER_BIN", process::target()?.join("debug/postrider"));
+        process::run(&mut script)
+    };
+    python("answers.py", &[])?;
     let corpus = corpus::fetch()?;
     let folder = process::target()?.join("conformance");
     std::fs::create_dir_all(&folder)?;
-    process::run(&mut cargo(&["build", "--locked", "--package", "mail", "--example", "structure"])?)?;
-    let example = process::target()?.join("debug/examples/structure");
     let (peer, ours) = (folder.join("peer"), folder.join("ours"));
-    for (side, out) in [("peer", &peer), ("ours", &ours)] {
-        let mut script = command("python3", ["tests/conformance/structure.py", side]);
-        script.arg(out).arg(corpus.join("spam-assassin")).arg(corpus.join("cpython"));
-        script.arg("tests/conformance/edges").env("STRUCTURE_EXAMPLE", &example);
-        process::run(&mut script)?;
-    }
-    let mut script = command("python3", ["tests/conformance/structure.py", "compare"]);
-    script.args([&peer, &ours]).args(["--list", "tests/conformance/differences.tsv"]);
-    process::run(&mut script)
+    let (spam, cpython) = (corpus.join("spam-assassin"), corpus.join("cpython"));
+    let edges = Path::new("tests/conformance/edges");
+    python("structure.py", &[Path::new("peer"), &peer, &spam, &cpython, edges])?;
+    python("structure.py", &[Path::new("ours"), &ours, &spam, &cpython, edges])?;
+    let list = Path::new("tests/conformance/differences.tsv");
+    python("structure.py", &[Path::new("compare"), &peer, &ours, Path::new("--list"), list])
 }
 
 fn bench_smoke() -> Result<()> {

