@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::process::{self, command};
-use crate::{corpus, layers, rfc, tidy, tools};
+use crate::{corpus, layers, rfc, sources, tidy, tools};
 
 /// What a step came to.
 enum Outcome {
@@ -55,6 +55,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         tools::install();
     }
     let started = Instant::now();
+    let compiling = sources::begin()?;
     let mut outcomes = Vec::new();
     for step in STEPS.iter().filter(|step| only.is_empty() || only.iter().any(|name| name == step.name)) {
         println!("\n=== {} ===", step.name);
@@ -74,6 +75,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
             break;
         }
     }
+    compiling.end()?;
     println!("\n=== summary after {} s ===", started.elapsed().as_secs());
     let (mut passed, mut failed, mut left_out) = (0, 0, 0);
     for (name, outcome, took) in &outcomes {

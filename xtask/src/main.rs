@@ -12,6 +12,7 @@ mod fuzz;
 mod layers;
 mod process;
 mod rfc;
+mod sources;
 mod tidy;
 mod tools;
 

@@ -105,7 +105,7 @@ fn run(name: &str, transcript: &str, cut: usize) {
 
 #[test]
 fn transcripts() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts");
+    let folder = std::path::Path::new("tests/transcripts");
     let mut count = 0;
     for file in std::fs::read_dir(folder).unwrap() {
         let path = file.unwrap().path();

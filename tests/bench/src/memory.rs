@@ -100,7 +100,8 @@ pub(crate) fn idle_sessions(plan: &Plan, table: &mut Table) -> Result<()> {
     for id in 0..100 {
         client.append("INBOX", "", message::numbered(id, 1_000).as_bytes())?;
     }
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/idle.py");
+    // The bench is run in the root folder.
+    let script = "tests/bench/idle.py";
     let port = server.imaps().port().to_string();
     // A first batch warms allocators, so that what is measured is what a session adds.
     let batch = |count: usize| -> Result<std::process::Child> {

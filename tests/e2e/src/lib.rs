@@ -73,9 +73,10 @@ pub fn run_in(folder: &Path, program: &str, arguments: &[&str]) -> Result<String
     Ok(text)
 }
 
-/// A script of this folder.
+/// A script of this package, in whose folder tests run.
 pub fn script(name: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name).to_string_lossy().into_owned()
+    let path = std::path::absolute(Path::new("scripts").join(name));
+    path.expect("there is a current folder").to_string_lossy().into_owned()
 }
 
 /// The messages of the test mail: name and bytes, in a fixed order.
