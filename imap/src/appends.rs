@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use futures_util::future::FutureExt;
 use imap_protocol::command::{AppendMessage, Tag};
 use imap_protocol::sequence::SetWriter;
+use mail::id::MailboxId;
 use storage::{
-    Account, AppendError, AppendRequest, Appended, InternalDate, MailboxId, StorageError, StoredBody, Target,
+    Account, AppendError, AppendRequest, Appended, InternalDate, StorageError, StoredBody, Target,
 };
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::reply::{Answer, Reply, Stop, append_failure};
+use crate::reply::{Answer, Reply, append_failure};
 
 /// The messages of one command as they become durable.
 pub(crate) type Writing = JoinHandle<Result<Vec<StoredBody>, blob::WriteError>>;

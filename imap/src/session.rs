@@ -88,11 +88,12 @@ impl Session {
     }
 
     async fn serve(&mut self) -> Result<(), Stop> {
+        let shutdown = self.shutdown.clone();
         loop {
             let event = tokio::select! {
                 biased;
                 event = self.next_event() => event?,
-                () = self.shutdown.requested() => return Err(Stop::Bye("[UNAVAILABLE] The server is shutting down")),
+                () = shutdown.requested() => return Err(Stop::Bye("[UNAVAILABLE] The server is shutting down")),
             };
             let Some(event) = event else { return Ok(()) };
             // Boxed, so that a session that waits here is not as large as the largest command; IDLE apart, since that

@@ -3,10 +3,11 @@
 
 use imap_protocol::command::{Append, AppendMessage};
 use imap_protocol::server::Event;
-use storage::{Account, MailboxId, MessageWriter, StoredBody};
+use mail::id::MailboxId;
+use storage::{Account, MessageWriter, StoredBody};
 use tokio::task::JoinHandle;
 
-use crate::appends::{Received, Writing, write_failure};
+use crate::appends::{Received, write_failure};
 use crate::news::Expunges;
 use crate::reply::{Reply, Stop};
 use crate::session::Session;
@@ -44,6 +45,9 @@ pub(crate) async fn run(session: &mut Session, append: Append) -> Result<(), Sto
     }
 }
 
+/// A message that becomes durable while the next one comes.
+type Message = JoinHandle<Result<StoredBody, blob::WriteError>>;
+
 enum Outcome {
     /// All octets have come.
     Received { mailbox: MailboxId, messages: Vec<AppendMessage>, last: MessageWriter },
@@ -57,7 +61,7 @@ async fn receive(
     session: &mut Session,
     account: &Account,
     append: Append,
-    writing: &mut Vec<JoinHandle<Result<StoredBody, blob::WriteError>>>,
+    writing: &mut Vec<Message>,
 ) -> Result<Outcome, Stop> {
     let name = append.mailbox;
     let mut message = append.message;
@@ -114,7 +118,7 @@ async fn take(session: &mut Session, writer: &mut MessageWriter, size: u64) -> R
 /// Makes the messages of a command durable, all of them or none.
 async fn finish(
     account: Account,
-    earlier: Vec<JoinHandle<Result<StoredBody, blob::WriteError>>>,
+    earlier: Vec<Message>,
     last: MessageWriter,
 ) -> Result<Vec<StoredBody>, blob::WriteError> {
     let last = last.finish().await;
@@ -138,7 +142,7 @@ async fn finish(
 }
 
 /// Messages of a command that came to nothing are given up once they are written.
-fn give_up(account: Account, writing: Vec<JoinHandle<Result<StoredBody, blob::WriteError>>>) {
+fn give_up(account: Account, writing: Vec<Message>) {
     if writing.is_empty() {
         return;
     }
