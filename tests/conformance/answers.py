@@ -51,6 +51,9 @@ def main():
                     expected = peer[0]
                 answer, _ = ask(reader, send, b"t%d" % number, command)
                 count += 1
+                if answer.startswith("BAD"):
+                    # Too many of them in a row end a connection.
+                    ask(reader, send, b"n%d" % number, b"NOOP")
                 if not answer.startswith(expected):
                     wrong += 1
                     print(f"line {number}, {who}: {command!r}\n  expected {expected}\n  answered {answer}")
