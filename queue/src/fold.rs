@@ -68,6 +68,8 @@ pub struct ChunkView {
     pub id: u32,
     /// Its items are due in this hour.
     pub hour: u32,
+    /// Items that ever came into it.
+    pub items: u32,
     /// Unfinished items.
     pub live: u32,
     /// Finished ones.
@@ -155,6 +157,7 @@ impl ShardState {
         self.slots.iter().map(|slot| ChunkView {
             id: slot.row.id,
             hour: slot.row.hour,
+            items: slot.row.items,
             live: slot.row.live,
             done: slot.row.done,
             expires: slot.row.expires,
@@ -375,10 +378,13 @@ impl State for ShardState {
             }
             Operation::Expanded { place, .. }
             | Operation::PutOff { place, .. }
+            | Operation::Rerouted { place, .. }
             | Operation::Began { place, .. } => {
                 self.apply(seq, place.chunk, operation)?;
             }
-            Operation::Settled { place, finished, .. } | Operation::RemoteSettled { place, finished, .. } => {
+            Operation::Settled { place, finished, .. }
+            | Operation::RemoteSettled { place, finished, .. }
+            | Operation::Remote { place, finished, .. } => {
                 if finished.is_some() {
                     self.leave(seq, place.chunk, *finished)?;
                 }

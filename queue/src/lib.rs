@@ -23,6 +23,8 @@ mod facts;
 pub mod fold;
 pub mod item;
 mod keeper;
+pub mod lineup;
+mod outbound;
 pub mod page;
 mod quarantine;
 mod queue;
@@ -30,6 +32,8 @@ mod remote;
 mod report;
 mod root;
 pub mod schedule;
+mod select;
+mod sending;
 mod shard;
 pub mod shard_id;
 pub mod state;
@@ -38,15 +42,20 @@ pub mod sweep;
 pub mod window;
 mod work;
 
-pub use admin::{ItemView, Overview, Standing};
+pub use admin::{Acted, Action, DomainSummary, ItemView, Overview, Page, RecipientView, Standing, Summary};
 pub use body::{Body, BodyWriter};
 pub use claim::{Claimed, Work};
 pub use clock::Clock;
-pub use config::Config;
+pub use config::{Config, Retry, RetryRule};
 pub use error::{BodyError, OpenError, SubmitError, WorkError};
+pub use outbound::{
+    AttemptReport, AttemptResult, Due, Leased, Outbound, OutboundBody, OutboundClaim, Reported, Turn,
+    Unreported,
+};
 pub use queue::{Foundation, Queue};
 pub use root::Layout;
+pub use select::{Filter, SenderFilter, StateFilter};
 pub use shard::ShardError;
 pub use shard_id::{ShardId, ShardKind};
 pub use submission::{Committed, Origin, Resolved, Submission};
-pub use work::CrashMark;
+pub use work::{CrashMark, Event, News};

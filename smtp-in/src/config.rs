@@ -20,6 +20,12 @@ pub struct Config {
     pub sender_login_check: bool,
     /// Submission without TLS: logins that send the password work, and MAIL does not ask for STARTTLS. For loopback.
     pub submission_without_tls: bool,
+    /// How many seconds a user may have a message held before it is delivered (FUTURERELEASE). Zero: not offered.
+    pub hold_seconds_max: u64,
+    /// The shortest time, in seconds, within which a user may ask for delivery (DELIVERBY). Zero: not offered.
+    pub deliver_by_seconds_min: u64,
+    /// Users may say which of their messages go first (MT-PRIORITY).
+    pub priorities: bool,
     /// Seconds for which a client may take none of our replies.
     pub write_stall_seconds_max: u64,
 }
@@ -33,6 +39,11 @@ impl Default for Config {
             null_sender_recipients_max: 5,
             sender_login_check: true,
             submission_without_tls: false,
+            // Mail for the first day after a long holiday.
+            hold_seconds_max: 60 * 86_400,
+            // To be offered when what sends to other hosts passes it on, or returns what it cannot (RFC 2852 §4.2).
+            deliver_by_seconds_min: 0,
+            priorities: true,
             // Replies are a few hundred bytes; who does not take them within a minute is gone.
             write_stall_seconds_max: 60,
         }

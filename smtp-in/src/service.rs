@@ -12,11 +12,13 @@ use net::tls::TlsServer;
 use queue::Queue;
 use sasl::Mechanism;
 use smtp_protocol::server::{Server, Settings};
+use smtp_protocol::wish::Wishes;
 use storage::Storage;
 use tracing::{Instrument, debug, info_span};
 
 use crate::config::Config;
 use crate::session::Session;
+use crate::submission;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,6 +85,7 @@ impl SmtpIn {
             // Users log in at submission; passwords offered to port 25 are mostly guesses.
             mechanisms: Vec::new(),
             passwords_in_clear: false,
+            wishes: Wishes::default(),
             limits: config.limits.clone(),
         };
         let submission = Settings {
@@ -90,6 +93,7 @@ impl SmtpIn {
             requires_auth: true,
             mechanisms: vec![Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login],
             passwords_in_clear: config.submission_without_tls,
+            wishes: submission::wishes(&config),
             ..mx.clone()
         };
         let lmtp = Settings { lmtp: true, starttls: false, ..mx.clone() };

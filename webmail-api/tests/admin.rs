@@ -11,14 +11,20 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
+use blob::keys::KeyEncryptionKey;
+use blob::memory::MemoryBlobs;
+use blob::{BlobStore, KeyRing};
+use bytes::Bytes;
 use directory::account::Quota;
 use directory::config::Argon2Config;
 use directory::{AccountStores, Directory, LogKeys, Temporary};
 use engine::memory::MemoryEngine;
 use engine::seal::Unencrypted;
 use engine::{LogId, LogOptions, Sealer};
-use mail::address::Address;
-use mail::id::AccountId;
+use mail::address::{Address, ReversePath};
+use mail::envelope::{Envelope, Recipient};
+use mail::id::{AccountId, QueueId};
+use queue::{Clock, Foundation, Origin, Queue, Resolved, Submission};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use webmail_api::admin::audit::{Act, Audit};
@@ -89,7 +95,39 @@ impl Monitor for Fine {
     }
 }
 
+/// A queue in memory, with one message that waits for another host.
+async fn queue() -> (Queue, QueueId) {
+    let engine = MemoryEngine::new().engine();
+    let config = blob::Config::default();
+    let kek = KeyEncryptionKey::from_secret(&[7; 32]);
+    let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &config);
+    let blobs = Arc::new(MemoryBlobs::new());
+    let blobs = BlobStore::new(blobs, Arc::clone(&engine.rows), keys.clone(), config).await.unwrap();
+    let clock = Clock::standing(1_800_000_000);
+    let log_options = LogOptions::default();
+    let foundation = Foundation { engine, log_options, archive: None, blobs, keys, clock, exclusive: true };
+    let queue = Queue::open(foundation, queue::Config::default()).await.unwrap();
+    let mut envelope = Envelope::new(ReversePath(Some(Address::parse("alice@example.test").unwrap())));
+    envelope.recipients.push(Recipient::new(Address::parse("bob@there.test").unwrap()));
+    let mut writer = queue.body_writer(None).await.unwrap();
+    writer.write(Bytes::from_static(b"Message-ID: <m1@example.test>\r\n\r\nhello\r\n")).await.unwrap();
+    let body = writer.finish().await.unwrap();
+    let (resolved, prefix, origin) = (vec![Resolved::Remote], Bytes::new(), Origin::default());
+    let submission = Submission { envelope, resolved, body, prefix, origin };
+    let queue_id = queue.submit(submission).await.unwrap().queue_id();
+    for claimed in queue.claim(9).await {
+        let details = queue.details(&claimed).await.unwrap();
+        let slice = claimed.expansion().unwrap().slices[0].clone();
+        let targets = queue.targets(&slice).await.unwrap();
+        let targets: Vec<_> = (0..).zip(targets.iter()).collect();
+        queue.place_remote(&claimed, &details, &targets).await.unwrap();
+        queue.report(claimed, Vec::new(), true).await;
+    }
+    (queue, queue_id)
+}
+
 struct Bench {
+    queue_id: QueueId,
     router: Router,
     api: Api,
     audit: Arc<AuditLines>,
@@ -115,16 +153,19 @@ impl Bench {
         })
         .await
         .unwrap();
+        let (queue, queue_id) = queue().await;
         let folder = tempfile::tempdir().unwrap();
         let audit = Arc::new(AuditLines::default());
         let api = Api::new(Parts {
             config: Config { body_bytes_max: 4096, ..Config::default() },
             directory,
+            queue: Some(queue),
             tokens: Tokens::open(&folder.path().join("tokens.json"), 10).unwrap(),
             audit: Arc::clone(&audit) as Arc<dyn Audit>,
             monitor: Arc::new(Fine),
         });
         let mut bench = Self {
+            queue_id,
             router: api.router(),
             api,
             audit,
@@ -197,6 +238,48 @@ impl Bench {
             }
             (status.as_u16(), answer)
         }
+    }
+
+    /// The queue's endpoints, on the one message in it.
+    async fn queue_endpoints(&self) {
+        let id = self.queue_id.to_string();
+        let (_, summary) = self.call("GET", "/admin/v1/queue", None).await;
+        assert_eq!((&summary["outbound"], &summary["recipients"]), (&json!(1), &json!(1)));
+        assert_eq!(summary["domains"][0]["domain"], "there.test");
+        let items = "/admin/v1/queue/items?kind=outbound&sender=%40example.test&domain=there.test";
+        let (_, listed) = self.call("GET", items, None).await;
+        assert_eq!(listed["items"][0]["queue_id"], id);
+        assert_eq!(listed["items"][0]["recipients"][0]["state"], "pending");
+        let (_, none) = self.call("GET", "/admin/v1/queue/items?domain=elsewhere.test", None).await;
+        assert_eq!(none["items"], json!([]));
+        assert_eq!(self.call("GET", "/admin/v1/queue/items?queue_id=x", None).await.0, 422);
+        for wanted in [id.as_str(), "m1@example.test", "%3Cm1%40example.test%3E"] {
+            let (_, traced) = self.call("GET", &format!("/admin/v1/queue/trace?id={wanted}"), None).await;
+            assert!(traced.as_array().is_some_and(|items| !items.is_empty()), "{wanted}: {traced}");
+        }
+        let acts = "/admin/v1/queue/acts";
+        let act = |action: &str| json!({ "action": action, "filter": { "queue_id": id } });
+        let changed = json!({ "items": 1, "recipients": 1, "in_flight": 0 });
+        assert_eq!(self.call("POST", acts, Some(act("hold"))).await.1, changed);
+        let (_, held) = self.call("GET", "/admin/v1/queue/items?state=held", None).await;
+        assert_eq!(held["items"][0]["recipients"][0]["state"], "held");
+        assert_eq!(self.call("POST", acts, Some(act("release"))).await.1, changed);
+        let mut reroute = act("reroute");
+        reroute["route"] = json!("mx.other.test:2525");
+        assert_eq!(self.call("POST", acts, Some(reroute)).await.1["items"], 1);
+        let (_, rerouted) = self.call("GET", items, None).await;
+        assert_eq!(rerouted["items"][0]["route"], "mx.other.test:2525");
+        // What chooses nothing is no wish to change everything.
+        assert_eq!(self.call("POST", acts, Some(json!({ "action": "cancel" }))).await.0, 422);
+        assert_eq!(
+            self.call("POST", acts, Some(json!({ "action": "cancel", "all": true }))).await.1,
+            changed
+        );
+        let (_, traced) = self.call("GET", &format!("/admin/v1/queue/trace?id={id}"), None).await;
+        let is_outbound =
+            |item: &&Value| item["shard"].as_str().is_some_and(|shard| shard.starts_with("outbound"));
+        let outbound = traced.as_array().unwrap().iter().find(is_outbound);
+        assert!(outbound.is_some_and(|item| item["recipients"][0]["state"] == "cancelled"), "{traced}");
     }
 
     /// The operation of a path, found by its pattern.
@@ -319,6 +402,8 @@ async fn every_endpoint_is_what_the_document_says() {
     assert_eq!(account["app_passwords"][0]["services"], json!(["imap"]));
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 204);
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 404);
+
+    bench.queue_endpoints().await;
 
     let new = json!({ "address": "info@example.test", "targets": ["alice@example.test"], "send_as": true });
     assert_eq!(bench.call("POST", "/admin/v1/aliases", Some(new)).await.0, 201);

@@ -161,7 +161,7 @@ fn crash() -> Result<()> {
 
 fn end_to_end() -> Result<()> {
     let corpus = corpus::fetch()?;
-    process::run(scenarios(&["corpus", "clients", "bad_input"])?.env("POSTRIDER_CORPUS", corpus))
+    process::run(scenarios(&["corpus", "clients", "bad_input", "sending"])?.env("POSTRIDER_CORPUS", corpus))
 }
 
 /// A full and a failing disk: the first is mounted for the test.

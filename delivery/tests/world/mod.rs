@@ -126,8 +126,9 @@ impl World {
         })
         .await
         .ok()?;
+        let clock = disk.clock.clone();
         let foundation =
-            Foundation { engine, log_options, archive: None, blobs, keys, clock: disk.clock.clone() };
+            Foundation { engine, log_options, archive: None, blobs, keys, clock, exclusive: true };
         let config_queue = queue::Config {
             ingest_shards: 3,
             outbound_shards: 2,

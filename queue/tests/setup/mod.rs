@@ -19,11 +19,14 @@ use uuid::Uuid;
 pub(crate) struct Disk {
     pub(crate) blobs: Arc<MemoryBlobs>,
     pub(crate) clock: Clock,
+    /// Whether a process may take it that there is no other.
+    pub(crate) exclusive: bool,
 }
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { blobs: Arc::new(MemoryBlobs::new()), clock: Clock::standing(1_800_000_000) }
+        let clock = Clock::standing(1_800_000_000);
+        Self { blobs: Arc::new(MemoryBlobs::new()), clock, exclusive: false }
     }
 
     /// Few shards and small limits, so that everything happens.
@@ -59,7 +62,9 @@ impl Disk {
         };
         let engine = engine.engine();
         let clock = self.clock.clone();
-        Queue::open(Foundation { engine, log_options, archive: None, blobs, keys, clock }, config).await.ok()
+        let exclusive = self.exclusive;
+        let foundation = Foundation { engine, log_options, archive: None, blobs, keys, clock, exclusive };
+        Queue::open(foundation, config).await.ok()
     }
 }
 

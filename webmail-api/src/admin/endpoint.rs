@@ -4,7 +4,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::api::Api;
 use super::caller::Scope;
-use super::{accounts, aliases, domains, lists, monitor, openapi, tokens};
+use super::{accounts, aliases, domains, lists, monitor, openapi, queue, tokens};
 
 /// One endpoint.
 pub(crate) struct Endpoint {
@@ -209,6 +209,42 @@ pub(crate) fn table() -> Vec<Endpoint> {
             None,
             gone,
             delete(lists::delete),
+        ),
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue",
+                "The queue in numbers; reads all that waits for other hosts.",
+                Json("QueueSummary"),
+                get(queue::summary),
+            )
+        },
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue/items",
+                "What waits, from the query parameter `from` on, at most `limit`.",
+                Json("QueueItems"),
+                get(queue::items),
+            )
+        },
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue/trace",
+                "All that is known of a message by its id in the queue or its Message-ID, until two weeks after its end.",
+                JsonList("QueueItem"),
+                get(queue::trace),
+            )
+        },
+        act(
+            "post",
+            "/admin/v1/queue/acts",
+            Scope::Queue,
+            "Acts on what waits for other hosts. What is being sent at this moment is left alone, and counted.",
+            Some("QueueAct"),
+            (200, Json("QueueActed")),
+            post(queue::act),
         ),
         Endpoint {
             scope: Some(Scope::Tokens),

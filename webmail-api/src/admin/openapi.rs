@@ -63,15 +63,50 @@ fn operation(endpoint: &Endpoint) -> Value {
     let mut parameters: Vec<Value> = in_path
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
-    if endpoint.path.ends_with("/names") {
-        parameters.push(json!({ "name": "from", "in": "query", "schema": { "type": "string" } }));
-        parameters
-            .push(json!({ "name": "limit", "in": "query", "schema": { "type": "integer", "minimum": 1 } }));
-    }
+    parameters.extend(in_query(endpoint.path));
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
     operation
+}
+
+/// Parameters of the query string.
+fn in_query(path: &str) -> Vec<Value> {
+    let text = || json!({ "type": "string" });
+    let parameter = |name: &str, schema: Value| json!({ "name": name, "in": "query", "schema": schema });
+    let mut parameters = Vec::new();
+    if path.ends_with("/names") || path.ends_with("/queue/items") {
+        parameters.push(parameter("from", text()));
+        parameters.push(parameter("limit", json!({ "type": "integer", "minimum": 1 })));
+    }
+    if path.ends_with("/queue/items") {
+        let members = queue_filter();
+        let members =
+            members.iter().map(|(name, schema)| parameter(name.trim_start_matches('?'), schema.clone()));
+        parameters.extend(members);
+    }
+    if path.ends_with("/queue/trace") {
+        let mut id = parameter("id", text());
+        id["required"] = json!(true);
+        parameters.push(id);
+    }
+    parameters
+}
+
+/// What chooses items of the queue.
+fn queue_filter() -> Vec<(&'static str, Value)> {
+    let text = || json!({ "type": "string" });
+    let seconds = || json!({ "type": "integer", "minimum": 0, "description": "Unix seconds." });
+    let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
+    vec![
+        ("?kind", one_of(&["ingest", "outbound", "quarantine"])),
+        ("?queue_id", text()),
+        ("?domain", text()),
+        ("?sender", json!({ "type": "string", "description": "An address, @domain, or <>." })),
+        ("?state", one_of(&["pending", "deferred", "leased", "in-doubt", "held", "telling"])),
+        ("?accepted_before", seconds()),
+        ("?accepted_since", seconds()),
+    ]
 }
 
 fn reference(name: &str) -> Value {
@@ -174,6 +209,46 @@ fn schemas() -> Value {
         ]),
         "ListPatch": object("What is left out stays.", &[
             ("?owner", address()), ("?add", list(address())), ("?remove", list(address())),
+        ]),
+        "QueueSummary": object("The queue in numbers.", &[
+            ("ingest", number()), ("outbound", number()), ("quarantined", number()), ("in_flight", number()),
+            ("recipients", number()), ("states", list(reference("QueueCount"))),
+            ("ages", list(reference("QueueCount"))), ("domains", list(reference("QueueDomain"))),
+        ]),
+        "QueueCount": object("How many recipients.", &[("name", text()), ("recipients", number())]),
+        "QueueDomain": object("What waits for one domain.", &[
+            ("domain", text()), ("recipients", number()), ("deferred", number()), ("oldest", seconds()),
+            ("last", or_null(reference("QueueSaid"))),
+        ]),
+        "QueueItems": object("What waits; `next` is the `from` of the next request.", &[
+            ("items", list(reference("QueueItem"))), ("next", or_null(text())),
+        ]),
+        "QueueItem": object("A message in a shard of the queue, or what is remembered of it.", &[
+            ("queue_id", text()), ("message_id", or_null(text())), ("shard", text()), ("number", number()),
+            ("sender", text()), ("account", or_null(text())), ("size", number()), ("accepted", seconds()),
+            ("priority", json!({ "type": "integer", "minimum": -9, "maximum": 9 })), ("route", or_null(text())),
+            ("standing", one_of(vec!["waiting", "quarantined", "finished"])), ("due", or_null(seconds())),
+            ("expires", or_null(seconds())), ("attempts", or_null(number())), ("crashes", or_null(number())),
+            ("pending", or_null(number())), ("reason", or_null(text())), ("since", or_null(seconds())),
+            ("recipients", list(reference("QueueRecipient"))),
+        ]),
+        "QueueRecipient": object("A recipient, and what became of it so far.", &[
+            ("address", or_null(address())), ("account", or_null(text())), ("state", text()),
+            ("not_before", or_null(seconds())), ("deferrals", number()), ("doubts", number()),
+            ("status", or_null(text())), ("text", or_null(text())), ("notified", or_null(flag())),
+            ("last", or_null(reference("QueueSaid"))),
+        ]),
+        "QueueSaid": object("What another host said, or what was found instead.", &[
+            ("at", seconds()), ("attempt", number()), ("host", or_null(text())), ("address", or_null(text())),
+            ("tls", or_null(text())), ("tls_verified", flag()), ("reply", text()),
+        ]),
+        "QueueFilter": object("What is left out does not matter.", &queue_filter()),
+        "QueueAct": object("Something to be done; `all` where the filter says nothing. `route` is for reroute.", &[
+            ("action", one_of(vec!["retry", "hold", "release", "cancel", "expire", "reroute", "drop"])),
+            ("?filter", reference("QueueFilter")), ("?all", flag()), ("?route", or_null(text())),
+        ]),
+        "QueueActed": object("What was done.", &[
+            ("items", number()), ("recipients", number()), ("in_flight", number()),
         ]),
         "Token": object("A token.", &[
             ("name", text()), ("scopes", list(scope())), ("created", seconds()), ("expires", or_null(seconds())),
