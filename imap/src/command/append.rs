@@ -23,7 +23,7 @@ pub(crate) async fn run(session: &mut Session, append: Append) -> Result<(), Sto
         Ok(Outcome::Received { mailbox, messages, last }) => {
             // The machine has said that the command has ended, so it has a tag.
             if let Some(tag) = session.pump.machine().defer() {
-                let writing = tokio::spawn(finish(account.clone(), writing, last));
+                let writing = tokio::spawn(finish(account.clone(), writing, *last));
                 session.owe_append(account, Received { tag, mailbox, messages, writing });
             }
             Ok(())
@@ -50,7 +50,7 @@ type Message = JoinHandle<Result<StoredBody, blob::WriteError>>;
 
 enum Outcome {
     /// All octets have come.
-    Received { mailbox: MailboxId, messages: Vec<AppendMessage>, last: MessageWriter },
+    Received { mailbox: MailboxId, messages: Vec<AppendMessage>, last: Box<MessageWriter> },
     /// Not wanted.
     Refused(Reply),
     /// The machine has answered already.
@@ -93,7 +93,9 @@ async fn receive(
                 message = next;
                 writing.push(tokio::spawn(last.finish()));
             }
-            Some(Event::AppendEnd) => return Ok(Outcome::Received { mailbox, messages, last }),
+            Some(Event::AppendEnd) => {
+                return Ok(Outcome::Received { mailbox, messages, last: Box::new(last) });
+            }
             Some(_) => return Ok(Outcome::Answered),
             None => return Err(Stop::Disconnected),
         }
