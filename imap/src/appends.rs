@@ -121,7 +121,7 @@ async fn ended<T>(task: Option<&mut JoinHandle<T>>) -> Result<T, tokio::task::Jo
     }
 }
 
-/// Commits commands together; what could not be written keeps its place among the answers.
+/// Commits commands together; what could not be written is answered before them.
 async fn commit(account: Account, commands: Vec<Written>) -> Answers {
     let (mut sets, mut tags, mut answers) = (Vec::new(), Vec::new(), Vec::new());
     for Written { tag, outcome } in commands {

@@ -15,7 +15,8 @@ use crate::session::Session;
 /// Reads the whole command. It is answered when its messages are durable, or here when it is refused.
 pub(crate) async fn run(session: &mut Session, append: Append) -> Result<(), Stop> {
     let account = session.account()?;
-    while session.appends_owed() >= session.imap.config.append_pipeline_max {
+    // One at least can be under way, whatever is configured.
+    while session.appends_owed() >= session.imap.config.append_pipeline_max.max(1) {
         session.answer_some_appends().await?;
     }
     let mut writing = Vec::new();
