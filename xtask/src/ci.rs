@@ -40,8 +40,17 @@ const STEPS: &[Step] = &[
     Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
 ];
 
-const CLIENTS: &[&str] =
-    &["npm", "python3", "swaks", "curl", "mbsync", "neomutt", "tmux", "imapclient-interact"];
+const CLIENTS: &[&str] = &[
+    "npm",
+    "python3",
+    "swaks",
+    "perl:Net::SSLeay",
+    "curl",
+    "mbsync",
+    "neomutt",
+    "tmux",
+    "imapclient-interact",
+];
 const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];
 const PEERS: &[&str] = &["/usr/sbin/postfix", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/lmtp"];
 

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::process;
 
-/// A tool: the program that shows it is there, and where it comes from.
+/// A tool: the program that shows it is there (or `perl:` and a module), and where it comes from.
 pub(crate) struct Tool {
     pub(crate) program: &'static str,
     source: Source,
@@ -22,6 +22,8 @@ enum Source {
 /// Every tool that some check uses.
 pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "swaks", source: Source::Debian("swaks") },
+    // What swaks speaks TLS with; its package only recommends it.
+    Tool { program: "perl:Net::SSLeay", source: Source::Debian("libnet-ssleay-perl") },
     Tool { program: "curl", source: Source::Debian("curl") },
     Tool { program: "mbsync", source: Source::Debian("isync") },
     Tool { program: "neomutt", source: Source::Debian("neomutt") },
@@ -40,6 +42,9 @@ pub(crate) const TOOLS: &[Tool] = &[
 pub(crate) fn found(program: &str) -> bool {
     if program == "root" {
         return is_root();
+    }
+    if let Some(module) = program.strip_prefix("perl:") {
+        return process::output(&mut process::command("perl", [&format!("-M{module}"), "-e1"])).is_ok();
     }
     if program.starts_with('/') {
         return std::path::Path::new(program).exists();
