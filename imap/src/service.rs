@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use directory::Directory;
+use futures_util::future::BoxFuture;
 use imap_protocol::server::Server;
 use net::pump::{Pump, PumpLimits};
 use net::shutdown::ShutdownGuard;
@@ -47,7 +48,12 @@ impl Imap {
     }
 
     /// Serves one connection to its end, or until the process wants to end. Implicit TLS is the listener's affair.
-    pub async fn serve(&self, stream: Stream, shutdown: ShutdownGuard) {
+    pub fn serve(&self, stream: Stream, shutdown: ShutdownGuard) -> BoxFuture<'static, ()> {
+        // Boxed, so that all of a session is compiled with this crate and not with whoever serves it.
+        Box::pin(self.clone().session(stream, shutdown))
+    }
+
+    async fn session(self, stream: Stream, shutdown: ShutdownGuard) {
         let number = self.inner.sessions.fetch_add(1, Ordering::Relaxed);
         let remote = stream.peer().remote.clone();
         let encrypted = stream.is_encrypted();

@@ -471,6 +471,10 @@ async fn planted_defects_are_caught() {
         let mut errors = Vec::new();
         for seed in 0..40 {
             errors.extend(history(plant, seed, 6).await.0.err());
+            if errors.last().is_some_and(|error| error.contains(symptom)) {
+                println!("\nresult\tlost done and {plant:?}\tcaught_in_round={} problem={symptom}", seed + 1);
+                break;
+            }
         }
         assert!(errors.iter().any(|error| error.contains(symptom)), "{plant:?}: {errors:?}");
     }

@@ -62,8 +62,14 @@ impl Ground {
         let engine = embedded.engine();
         let kek = KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?;
         let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &config.blob);
-        let segments =
-            DirBlobs::open(&config.data.join("segments"), config.segments.clone()).context("segments")?;
+        #[cfg(not(feature = "sabotage"))]
+        let segments_config = config.segments.clone();
+        #[cfg(feature = "sabotage")]
+        let segments_config = {
+            tracing::error!("this build answers before anything is synced: it loses mail");
+            blob::dir::DirConfig { answer_before_sync: true, ..config.segments.clone() }
+        };
+        let segments = DirBlobs::open(&config.data.join("segments"), segments_config).context("segments")?;
         let rows = Arc::clone(&engine.rows);
         let blobs = BlobStore::new(Arc::new(segments), rows, keys.clone(), config.blob.clone())
             .await

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use directory::Directory;
+use futures_util::future::BoxFuture;
 use metrics::{counter, gauge};
 use net::pump::{Pump, PumpError, PumpLimits};
 use net::shutdown::ShutdownGuard;
@@ -98,7 +99,12 @@ impl SmtpIn {
     }
 
     /// Serves one connection until it ends or the shutdown ends it.
-    pub async fn serve(&self, role: Role, stream: Stream, guard: ShutdownGuard) {
+    pub fn serve(&self, role: Role, stream: Stream, guard: ShutdownGuard) -> BoxFuture<'static, ()> {
+        // Boxed, so that all of a session is compiled with this crate and not with whoever serves it.
+        Box::pin(self.clone().serve_session(role, stream, guard))
+    }
+
+    async fn serve_session(self, role: Role, stream: Stream, guard: ShutdownGuard) {
         let id = format!("{:016x}", rand::random::<u64>());
         let span = info_span!("smtp", session_id = %id, role = role.name(), remote = %stream.peer().remote);
         counter!("postrider_smtp_sessions_total", "role" => role.name()).increment(1);

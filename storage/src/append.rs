@@ -1,6 +1,7 @@
 //! Putting messages into mailboxes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use engine::{Build, CommitOptions};
@@ -70,7 +71,8 @@ pub struct IngestId {
     pub part: u32,
 }
 
-/// An append that happens once, however often it is asked for.
+/// An append that happens once, however often it is asked for. Each time it is asked for it needs a body with a
+/// reference of its own: when the message is there already, that one is given up.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     /// Its identity.
@@ -253,15 +255,23 @@ impl Account {
     /// Puts a message that the queue is responsible for, unless that happened before.
     pub async fn deliver(&self, delivery: Delivery) -> Result<Delivered, AppendError> {
         let body = (delivery.request.body.address, delivery.request.body.reference);
-        let result = self.deliver_once(delivery).await;
-        match result {
-            Ok(Delivered::Placed(_)) | Err(AppendError::Storage(StorageError::Undecided)) => {}
-            _ => self.unreference(&[body]).await,
+        let proposed = Arc::new(AtomicBool::new(false));
+        let result = self.deliver_once(delivery, Arc::clone(&proposed)).await;
+        // A commit that was built again may find what its own first proposal has put: then the message there has this
+        // reference. One too many is found by upkeep, one too few loses the bytes.
+        let not_put =
+            !matches!(result, Ok(Delivered::Placed(_)) | Err(AppendError::Storage(StorageError::Undecided)));
+        if not_put && !proposed.load(Ordering::SeqCst) {
+            self.unreference(&[body]).await;
         }
         result
     }
 
-    async fn deliver_once(&self, delivery: Delivery) -> Result<Delivered, AppendError> {
+    async fn deliver_once(
+        &self,
+        delivery: Delivery,
+        proposed: Arc<AtomicBool>,
+    ) -> Result<Delivered, AppendError> {
         let Delivery { ingest, watermark, request } = delivery;
         let now = unix_now();
         let message = self.prepare(request, now)?;
@@ -278,6 +288,7 @@ impl Account {
             }
             let ingest = Ingest { id: ingest, watermark };
             let appended = put(&mut draft, &message, Some(ingest), now, &config)?;
+            proposed.store(true, Ordering::SeqCst);
             Ok(draft.build(Delivered::Placed(appended)))
         };
         // The ingest id tells an attempt that had been applied, so that one whose fate nobody knows may be made again.

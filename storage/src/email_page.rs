@@ -76,7 +76,8 @@ pub(crate) struct EmailsWritten {
 
 impl EmailPages {
     pub(crate) fn from_stored(slots: Vec<StoredEmailSlot>) -> Result<Self, FormatError> {
-        if slots.windows(2).any(|pair| pair[0].last >= pair[1].first) {
+        let overlap = slots.windows(2).any(|pair| pair[0].last >= pair[1].first);
+        if overlap || slots.iter().any(|slot| slot.first > slot.last) {
             return Err(FormatError::malformed("account root", "email pages overlap"));
         }
         let slots = slots.into_iter().map(|list| Slot { list, page: None }).collect();

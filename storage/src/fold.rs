@@ -1,5 +1,6 @@
 //! How an operation changes the state. The same on every node and in every release: nothing here reads a clock.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use engine::FoldError;
@@ -22,7 +23,7 @@ impl AccountState {
     /// Applies an operation.
     pub(crate) fn apply(&mut self, seq: u64, operation: &Operation) -> Result<(), FoldError> {
         let misfit = |reason: &str| FoldError::new(seq, reason);
-        if seq != self.seq + 1 {
+        if self.seq.checked_add(1) != Some(seq) {
             return Err(misfit("it is not the next"));
         }
         if self.base.closed && !matches!(operation, Operation::Archived { .. }) {
@@ -38,6 +39,11 @@ impl AccountState {
             Operation::MailboxRename { names } => {
                 for (mailbox, name) in names {
                     self.mailbox_mut(seq, *mailbox)?.root.name.clone_from(name);
+                }
+                // Names may be passed on among those renamed, so it is the outcome that counts.
+                let all: HashSet<&str> = self.mailboxes.values().map(|mailbox| &*mailbox.root.name).collect();
+                if all.len() < self.mailboxes.len() {
+                    return Err(misfit("its name is taken"));
                 }
             }
             Operation::MailboxDelete { mailbox } => self.delete_mailbox(seq, *mailbox)?,
@@ -102,7 +108,7 @@ impl AccountState {
 
     fn add_email(&mut self, email: u64, record: bytes::Bytes) {
         let base = self.base_mut();
-        base.next_email = base.next_email.max(email + 1);
+        base.next_email = base.next_email.max(email.saturating_add(1));
         self.emails.push(email, record);
     }
 
@@ -141,15 +147,22 @@ impl AccountState {
         }
         target.index.insert(&messages, page_messages);
         let root = &mut target.root;
-        root.uid_next += rows.len() as u64;
-        root.messages += tally.messages;
-        root.unseen += tally.unseen;
-        root.deleted += tally.deleted;
-        root.size += tally.size;
+        let sums = (
+            root.uid_next.checked_add(rows.len() as u64),
+            root.messages.checked_add(tally.messages),
+            root.unseen.checked_add(tally.unseen),
+            root.deleted.checked_add(tally.deleted),
+            root.size.checked_add(tally.size),
+        );
+        let (Some(uid_next), Some(messages), Some(unseen), Some(deleted), Some(size)) = sums else {
+            return Err(FoldError::new(seq, "the mailbox holds more than can be counted"));
+        };
+        root.uid_next = uid_next;
+        (root.messages, root.unseen, root.deleted, root.size) = (messages, unseen, deleted, size);
         root.highest_modseq = seq;
         let quota = &mut self.base_mut().quota;
-        quota.messages += u64::from(tally.messages);
-        quota.bytes += tally.size;
+        quota.messages = quota.messages.saturating_add(u64::from(tally.messages));
+        quota.bytes = quota.bytes.saturating_add(tally.size);
         Ok(())
     }
 
@@ -268,8 +281,9 @@ impl AccountState {
         if self.root_by_name(&create.name).is_some() {
             return Err(misfit("its name is taken"));
         }
+        let next_mailbox = create.mailbox.checked_add(1).ok_or_else(|| misfit("no numbers are left"))?;
         let base = self.base_mut();
-        base.next_mailbox += 1;
+        base.next_mailbox = next_mailbox;
         base.last_uid_validity = create.uid_validity;
         let root = MailboxRoot {
             id: create.mailbox,

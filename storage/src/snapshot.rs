@@ -1,6 +1,6 @@
 //! How the state is stored: its parts, and what a snapshot writes of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -50,7 +50,12 @@ impl State for AccountState {
             }
             Ok((root.id, Arc::new(MailboxState { root, index })))
         };
+        let count = root.mailboxes.len();
         let mailboxes = root.mailboxes.into_iter().map(mailbox).collect::<Result<BTreeMap<_, _>, _>>()?;
+        let names: HashSet<&str> = mailboxes.values().map(|mailbox| &*mailbox.root.name).collect();
+        if mailboxes.len() < count || names.len() < count {
+            return Err(FormatError::malformed("account root", "two mailboxes of one number or name"));
+        }
         Ok(Self {
             seq: root.seq,
             base: Arc::new(root.base),

@@ -160,7 +160,11 @@ impl Account {
     async fn archive_chunks(&self, state: &AccountState, log: LogId) -> Result<Vec<Bytes>, String> {
         let mut addresses = Vec::new();
         let mut address = state.archived().address;
+        let mut seen = HashSet::new();
         while !address.is_empty() {
+            if !seen.insert(address.clone()) {
+                return Err("the archive's chunks lead in a circle".to_owned());
+            }
             let previous = self.read_chunk(log, &address).await?.previous;
             addresses.push(std::mem::replace(&mut address, previous));
         }

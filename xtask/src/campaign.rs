@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -10,7 +11,7 @@ use crate::{ci, fuzz};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which one: kill, power-cut, two-actors, planted, fuzz, soak.
+    /// Which one: kill, power-cut, two-actors, planted, fuzz.
     name: String,
     /// How long it runs.
     #[arg(long, default_value_t = 10)]
@@ -37,6 +38,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let minutes = arguments.minutes.to_string();
     let (text, broken) = match arguments.name.as_str() {
         "fuzz" => fuzz::campaign(arguments.minutes, seed)?,
+        "two-actors" => (two_actors(arguments.minutes, seed)?, Vec::new()),
+        "planted" => (planted(seed)?, Vec::new()),
         name => (crashes(name, &minutes, seed)?, Vec::new()),
     };
     let path = process::root().join("docs/campaigns.tsv");
@@ -74,4 +77,45 @@ fn crashes(name: &str, minutes: &str, seed: u64) -> Result<String> {
     process::run(&mut ci::cargo(&build)?)?;
     let seed = seed.to_string();
     process::output(&mut ci::built("crash", "release", &[name, "--minutes", minutes, "--seed", &seed])?)
+}
+
+/// Two nodes on one account while a tenth of the compare-and-swaps times out.
+fn two_actors(minutes: u32, seed: u64) -> Result<String> {
+    let name = "nothing_is_lost_doubled_or_out_of_order";
+    let mut test = tests(&["--package", "storage", "--test", "two_actors"], &["--exact", name])?;
+    test.env("POSTRIDER_TWO_ACTORS_SECONDS", (minutes * 60).to_string());
+    process::output(test.env("POSTRIDER_SEED", seed.to_string()))
+}
+
+/// Defects that are planted to see that the checkers notice them; a test fails when its defect is not noticed.
+fn planted(seed: u64) -> Result<String> {
+    let programs: [(&[&str], &[&str]); 4] = [
+        (&["--package", "engine", "--lib"], &["is_noticed"]),
+        (&["--package", "storage", "--test", "two_actors"], &["is_noticed"]),
+        (&["--package", "storage", "--test", "clients"], &["are_noticed"]),
+        (&["--package", "queue", "--test", "crash"], &["planted"]),
+    ];
+    let mut text = planted_server(seed)?;
+    for (target, filter) in programs {
+        text.push_str(&process::output(&mut tests(target, filter)?)?);
+    }
+    Ok(text)
+}
+
+/// The server that answers before the sync is compiled into a folder of its own, so that nobody takes it for another.
+fn planted_server(seed: u64) -> Result<String> {
+    process::run(&mut ci::cargo(&["build", "--locked", "--bin", "crash"])?)?;
+    let folder = process::target()?.join("planted");
+    let mut build = ci::cargo(&["build", "--locked", "--package", "server", "--features", "sabotage"])?;
+    process::run(build.env("CARGO_TARGET_DIR", &folder))?;
+    let mut crash = ci::built("crash", "debug", &["planted", "--seed", &seed.to_string()])?;
+    process::output(crash.env("POSTRIDER_BIN", folder.join("debug/postrider")))
+}
+
+fn tests(target: &[&str], filter: &[&str]) -> Result<Command> {
+    let mut arguments = vec!["test", "--locked"];
+    arguments.extend(target);
+    arguments.extend(["--", "--nocapture"]);
+    arguments.extend(filter);
+    ci::cargo(&arguments)
 }

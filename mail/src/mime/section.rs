@@ -60,13 +60,20 @@ impl Part {
                 SectionText::Mime => None,
             };
         };
+        if self.is_stand_in(&section.numbers) {
+            return self.stand_in(section.text);
+        }
         let mut part = self.numbered(*first)?;
-        for number in numbers {
-            part = match &part.kind {
+        for (at, number) in numbers.iter().enumerate() {
+            let inside = match &part.kind {
                 Kind::Leaf => return None,
-                Kind::Multipart(_) => part.numbered(*number)?,
-                Kind::Message(message) => message.part.numbered(*number)?,
+                Kind::Multipart(_) => part,
+                Kind::Message(message) => &message.part,
             };
+            if inside.is_stand_in(&numbers[at..]) {
+                return inside.stand_in(section.text);
+            }
+            part = inside.numbered(*number)?;
         }
         match (section.text, &part.kind) {
             (SectionText::Whole, _) => Some(part.body.clone()),
@@ -75,6 +82,17 @@ impl Part {
             (SectionText::Text, Kind::Message(message)) => Some(message.part.body.clone()),
             (SectionText::Header | SectionText::Text, _) => None,
         }
+    }
+
+    /// Whether these numbers name the empty part that BODYSTRUCTURE tells of in a multipart without any, since
+    /// its grammar wants one (RFC 9051 §9, `body-type-mpart`).
+    fn is_stand_in(&self, numbers: &[u32]) -> bool {
+        numbers == [1] && matches!(&self.kind, Kind::Multipart(parts) if parts.is_empty())
+    }
+
+    /// That part has no octets.
+    fn stand_in(&self, text: SectionText) -> Option<Range<u64>> {
+        matches!(text, SectionText::Whole | SectionText::Mime).then_some(self.body.start..self.body.start)
     }
 
     /// [`Part::section`] by its text: `1.2.MIME`.
@@ -154,5 +172,25 @@ mod tests {
         check("4.2", None);
         check("1.1", None);
         check("5", None);
+    }
+
+    /// BODYSTRUCTURE tells of one empty part, so that is what its sections are.
+    #[test]
+    fn a_multipart_without_parts_rfc9051_9() {
+        let empty = "Content-Type: multipart/mixed; boundary=a\r\n\r\nno delimiter\r\n";
+        let nested = format!(
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\n{empty}\r\n--b--\r\n"
+        );
+        for (text, at) in [(empty, ""), (&nested, "2.")] {
+            let mut splitter = Splitter::new(Limits::default());
+            splitter.push(text.as_bytes());
+            let structure = splitter.finish().structure;
+            for (section, length) in
+                [("1", Some(0)), ("1.MIME", Some(0)), ("1.TEXT", None), ("1.1", None), ("2", None)]
+            {
+                let found = structure.find(&format!("{at}{section}")).map(|range| range.end - range.start);
+                assert_eq!(found, length, "{at}{section}");
+            }
+        }
     }
 }

@@ -7,8 +7,8 @@ use blob::keys::KeyEncryptionKey;
 use blob::memory::MemoryBlobs;
 use blob::{BlobStore, KeyRing};
 use bytes::Bytes;
-use engine::LogOptions;
 use engine::memory::MemoryEngine;
+use engine::{Archive, LogOptions};
 use mail::address::{Address, ReversePath};
 use mail::envelope::{Envelope, Recipient};
 use mail::id::{AccountId, QueueId};
@@ -19,11 +19,12 @@ use uuid::Uuid;
 pub(crate) struct Disk {
     pub(crate) blobs: Arc<MemoryBlobs>,
     pub(crate) clock: Clock,
+    pub(crate) archive: Option<Arc<dyn Archive>>,
 }
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { blobs: Arc::new(MemoryBlobs::new()), clock: Clock::standing(1_800_000_000) }
+        Self { blobs: Arc::new(MemoryBlobs::new()), clock: Clock::standing(1_800_000_000), archive: None }
     }
 
     /// Few shards and small limits, so that everything happens.
@@ -58,8 +59,8 @@ impl Disk {
             ..LogOptions::default()
         };
         let engine = engine.engine();
-        let clock = self.clock.clone();
-        Queue::open(Foundation { engine, log_options, archive: None, blobs, keys, clock }, config).await.ok()
+        let (clock, archive) = (self.clock.clone(), self.archive.clone());
+        Queue::open(Foundation { engine, log_options, archive, blobs, keys, clock }, config).await.ok()
     }
 }
 

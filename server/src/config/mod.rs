@@ -141,12 +141,18 @@ pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
 impl Config {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let config = Self::read_unchecked(path)?;
+        config.check().with_context(|| path.display().to_string())?;
+        Ok(config)
+    }
+
+    /// Reads a file that is not the whole configuration: whoever completes it checks it then.
+    pub(crate) fn read_unchecked(path: &Path) -> anyhow::Result<Self> {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config = load::parse(&text).with_context(|| path.display().to_string())?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.anchor(folder);
-        config.check().with_context(|| path.display().to_string())?;
         Ok(config)
     }
 

@@ -167,6 +167,7 @@ impl<S: State> LogHandle<S> {
             reply,
             proposed: proposed.clone(),
             repeatable: options.repeatable,
+            in_doubt: false,
             busy: Busy::new(&self.shared.busy),
         });
         match timeout_at(deadline, self.shared.sender.send(Message::Commit(request))).await {

@@ -90,6 +90,8 @@ pub(crate) trait Request<S: State>: Send {
     fn build(&mut self, state: &S) -> Vec<S::Operation>;
     /// The proposal that it was part of was lost; a caller that gives up now can be told that nothing was applied.
     fn withdrawn(&mut self);
+    /// Nobody can tell whether the proposal that it was part of was applied, until it is built again.
+    fn in_doubt(&mut self);
     fn settle(self: Box<Self>, verdict: Verdict);
     /// Whether it may be built again although an earlier proposal with it may have been applied: its operations carry
     /// an id by which `build` notices that.
@@ -105,6 +107,8 @@ pub(crate) struct Commit<S: State, R, E, F> {
     /// Set while it is, or may be, part of a proposal.
     pub(crate) proposed: Arc<AtomicBool>,
     pub(crate) repeatable: bool,
+    /// An earlier proposal may have been applied, and no state was seen since that tells.
+    pub(crate) in_doubt: bool,
     /// Keeps the log from being closed; released with the request.
     pub(crate) busy: crate::open_log::Busy,
 }
@@ -127,6 +131,7 @@ where
     }
 
     fn build(&mut self, state: &S) -> Vec<S::Operation> {
+        self.in_doubt = false;
         match (self.build)(state) {
             Ok(build) => {
                 self.built = Some(Ok(build.answer));
@@ -143,9 +148,14 @@ where
         self.proposed.store(false, Ordering::SeqCst);
     }
 
+    fn in_doubt(&mut self) {
+        self.in_doubt = true;
+    }
+
     fn settle(self: Box<Self>, verdict: Verdict) {
-        let Self { built, reply, busy, .. } = *self;
+        let Self { built, reply, busy, in_doubt, .. } = *self;
         let result = match verdict {
+            _ if in_doubt => Err(CommitError::Unknown),
             Verdict::Durable { first_seq, last_seq } => match built {
                 Some(Ok(answer)) => Ok(Committed { answer, first_seq, last_seq }),
                 Some(Err(refused)) => Err(CommitError::Rejected(refused)),

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses some of it")]
 
+pub mod client;
+
 use std::sync::Arc;
 
 use blob::keys::KeyEncryptionKey;

@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use testkit::ledger;
 use testkit::server::{Options, Server};
 
+use crate::counts::{self, Counts};
 use crate::load::{Load, Run};
 use crate::observe;
 
@@ -29,14 +30,14 @@ pub(crate) fn run(plan: Plan) -> Result<()> {
     let mut run = Arc::new(Run::default());
     let mut random = StdRng::seed_from_u64(plan.seed);
     let started = Instant::now();
-    let (mut rounds, mut acknowledged) = (0, 0);
+    let (mut rounds, mut acknowledged, mut counts) = (0, 0, Counts::default());
     while rounds < plan.rounds && plan.limit.is_none_or(|limit| started.elapsed() < limit) {
         // Every byte is read again after each kill, so the folder is kept to a size that a round can read.
         if rounds % ROUNDS_PER_FOLDER == 0 {
             folder = tempfile::tempdir()?;
             run = Arc::new(Run::default());
         }
-        let options = Options::new(&folder.path().join("data"));
+        let options = counts::options(&folder.path().join("data"))?;
         let server = Server::start(&options)?;
         let before = run.ledger.acknowledged();
         let load = Load::start(&run, &server, plan.seed.wrapping_add(rounds as u64));
@@ -45,6 +46,8 @@ pub(crate) fn run(plan: Plan) -> Result<()> {
         while run.ledger.acknowledged() < before + aim && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
+        // The load goes on meanwhile: what happens between this look and the kill is not counted.
+        counts.add(&server)?;
         server.kill()?;
         load.stop();
         let instant = ledger::now();
@@ -63,13 +66,15 @@ pub(crate) fn run(plan: Plan) -> Result<()> {
             bail!("round {rounds}, seed {}: {verdict}\nkept in {}", plan.seed, kept.display());
         }
         run.ledger.settle(&found);
+        counts.add(&server)?;
         server.stop(Duration::from_secs(30))?;
         check(&options)?;
         rounds += 1;
     }
     let mean = acknowledged / rounds.max(1);
+    counts.require()?;
     println!(
-        "result\tkill -9\trounds={rounds} acknowledged={acknowledged} mean_between={mean} lost=0 doubled=0 check=clean"
+        "result\tkill -9\trounds={rounds} acknowledged={acknowledged} mean_between={mean} lost=0 doubled=0 check=clean {counts}"
     );
     Ok(())
 }

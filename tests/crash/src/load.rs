@@ -1,8 +1,9 @@
-//! Mixed load: mail over SMTP and LMTP, and IMAP sessions that append, flag, copy, move and expunge. Every step goes
-//! through the ledger. A connection that breaks ends its worker's present step as undecided; the worker connects again
-//! until it is told to stop.
+//! Mixed load: mail over SMTP, submission and LMTP, IMAP sessions that append, flag, copy, move and expunge, and one that
+//! makes, renames, subscribes to and deletes mailboxes. Every step goes through the ledger. A connection that breaks
+//! ends its worker's present step as undecided; the worker connects again until it is told to stop.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -18,6 +19,12 @@ use testkit::smtp::Smtp;
 
 /// The accounts of `postrider dev`.
 pub(crate) const ACCOUNTS: [&str; 2] = ["alice@example.test", "bob@example.test"];
+
+/// The first account's name and password in base64 (RFC 4616 §2).
+const FIRST_ACCOUNT_PLAIN: &str = "AGFsaWNlQGV4YW1wbGUudGVzdABwb3N0cmlkZXI=";
+
+/// What the names of mailboxes begin with that come and go; no message is put into them.
+const BOX: &str = "Box-";
 
 /// Numbers for messages, never used twice in a run, and the ledger that they stand in.
 #[derive(Debug, Default)]
@@ -35,19 +42,26 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Starts three SMTP senders, one LMTP sender and four IMAP sessions.
+    /// Starts three SMTP senders, one LMTP sender, four IMAP sessions that work on messages, one user who submits, and
+    /// one IMAP session that works on mailboxes.
     pub(crate) fn start(run: &Arc<Run>, server: &Server, seed: u64) -> Self {
         run.stop.store(false, Ordering::SeqCst);
         let (smtp, lmtp, imap) = (server.smtp(), server.lmtp(), server.imap());
+        let submission = server.submission();
         let mut workers = Vec::new();
-        for worker in 0..8_u64 {
+        for worker in 0..10_u64 {
             let run = Arc::clone(run);
             let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000) + worker);
             workers.push(std::thread::spawn(move || {
                 while !run.stop.load(Ordering::SeqCst) {
                     // Any error means that the server has gone: the step stays undecided.
                     let _ = match worker {
-                        0..3 => send(&run, &mut random, || Smtp::hello(smtp), 1),
+                        0..3 => send(&run, &mut random, "load@example.net", || Smtp::hello(smtp)),
+                        8 => send(&run, &mut random, ACCOUNTS[0], || log_in(submission)),
+                        9 => {
+                            let account = ACCOUNTS[random.random_range(0..ACCOUNTS.len())];
+                            mailboxes(&run, &mut random, account, || Imap::login(imap, account, PASSWORD))
+                        }
                         3 => send_lmtp(&run, &mut random, || Smtp::hello_lmtp(lmtp)),
                         _ => {
                             let account = ACCOUNTS[(worker % 2) as usize];
@@ -112,7 +126,14 @@ fn subject(account: &str, id: u64) -> Subject {
     Subject { account: account.to_owned(), id }
 }
 
-fn send(run: &Run, random: &mut StdRng, connect: impl Fn() -> Result<Smtp>, _: u8) -> Result<()> {
+/// A submission session of the first account, in plain, which the configuration of the test allows.
+fn log_in(submission: SocketAddr) -> Result<Smtp> {
+    let mut client = Smtp::hello(submission)?;
+    client.command(&format!("AUTH PLAIN {FIRST_ACCOUNT_PLAIN}"), 235)?;
+    Ok(client)
+}
+
+fn send(run: &Run, random: &mut StdRng, from: &str, connect: impl Fn() -> Result<Smtp>) -> Result<()> {
     let mut client = connect()?;
     while !run.stopped() {
         let id = run.number();
@@ -124,7 +145,7 @@ fn send(run: &Run, random: &mut StdRng, connect: impl Fn() -> Result<Smtp>, _: u
         for account in recipients {
             run.ledger.invoke(&subject(account, id), Effect::Appear("INBOX".into()));
         }
-        let reply = client.send("load@example.net", recipients, text_of(id).as_bytes())?;
+        let reply = client.send(from, recipients, text_of(id).as_bytes())?;
         for account in recipients {
             match reply.code {
                 250 => run.ledger.acknowledge(&subject(account, id)),
@@ -240,6 +261,54 @@ fn session(run: &Run, random: &mut StdRng, account: &str, connect: impl Fn() -> 
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// The subject that stands for a mailbox: it is in the place that has its name.
+pub(crate) fn mailbox_subject(account: &str, name: &str) -> Option<Subject> {
+    Some(subject(&format!("{account} mailbox"), number_of(name)?))
+}
+
+/// The subject that stands for a subscription.
+pub(crate) fn subscription_subject(account: &str, name: &str) -> Option<Subject> {
+    Some(subject(&format!("{account} subscription"), number_of(name)?))
+}
+
+/// `Box-17` and `Box-17-new` → 17; `None` for mailboxes that messages are in.
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_prefix(BOX)?.split('-').next()?.parse().ok()
+}
+
+/// Makes mailboxes, subscribes to them, renames them and deletes most of them again.
+fn mailboxes(
+    run: &Run,
+    random: &mut StdRng,
+    account: &str,
+    connect: impl Fn() -> Result<Imap>,
+) -> Result<()> {
+    let mut client = connect()?;
+    let mut ask = |subject: &Subject, effect: Effect, command: &str| {
+        run.step(subject, effect, || {
+            let answer = client.command(command)?;
+            decided(&answer, |_| Ok(()))
+        })
+    };
+    while !run.stopped() {
+        let id = run.number();
+        let (old, new) = (format!("{BOX}{id}"), format!("{BOX}{id}-new"));
+        let mailbox = subject(&format!("{account} mailbox"), id);
+        ask(&mailbox, Effect::Appear(old.clone()), &format!("CREATE {old}"))?;
+        ask(&mailbox, Effect::Move(old.clone(), new.clone()), &format!("RENAME {old} {new}"))?;
+        // A subscription is to a name: it stays when the mailbox is deleted (RFC 9051 §6.3.7).
+        let subscription = subject(&format!("{account} subscription"), id);
+        ask(&subscription, Effect::Appear(new.clone()), &format!("SUBSCRIBE {new}"))?;
+        if random.random_bool(0.8) {
+            ask(&mailbox, Effect::Expunge(new.clone()), &format!("DELETE {new}"))?;
+            ask(&subscription, Effect::Expunge(new.clone()), &format!("UNSUBSCRIBE {new}"))?;
+        }
+        // Most of the load are messages.
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! A campaign prints lines `result<TAB>fault<TAB>counts`.
 #![allow(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
+mod counts;
 mod image;
 mod kill;
 mod load;
@@ -50,6 +51,12 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
+    /// Power cuts of a server that answers before the sync (built with its feature `sabotage`): has to be noticed.
+    Planted {
+        /// Seed of all random choices.
+        #[arg(long)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -68,6 +75,7 @@ fn main() -> ExitCode {
             seed,
             operations: 1_500,
         }),
+        Command::Planted { seed } => power::planted(seed),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

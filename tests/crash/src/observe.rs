@@ -1,4 +1,5 @@
-//! What a client finds in a started server: every message of every mailbox, its flags, and its bytes.
+//! What a client finds in a started server: every message of every mailbox, its flags, and its bytes; and which
+//! mailboxes and subscriptions there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use testkit::ledger::{Found, Subject};
 use testkit::message;
 use testkit::server::{PASSWORD, Server};
 
-use crate::load::{ACCOUNTS, text_of};
+use crate::load::{ACCOUNTS, mailbox_subject, subscription_subject, text_of};
 
 /// Looks until `enough` is satisfied with what is found, since accepted mail may still be on its way from the queue;
 /// returns the last look in any case.
@@ -30,12 +31,20 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
     let mut found = Found::default();
     for account in ACCOUNTS {
         let mut client = Imap::login(server.imap(), account, PASSWORD)?;
+        for line in client.ok("LSUB \"\" *")?.text() {
+            let Some(name) = line.strip_prefix("* LSUB").and_then(last_word) else { continue };
+            if let Some(subject) = subscription_subject(account, &name) {
+                found.places.entry(subject).or_default().push((name, BTreeSet::new()));
+            }
+        }
         let listed = client.ok("LIST \"\" *")?;
         for line in listed.text() {
-            let Some(mailbox) = line.rsplit(' ').next().map(|name| name.trim_matches('"').to_owned()) else {
-                continue;
-            };
+            let Some(mailbox) = last_word(&line) else { continue };
             if !line.starts_with("* LIST") || line.contains("\\Noselect") || line.contains("\\NonExistent") {
+                continue;
+            }
+            if let Some(subject) = mailbox_subject(account, &mailbox) {
+                found.places.entry(subject).or_default().push((mailbox, BTreeSet::new()));
                 continue;
             }
             client.ok(&format!("EXAMINE \"{mailbox}\""))?;
@@ -74,6 +83,10 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
         }
     }
     Ok(found)
+}
+
+fn last_word(line: &str) -> Option<String> {
+    line.rsplit(' ').next().map(|name| name.trim_matches('"').to_owned())
 }
 
 fn flags_of(text: &str) -> Option<BTreeSet<String>> {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use testkit::server::{Options, Server};
+use testkit::server::Server;
 
+use crate::counts::{self, Counts};
 use crate::image::{Disk, Unsynced};
 use crate::load::{Load, Run};
 use crate::strace::{self, Change, Event};
@@ -29,29 +30,60 @@ pub(crate) struct Plan {
 pub(crate) fn run(plan: Plan) -> Result<()> {
     let started = Instant::now();
     let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut work = Counts::default();
     let (mut images, mut acknowledged, mut recording) = (0, 0, 0_u64);
     while images < plan.images && plan.limit.is_none_or(|limit| started.elapsed() < limit) {
         let folder = tempfile::tempdir()?;
         let seed = plan.seed.wrapping_add(recording);
-        let (run, events, root) = record(folder.path(), seed, plan.operations)?;
+        let (run, events, root) = record(folder.path(), seed, plan.operations, &mut work)?;
         acknowledged += run.ledger.acknowledged();
         let left = plan.images - images;
         let time = plan.limit.map(|limit| started + limit);
         images += judge(folder.path(), &run, &events, &root, seed, left, time, &mut counts)?;
         recording += 1;
     }
+    work.require()?;
     for (fault, count) in counts {
         println!(
-            "result\tpower cut, {fault}\timages={count} recordings={recording} acknowledged={acknowledged} lost=0 doubled=0 check=clean"
+            "result\tpower cut, {fault}\timages={count} recordings={recording} acknowledged={acknowledged} lost=0 doubled=0 check=clean {work}"
         );
     }
     Ok(())
 }
 
-/// Runs a server under strace with mixed load, then kills it.
-fn record(folder: &Path, seed: u64, operations: usize) -> Result<(Arc<Run>, Vec<Event>, std::path::PathBuf)> {
+/// Recordings and images of each in which a planted defect has to be noticed.
+const PLANTED: (u64, usize) = (4, 60);
+
+/// Judges a server that answers before the sync, until that is noticed; an error when it is not.
+pub(crate) fn planted(seed: u64) -> Result<()> {
+    let mut counts = BTreeMap::new();
+    let (recordings, images) = PLANTED;
+    for recording in 0..recordings {
+        let folder = tempfile::tempdir()?;
+        let seed = seed.wrapping_add(recording);
+        let (run, events, root) = record(folder.path(), seed, 400, &mut Counts::default())?;
+        // What was recorded is whole, so what goes wrong now is what a client or `check` meets after the power cut.
+        if let Err(problem) = judge(folder.path(), &run, &events, &root, seed, images, None, &mut counts) {
+            let image = counts.values().sum::<usize>() + 1;
+            let problem = format!("{problem:#}").replace(['\t', '\n'], " ");
+            println!(
+                "result\t250 before the sync, power cut\tcaught_in_image={image} problem={problem:.200}"
+            );
+            return Ok(());
+        }
+    }
+    bail!("an answer before the sync was not noticed: {counts:?}")
+}
+
+/// Runs a server under strace with mixed load, then stops it.
+fn record(
+    folder: &Path,
+    seed: u64,
+    operations: usize,
+    counts: &mut Counts,
+) -> Result<(Arc<Run>, Vec<Event>, std::path::PathBuf)> {
     let trace = folder.join("trace");
-    let mut options = Options::new(&folder.join("data"));
+    let mut options = counts::options(&folder.join("data"))?;
     options.wrapper = strace::arguments(&trace);
     options.patience = Duration::from_secs(180);
     let server = Server::start(&options)?;
@@ -65,6 +97,7 @@ fn record(folder: &Path, seed: u64, operations: usize) -> Result<(Arc<Run>, Vec<
         std::thread::sleep(Duration::from_millis(5));
     }
     load.stop();
+    counts.add(&server)?;
     // The server is stopped in order, so that the record ends whole and can be compared with the folder.
     let child = child_of(server.pid())?;
     std::process::Command::new("kill").arg("-TERM").arg(child.to_string()).status()?;
@@ -127,7 +160,7 @@ fn judge(
             let image = folder.join("image");
             let _ = std::fs::remove_dir_all(&image);
             disk.write(root, &image, unsynced, &mut random)?;
-            let options = Options::new(&image);
+            let options = counts::options(&image)?;
             let server = Server::start(&options)
                 .with_context(|| format!("seed {seed}, sync {point}, {}", unsynced.name()))?;
             let found = observe::until(&server, Duration::from_secs(30), |found| {

@@ -3,6 +3,10 @@
 //! They run by `cargo xtask ci --only build,end-to-end`, which names the binary in `POSTRIDER_BIN` and the test mail in
 //! `POSTRIDER_CORPUS`.
 
+#![allow(clippy::print_stdout, reason = "what was counted is for people")]
+
+pub mod innocent;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -29,6 +33,16 @@ impl Scene {
         let folder = tempfile::tempdir()?;
         let mut options = Options::new(&folder.path().join("data"));
         options.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        Ok(Self { server: Server::start(&options)?, folder })
+    }
+
+    /// The same with settings other than the defaults, as a configuration file has them.
+    pub fn configured(settings: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("postrider.toml");
+        std::fs::write(&file, settings)?;
+        let mut options = Options::new(&folder.path().join("data"));
+        options.arguments = vec!["--config".to_owned(), file.to_string_lossy().into_owned()];
         Ok(Self { server: Server::start(&options)?, folder })
     }
 

@@ -8,71 +8,19 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use end_to_end::Scene;
+use end_to_end::innocent::{self, Leaves};
 use testkit::imap::Imap;
 use testkit::message;
 use testkit::server::{PASSWORD, Server};
 use testkit::smtp::Smtp;
 
 const ALICE: &str = "alice@example.test";
-/// What bad input may add to the server's memory at the very most, whatever it is.
-const RESIDENT_MAX: u64 = 400 * 1024 * 1024;
-
-struct Innocent {
-    latencies: Mutex<Vec<Duration>>,
-    peak: AtomicU64,
-    over: AtomicBool,
-}
-
-/// Runs `bad` with an innocent session beside it and prints a row.
 fn beside(scene: &Scene, kind: &str, bad: impl FnOnce() -> Result<usize>) -> Result<()> {
-    let innocent =
-        Innocent { latencies: Mutex::default(), peak: AtomicU64::new(0), over: AtomicBool::new(false) };
-    let server = &scene.server;
-    let count = std::thread::scope(|scope| -> Result<usize> {
-        let session = scope.spawn(|| work(server, &innocent));
-        let count = bad().with_context(|| kind.to_owned());
-        innocent.over.store(true, Ordering::SeqCst);
-        session
-            .join()
-            .expect("the session does not panic")
-            .with_context(|| format!("{kind}: the innocent session"))?;
-        count
-    })?;
-    let mut latencies = innocent.latencies.into_inner().unwrap_or_default();
-    latencies.sort();
-    let p99 = latencies.get(latencies.len() * 99 / 100).copied().unwrap_or_default();
-    let peak = innocent.peak.load(Ordering::SeqCst);
-    ensure!(peak < RESIDENT_MAX, "{kind}: {peak} bytes resident");
-    ensure!(count > 0, "{kind}: nothing was done");
-    println!("| {kind} | {count} | {} MiB | {:.1} ms |", peak / 1024 / 1024, p99.as_secs_f64() * 1_000.0);
-    Ok(())
-}
-
-fn work(server: &Server, innocent: &Innocent) -> Result<()> {
-    let mut imap = Imap::login(server.imap(), "bob@example.test", PASSWORD)?;
-    let mut smtp = Smtp::hello(server.smtp())?;
-    let mut turns = 0;
-    // However short the trouble was, there is something to measure.
-    while !innocent.over.load(Ordering::SeqCst) || turns < 20 {
-        turns += 1;
-        // A session that only says NOOP is sent away after a while, and rightly.
-        if turns % 40 == 0 {
-            smtp = Smtp::hello(server.smtp())?;
-        }
-        let started = Instant::now();
-        imap.ok("STATUS INBOX (MESSAGES)")?;
-        smtp.command("NOOP", 250)?;
-        innocent.latencies.lock().expect("not poisoned").push(started.elapsed());
-        innocent.peak.fetch_max(server.resident()?, Ordering::SeqCst);
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
+    innocent::beside(&scene.server, kind, Leaves::Working, bad)
 }
 
 /// Sends bytes, half-closes, and reads whatever comes until the server closes or says nothing more for a while.
@@ -102,7 +50,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 fn contains(haystack: &[u8], needle: &str) -> bool {
-    haystack.windows(needle.len()).any(|part| part == needle.as_bytes())
+    needle.is_empty() || haystack.windows(needle.len()).any(|part| part == needle.as_bytes())
 }
 
 #[test]
@@ -167,15 +115,19 @@ fn garbage_truncation_and_smuggling() -> Result<()> {
             smtp.raw(format!("Subject: bare\r\n\r\none{end}two\r\n.\r\n").as_bytes())?;
             let reply = smtp.reply()?;
             ensure!(reply.code >= 500, "{end:?}: {reply:?}");
-            count += 2;
+            // In IMAP a CR or LF alone ends no command, and is part of none (RFC 9051 §9, `CRLF`, `TEXT-CHAR`).
+            let answer = throw(server.imap(), format!("a NOOP{end}b NOOP{end}").as_bytes())?;
+            ensure!(!contains(&answer, "b OK"), "{end:?}: {}", String::from_utf8_lossy(&answer));
+            count += 3;
         }
         Ok(count)
     })?;
     beside(&scene, "commands smuggled before STARTTLS", || {
-        for _ in 0..10 {
-            let answer =
-                throw(server.smtp(), b"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<evil@example.net>\r\nNOOP\r\n")?;
-            ensure!(!contains(&answer, "250 2.1.0"), "{}", String::from_utf8_lossy(&answer));
+        for turn in 0..10 {
+            let address = if turn % 2 == 0 { server.smtp() } else { server.submission() };
+            let answer = throw(address, b"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<evil@example.net>\r\nNOOP\r\n")?;
+            ensure!(contains(&answer, "\r\n220 "), "{}", String::from_utf8_lossy(&answer));
+            ensure!(!contains(&answer, "250 2."), "{}", String::from_utf8_lossy(&answer));
             let answer = throw(server.imap(), b"a STARTTLS\r\nb LOGIN alice@example.test postrider\r\n")?;
             ensure!(!contains(&answer, "b OK"), "{}", String::from_utf8_lossy(&answer));
         }
@@ -321,23 +273,130 @@ fn oversize_everything() -> Result<()> {
     scene.log_is_quiet(&[])
 }
 
+/// Messages beyond the limit that come all the same, and NULs in them: refused or stored, and the session goes on.
+#[test]
+fn oversize_messages_and_nul() -> Result<()> {
+    let scene = Scene::configured(
+        "[smtp_in.limits]\nmessage_bytes_max = 1000000\n[imap]\nappend_bytes_max = 1000000\n",
+    )?;
+    let server = &scene.server;
+    let large = message::numbered(1, 20_000_000);
+    beside(&scene, "messages of 20 MB where 1 MB is the limit", || {
+        let mut smtp = Smtp::hello(server.smtp())?;
+        for _ in 0..3 {
+            smtp.begin("a@example.net", &[ALICE])?;
+            smtp.raw(large.as_bytes())?;
+            smtp.raw(b"\r\n.\r\n")?;
+            smtp.expect(552)?;
+        }
+        smtp.command("MAIL FROM:<a@example.net>", 250)?;
+        smtp.command(&format!("RCPT TO:<{ALICE}>"), 250)?;
+        smtp.raw(format!("BDAT {}\r\n", large.len()).as_bytes())?;
+        smtp.raw(large.as_bytes())?;
+        smtp.expect(552)?;
+        smtp.command("RSET", 250)?;
+        let mut imap = Imap::login(server.imap(), ALICE, PASSWORD)?;
+        // A literal that does not wait has to be read (RFC 7888 §4); one that waits is refused before it is sent.
+        imap.raw(format!("x APPEND INBOX {{{}+}}\r\n", large.len()).as_bytes())?;
+        imap.raw(large.as_bytes())?;
+        imap.raw(b"\r\n")?;
+        let answer = imap.finish("x")?;
+        ensure!(answer.tagged.contains("[TOOBIG]"), "{}", answer.tagged);
+        let tag = imap.send(&format!("APPEND INBOX {{{}}}", large.len()))?;
+        ensure!(!imap.finish(&tag)?.ok());
+        imap.ok("NOOP")?;
+        Ok(6)
+    })?;
+    beside(&scene, "NULs in messages", || {
+        // RFC 5322 §2.2 forbids them and old mail has them: such a message is stored, or refused at the end of data.
+        let text = b"Subject: nul\0nul\r\n\r\n\0\0body\0\r\n";
+        let mut smtp = Smtp::hello(server.smtp())?;
+        let mut stored = 0;
+        for _ in 0..10 {
+            let reply = smtp.send("a@example.net", &[ALICE], text)?;
+            ensure!(reply.code == 250 || reply.code / 100 == 5, "{reply:?}");
+            let binary = smtp.send_binary("a@example.net", &[ALICE], text)?;
+            ensure!(binary.code == 250 || binary.code / 100 == 5, "{binary:?}");
+            stored += usize::from(reply.code == 250) + usize::from(binary.code == 250);
+        }
+        if stored > 0 {
+            describe(server, stored, text.len())?;
+        }
+        Ok(20)
+    })?;
+    scene.log_is_quiet(&[])
+}
+
+/// Clients that take longer than they may are sent away, each in the words of its protocol.
+#[test]
+fn slow_senders() -> Result<()> {
+    let scene = Scene::configured(
+        "[smtp_in.limits]\ncommand_seconds_max = 2\nbody_pause_seconds_max = 2\nbody_bytes_per_second_min = 1000\n\
+         [imap]\nlogin_seconds_max = 2\nstall_seconds_max = 2\n[net]\nhandshake_seconds_max = 2\n",
+    )?;
+    let server = &scene.server;
+    let bodies = || -> Result<Vec<TcpStream>> {
+        (0..40)
+            .map(|_| {
+                let mut smtp = Smtp::hello(server.smtp())?;
+                smtp.begin("a@example.net", &[ALICE])?;
+                Ok(smtp.stream().try_clone()?)
+            })
+            .collect()
+    };
+    let plain = |address: SocketAddr| -> Result<Vec<TcpStream>> {
+        (0..40).map(|_| Ok(TcpStream::connect(address)?)).collect()
+    };
+    let cases: [(&str, &dyn Fn() -> Result<Vec<TcpStream>>, &str); 4] = [
+        ("slow commands, a byte at a time", &|| plain(server.smtp()), "421 "),
+        ("slow bodies, a byte at a time", &bodies, "421 "),
+        ("slow logins, a byte at a time", &|| plain(server.imap()), "* BYE"),
+        ("TLS handshakes that never end", &|| plain(server.submissions()), ""),
+    ];
+    for (kind, begin, farewell) in cases {
+        beside(&scene, kind, || {
+            let slow = begin()?;
+            let started = Instant::now();
+            let count = slow.len();
+            let mut open: Vec<(TcpStream, Vec<u8>)> =
+                slow.into_iter().map(|stream| (stream, Vec::new())).collect();
+            while !open.is_empty() {
+                ensure!(started.elapsed() < Duration::from_secs(60), "{} are still open", open.len());
+                let mut left = Vec::new();
+                for (mut stream, mut answer) in open {
+                    let _ = stream.write_all(b"x");
+                    stream.set_read_timeout(Some(Duration::from_millis(1)))?;
+                    let mut bytes = [0; 512];
+                    let ended = match stream.read(&mut bytes) {
+                        Ok(0) => true,
+                        Ok(read) => {
+                            answer.extend_from_slice(&bytes[..read]);
+                            false
+                        }
+                        Err(error) => !matches!(
+                            error.kind(),
+                            std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                        ),
+                    };
+                    if !ended {
+                        left.push((stream, answer));
+                        continue;
+                    }
+                    ensure!(contains(&answer, farewell), "{:?}", String::from_utf8_lossy(&answer));
+                }
+                open = left;
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok(count)
+        })?;
+    }
+    scene.log_is_quiet(&[])
+}
+
 #[test]
 fn slow_and_half_closed() -> Result<()> {
     let scene = Scene::start()?;
     let server = &scene.server;
-    beside(&scene, "slow senders, a byte at a time", || {
-        let mut slow: Vec<TcpStream> = Vec::new();
-        for turn in 0..200 {
-            slow.push(TcpStream::connect(if turn % 2 == 0 { server.smtp() } else { server.imap() })?);
-        }
-        for byte in b"EHLO slow.example.net" {
-            for stream in &mut slow {
-                let _ = stream.write_all(&[*byte]);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(slow.len())
-    })?;
     beside(&scene, "readers that do not read", || {
         let text = message::numbered(1, 2_000_000);
         let mut imap = Imap::login(server.imap(), ALICE, PASSWORD)?;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use end_to_end::innocent::{self, Leaves};
 use end_to_end::run;
 use testkit::imap::{self, Imap};
 use testkit::message;
@@ -78,29 +79,32 @@ fn full_disk() -> Result<()> {
     let filler = disk.0.join("filler");
     run("sh", &["-c", &format!("dd if=/dev/zero of={} bs=64k 2>/dev/null; true", filler.display())])?;
     let mut refused = 0;
-    for id in 21..=400 {
-        let text = message::numbered(id, 200_000);
-        let Ok(mut smtp) = Smtp::hello(server.smtp()) else {
-            refused += 1;
-            continue;
-        };
-        let Ok(()) = smtp.begin("a@example.net", &[ALICE]) else {
-            refused += 1;
-            continue;
-        };
-        smtp.raw(&testkit::smtp::stuff(text.as_bytes()))?;
-        smtp.raw(b".\r\n")?;
-        let reply = smtp.reply().with_context(|| server.log_tail(9))?;
-        match reply.code {
-            250 => accepted.push(id),
-            421 | 451 | 452 => refused += 1,
-            _ => anyhow::bail!("{reply:?}"),
+    innocent::beside(&server, "full disk", Leaves::Working, || {
+        for id in 21..=400 {
+            let text = message::numbered(id, 200_000);
+            let Ok(mut smtp) = Smtp::hello(server.smtp()) else {
+                refused += 1;
+                continue;
+            };
+            let Ok(()) = smtp.begin("a@example.net", &[ALICE]) else {
+                refused += 1;
+                continue;
+            };
+            smtp.raw(&testkit::smtp::stuff(text.as_bytes()))?;
+            smtp.raw(b".\r\n")?;
+            let reply = smtp.reply().with_context(|| server.log_tail(9))?;
+            match reply.code {
+                250 => accepted.push(id),
+                421 | 451 | 452 => refused += 1,
+                _ => anyhow::bail!("{reply:?}"),
+            }
+            if refused >= 20 {
+                break;
+            }
         }
-        if refused >= 20 {
-            break;
-        }
-    }
-    ensure!(refused >= 20, "the disk never became full: {} accepted", accepted.len());
+        ensure!(refused >= 20, "the disk never became full: {} accepted", accepted.len());
+        Ok(refused)
+    })?;
     // What was there can be read.
     let found = read(&server)?;
     ensure!((1..=20).all(|id| found.contains_key(&id)), "old mail cannot be read");
@@ -156,20 +160,23 @@ fn failing_sync() -> Result<()> {
     let mut server = Server::start(&options)?;
     let mut accepted = Vec::new();
     let mut refused = 0;
-    for id in 1..=400 {
-        let sent = Smtp::hello(server.smtp()).and_then(|mut smtp| {
-            smtp.send("a@example.net", &[ALICE], message::numbered(id, 4_000).as_bytes())
-        });
-        match sent {
-            Ok(reply) if reply.code == 250 => accepted.push(id),
-            Ok(reply) => {
-                ensure!(reply.code / 100 == 4, "{reply:?}");
-                refused += 1;
+    innocent::beside(&server, "syncs that fail", Leaves::Ended, || {
+        for id in 1..=400 {
+            let sent = Smtp::hello(server.smtp()).and_then(|mut smtp| {
+                smtp.send("a@example.net", &[ALICE], message::numbered(id, 4_000).as_bytes())
+            });
+            match sent {
+                Ok(reply) if reply.code == 250 => accepted.push(id),
+                Ok(reply) => {
+                    ensure!(reply.code / 100 == 4, "{reply:?}");
+                    refused += 1;
+                }
+                // The server no longer accepts connections, or has ended.
+                Err(_) => refused += 1,
             }
-            // The server no longer accepts connections, or has ended.
-            Err(_) => refused += 1,
         }
-    }
+        Ok(refused)
+    })?;
     ensure!(!accepted.is_empty() && refused > 0, "{} accepted, {refused} refused", accepted.len());
     let deadline = Instant::now() + Duration::from_secs(30);
     while !server.ended() && Smtp::hello(server.smtp()).is_ok() {
@@ -183,8 +190,7 @@ fn failing_sync() -> Result<()> {
     );
     if !server.ended() {
         // strace passes no signal on, so its child is told.
-        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", server.pid()))?;
-        run("kill", &["-9", children.split_whitespace().next().unwrap_or("0")])?;
+        run("kill", &["-9", &server.process()?.to_string()])?;
     }
     drop(server);
     options.wrapper.clear();

@@ -1,6 +1,7 @@
 //! A server under test: `postrider dev` in a data folder of its own, on ports that are free.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -54,6 +55,8 @@ pub struct Server {
     child: Child,
     offset: u16,
     log: PathBuf,
+    data: PathBuf,
+    wrapped: bool,
 }
 
 /// The binary under test: `$POSTRIDER_BIN`.
@@ -89,7 +92,8 @@ impl Server {
         command.envs(options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = command.spawn().context("cannot start the server")?;
-        let mut server = Self { child, offset, log };
+        let mut server =
+            Self { child, offset, log, data: options.data.clone(), wrapped: !options.wrapper.is_empty() };
         server.wait_ready(options.patience)?;
         Ok(server)
     }
@@ -167,10 +171,34 @@ impl Server {
 
     /// Resident memory in bytes, now.
     pub fn resident(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory in bytes since the start, or since [`Self::reset_peak`].
+    pub fn peak_resident(&self) -> Result<u64> {
+        self.memory("VmHWM:")
+    }
+
+    /// Lets the peak of resident memory begin now.
+    pub fn reset_peak(&self) -> Result<()> {
+        let path = format!("/proc/{}/clear_refs", self.process()?);
+        std::fs::write(&path, "5").with_context(|| path)
+    }
+
+    fn memory(&self, name: &str) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no such line")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
+    }
+
+    /// The process id of the server itself, also when a program runs it.
+    pub fn process(&self) -> Result<u32> {
+        if !self.wrapped {
+            return Ok(self.pid());
+        }
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid()))?;
+        Ok(children.split_whitespace().next().context("nothing is being run")?.parse()?)
     }
 
     /// The last lines of its log.
@@ -184,6 +212,23 @@ impl Server {
     /// The whole log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// What it has counted since its start, as `/metrics` shows it.
+    pub fn metrics(&self) -> Result<String> {
+        let token = std::fs::read_to_string(self.data.join("admin-token")).context("admin-token")?;
+        let mut stream = TcpStream::connect(self.admin())?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        // HTTP/1.0: no chunks, and the answer ends with the connection.
+        write!(stream, "GET /metrics HTTP/1.0\r\nAuthorization: Bearer {}\r\n\r\n", token.trim())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+        let status = head.lines().next().unwrap_or_default();
+        if status.split(' ').nth(1) != Some("200") {
+            bail!("/metrics: {status}");
+        }
+        Ok(body.to_owned())
     }
 
     /// The port offset it was started with.

@@ -69,8 +69,13 @@ impl KeyRing {
         }
         let row = Row { key: row_key(key), value: self.fresh_row(key) };
         match self.0.rows.put_new(row).await {
-            // Made now, or by another at the same time, or not known: the row says which.
-            Ok(_) | Err(EngineError::Undecided { .. }) => self.material(key).await.map(drop),
+            // Made now, or by another at the same time: the row says which.
+            Ok(_) => self.material(key).await.map(drop),
+            // Not known. No row now does not mean that there will be none, so it is no missing key.
+            Err(undecided @ EngineError::Undecided { .. }) => match self.material(key).await {
+                Err(KeyError::Missing(_)) => Err(KeyError::Rows(undecided)),
+                other => other.map(drop),
+            },
             Err(error) => Err(KeyError::Rows(error)),
         }
     }

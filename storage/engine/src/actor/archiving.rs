@@ -162,6 +162,8 @@ impl<S: State> Request<S> for SayArchived {
 
     fn withdrawn(&mut self) {}
 
+    fn in_doubt(&mut self) {}
+
     fn settle(self: Box<Self>, _: Verdict) {
         self.settled.store(true, Ordering::SeqCst);
     }

@@ -94,7 +94,7 @@ impl<S: State> Actor<S> {
                 self.behind = true;
                 let (again, unknown) =
                     group.members.into_iter().partition(|member| member.queued.request.repeatable());
-                self.requeue(again);
+                self.requeue_in_doubt(again);
                 for member in Vec::from_iter::<Vec<Member<S>>>(unknown) {
                     member.queued.request.settle(Verdict::Unknown);
                 }

@@ -233,6 +233,15 @@ impl<S: State> Actor<S> {
             self.queue.push_front(queued);
         }
     }
+
+    /// The same for those whose proposal may have been applied: they stay proposed until they are built again.
+    pub(super) fn requeue_in_doubt(&mut self, members: Vec<Member<S>>) {
+        for member in members.into_iter().rev() {
+            let mut queued = member.queued;
+            queued.request.in_doubt();
+            self.queue.push_front(queued);
+        }
+    }
 }
 
 fn build_one<S: State>(queued: &mut Queued<S>, state: &S) -> Built<S::Operation> {

@@ -76,7 +76,10 @@ fn check_caught(sabotage: Sabotage, adjust: fn(&mut Setup)) {
         adjust(&mut setup);
         let outcome = round(setup);
         if let Some(violation) = outcome.violations.first() {
-            println!("{sabotage:?}: caught in round {}: {violation}", seed + 1);
+            println!(
+                "\nresult\t{sabotage:?}, small state\tcaught_in_round={} problem={violation:.60}",
+                seed + 1
+            );
             return;
         }
     }

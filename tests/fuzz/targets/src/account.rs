@@ -496,7 +496,10 @@ impl<'a> History<'a> {
                 }
             }
             3 => {
-                Operation::MailboxRename { names: vec![(self.mailbox(), format!("r{}", self.input.byte()))] }
+                // A name of its own, mostly: a taken one is refused.
+                let mailbox = self.mailbox();
+                let name = format!("r{}.{mailbox}", self.input.byte());
+                Operation::MailboxRename { names: vec![(mailbox, name)] }
             }
             4 => Operation::Subscribe {
                 name: format!("s{}", self.input.below(4)),
