@@ -157,7 +157,8 @@ fn docs() -> Result<()> {
 
 /// The binary that the steps below run, and the programs that drive it.
 fn build() -> Result<()> {
-    process::run(&mut cargo(&["build", "--locked", "--workspace", "--bins"])?)
+    // With the tests, so that crates have the same features in both and are compiled once.
+    process::run(&mut cargo(&["build", "--locked", "--workspace", "--bins", "--tests"])?)
 }
 
 /// Runs a program of this workspace that [`build`] has made.

@@ -84,13 +84,13 @@ fn described(file: &str, name: &str) -> Described {
                 assert!(!doc.is_empty(), "{file}: {name}::{field} has no doc comment");
                 described.fields.push((field.to_owned(), std::mem::take(&mut doc)));
             }
-            skipped = false;
         } else if line.trim_start_matches("pub(crate) ").trim_start_matches("pub ")
             == format!("struct {name} {{")
         {
             inside = true;
             described.doc = std::mem::take(&mut doc);
         }
+        skipped = false;
         doc.clear();
     }
     panic!("{file} has no struct {name}");
