@@ -201,6 +201,7 @@ impl Services {
         if smtp.hostname == smtp_in::Config::default().hostname {
             smtp.hostname.clone_from(&config.hostname);
         }
+        smtp.details_are_filed = config.delivery.subaddress != delivery::Subaddress::Inbox;
         let Stores { ground: Ground { directory, storage, .. }, queue, .. } = stores;
         let mut local = config.delivery.clone();
         if local.hostname.is_empty() {

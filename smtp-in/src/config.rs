@@ -22,6 +22,10 @@ pub struct Config {
     pub submission_without_tls: bool,
     /// Seconds for which a client may take none of our replies.
     pub write_stall_seconds_max: u64,
+    /// The detail of an address (`alice+lists@…`) chooses a mailbox, which is delivery's affair: LMTP mail for such an
+    /// address goes through the queue. Set by the process, from what delivery does.
+    #[serde(skip)]
+    pub details_are_filed: bool,
 }
 
 impl Default for Config {
@@ -35,6 +39,7 @@ impl Default for Config {
             submission_without_tls: false,
             // Replies are a few hundred bytes; who does not take them within a minute is gone.
             write_stall_seconds_max: 60,
+            details_are_filed: false,
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn begin(
     transaction: Option<&Transaction>,
 ) -> Result<Writer, Reply> {
     let Some(transaction) = transaction else { return Err(policy::no_transaction()) };
-    match accounts_only(client.role, transaction) {
+    match accounts_only(client.role, transaction, service.config.details_are_filed) {
         Some(first) => {
             let account = service.storage.account(&storage::Principal::Delivery, first).await;
             let account = account.map_err(|error| {
@@ -74,9 +74,13 @@ pub(crate) async fn write(writer: Option<&mut Writer>, piece: Bytes) -> Result<(
     }
 }
 
-/// Under LMTP, the first recipient's account if every recipient is an account.
-fn accounts_only(role: Role, transaction: &Transaction) -> Option<AccountId> {
-    let all = transaction.resolved.iter().all(|resolved| matches!(resolved, Resolved::Account { .. }));
+/// Under LMTP, the first recipient's account if every recipient is an account whose INBOX it is for.
+fn accounts_only(role: Role, transaction: &Transaction, details_are_filed: bool) -> Option<AccountId> {
+    let inbox = |resolved: &Resolved| match resolved {
+        Resolved::Account { detail, .. } => !(details_are_filed && detail.is_some()),
+        Resolved::Remote | Resolved::Later => false,
+    };
+    let all = transaction.resolved.iter().all(inbox);
     (role == Role::Lmtp && all).then(|| transaction.resolved.first().and_then(account_of))?
 }
 

@@ -189,6 +189,23 @@ async fn lmtp_answers_with_each_mailbox() {
     assert_eq!(world.queued().await.len(), 1);
 }
 
+/// Where details choose mailboxes, that is for delivery to do, and LMTP may not put everything into INBOX.
+#[tokio::test]
+async fn lmtp_leaves_details_to_delivery() {
+    let config = smtp_in::Config { details_are_filed: true, ..smtp_in::Config::default() };
+    let world = World::with(config).await;
+    let mut client = world.connect(Role::Lmtp).await;
+    client.ask("LHLO filter.test", "250").await;
+    client.ask("MAIL FROM:<a@far.test>", "250").await;
+    client.ask("RCPT TO:<alice+lists@example.test>", "250").await;
+    client.message(MESSAGE, "250 2.0.0 Queued").await;
+    assert_eq!(world.queued().await.len(), 1);
+    client.ask("MAIL FROM:<a@far.test>", "250").await;
+    client.ask("RCPT TO:<alice@example.test>", "250").await;
+    client.message(MESSAGE, "250 2.1.5 Delivered").await;
+    assert_eq!(world.inbox("alice").await.len(), 1);
+}
+
 #[tokio::test]
 async fn full_disk_is_temporary() {
     let world = World::new().await;

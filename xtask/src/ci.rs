@@ -156,7 +156,7 @@ fn docs() -> Result<()> {
 }
 
 /// The binary that the steps below run, and the programs that drive it.
-fn build() -> Result<()> {
+pub(crate) fn build() -> Result<()> {
     // With the tests, so that crates have the same features in both and are compiled once.
     process::run(&mut cargo(&["build", "--locked", "--workspace", "--bins", "--tests"])?)
 }
@@ -175,7 +175,7 @@ fn crash() -> Result<()> {
 
 fn end_to_end() -> Result<()> {
     let corpus = corpus::fetch()?;
-    process::run(scenarios(&["corpus", "clients", "bad_input"])?.env("POSTRIDER_CORPUS", corpus))
+    process::run(scenarios(&["corpus", "real_clients", "bad_input"])?.env("POSTRIDER_CORPUS", corpus))
 }
 
 /// A full and a failing disk: the first is mounted for the test.
@@ -184,7 +184,7 @@ fn storage_trouble() -> Result<()> {
 }
 
 fn scenarios(names: &[&str]) -> Result<Command> {
-    let mut arguments = vec!["test", "--locked", "--package", "end-to-end"];
+    let mut arguments = vec!["test", "--locked", "--workspace"];
     arguments.extend(names.iter().flat_map(|name| ["--test", name]));
     arguments.extend(["--", "--nocapture"]);
     let mut cargo = cargo(&arguments)?;

@@ -75,6 +75,11 @@ pub(crate) fn address(text: &str) -> Address {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    /// With other settings of the service.
+    pub(crate) async fn with(config: Config) -> Self {
         let engine = MemoryEngine::new();
         let blobs = Arc::new(MemoryBlobs::new());
         let kek = KeyEncryptionKey::from_secret(&[7; 32]);
@@ -121,7 +126,7 @@ impl World {
         let queue = Queue::open(foundation, queue::Config::default()).await.unwrap();
         let certificate = Certificate::self_signed(&["mx.example.test".to_owned()]).unwrap();
         let tls = TlsServer::new(&[certificate.certificate().unwrap()]).unwrap();
-        let config = Config { hostname: "mx.example.test".to_owned(), ..Config::default() };
+        let config = Config { hostname: "mx.example.test".to_owned(), ..config };
         let service = SmtpIn::new(config, directory.clone(), queue.clone(), storage.clone(), Some(tls));
         let world = Self {
             engine,
