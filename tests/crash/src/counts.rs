@@ -98,16 +98,17 @@ pub(crate) fn options(data: &Path) -> Result<Options> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test")]
 
+    use std::fmt::Write as _;
+
     use super::*;
 
     #[test]
     fn counts_add_up_and_none_may_be_missing() {
         let mut counts = Counts::default();
-        let text: String = COUNTED
-            .iter()
-            .take(7)
-            .map(|(metric, ..)| format!("# TYPE {metric} counter\n{metric} 2\n{metric}_more 5\n\n"))
-            .collect();
+        let mut text = String::new();
+        for (metric, ..) in COUNTED.iter().take(7) {
+            writeln!(text, "# TYPE {metric} counter\n{metric} 2\n{metric}_more 5\n").unwrap();
+        }
         counts.add_text(&text).unwrap();
         counts.add_text("postrider_log_trims_total 3\n").unwrap();
         assert_eq!(

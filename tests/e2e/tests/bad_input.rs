@@ -343,6 +343,9 @@ fn oversize_messages_and_nul() -> Result<()> {
     scene.log_is_quiet(&[])
 }
 
+/// Opens the connections of a case.
+type Begin<'a> = &'a dyn Fn() -> Result<Vec<TcpStream>>;
+
 /// Clients that take longer than they may are sent away, each in the words of its protocol.
 #[test]
 fn slow_senders() -> Result<()> {
@@ -363,7 +366,7 @@ fn slow_senders() -> Result<()> {
     let plain = |address: SocketAddr| -> Result<Vec<TcpStream>> {
         (0..40).map(|_| Ok(TcpStream::connect(address)?)).collect()
     };
-    let cases: [(&str, &dyn Fn() -> Result<Vec<TcpStream>>, &str); 4] = [
+    let cases: [(&str, Begin<'_>, &str); 4] = [
         ("slow commands, a byte at a time", &|| plain(server.smtp()), "421 "),
         ("slow bodies, a byte at a time", &bodies, "421 "),
         ("slow logins, a byte at a time", &|| plain(server.imap()), "* BYE"),
