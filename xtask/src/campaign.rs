@@ -104,7 +104,7 @@ fn planted(seed: u64) -> Result<String> {
 
 /// The server that answers before the sync lies in a folder of its own, so that nobody takes it for another.
 fn planted_server(seed: u64) -> Result<String> {
-    let features = ["--bins", "--tests", "--features", "server/sabotage"];
+    let features = ["--bins", "--features", "server/sabotage"];
     process::run(ci::cargo(&["build", "--locked", "--workspace"])?.args(features))?;
     let folder = process::target()?.join("planted");
     std::fs::create_dir_all(&folder)?;
