@@ -1,5 +1,5 @@
-//! LMTP into mailboxes: when every recipient is an account, the message goes there at once, and each is answered for
-//! with its own account's commit.
+//! LMTP into mailboxes: when the message is for nothing but INBOXes, it goes there at once, and each recipient is
+//! answered for with its own account's commit.
 
 use std::collections::HashMap;
 

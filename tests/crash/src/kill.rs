@@ -87,12 +87,20 @@ pub(crate) fn check(options: &Options) -> Result<()> {
         .arg(&options.data)
         .output()?;
     if !output.status.success() {
-        bail!(
-            "postrider check: {}\n{}{}",
-            output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let [told, also] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+        return Err(Damage(format!("postrider check: {}\n{told}{also}", output.status)).into());
     }
     Ok(())
 }
+
+/// What a client or `check` finds wrong after a crash, as against trouble of the test itself.
+#[derive(Debug)]
+pub(crate) struct Damage(pub(crate) String);
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Damage {}
