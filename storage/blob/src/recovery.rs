@@ -1,15 +1,17 @@
 //! Start-up: segments that the last process did not seal.
 //!
 //! A shared segment is walked from frame to frame and sealed behind its last intact one: the torn tail that is cut off was
-//! never acknowledged, since an acknowledgement follows the sync. Should intact frames lie behind something broken, that
-//! is damage and not a torn tail; it is kept, noted in the index and reported. A segment that was streamed counts when it
-//! has its footer, else it is removed.
+//! never acknowledged, since an acknowledgement follows the sync. Frames of one group are written together and torn
+//! together, so that intact ones may lie behind a broken one of the same last group. What tells such a stretch from
+//! damage are the references: one is put after the sync and before the acknowledgement. A broken stretch where a
+//! referenced frame was is damage; it is noted in the index and reported. Its bytes are kept in either case. A segment
+//! that was streamed counts when it has its footer, else it is removed.
 
 use std::sync::Arc;
 
-use crate::format::segment::{FLAG_STREAMED, HEADER_BYTES};
+use crate::format::segment::{FLAG_STREAMED, HEADER_BYTES, Index};
 use crate::scan::Scan;
-use crate::{Blobs, BlobsError, SegmentId, SegmentInfo};
+use crate::{Blobs, BlobsError, References, SegmentId, SegmentInfo};
 
 /// What was done with one unsealed segment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,7 +24,9 @@ pub struct Recovered {
     pub frames: usize,
     /// Bytes of the torn tail that were cut off.
     pub cut_bytes: u64,
-    /// Damaged stretches between intact frames: (offset, length). Acknowledged mail may have been there.
+    /// Bytes of torn frames that lie before intact ones of their group and are referenced by nobody.
+    pub torn_bytes: u64,
+    /// Damaged stretches between intact frames: (offset, length). Acknowledged mail was there.
     pub damaged: Vec<(u64, u64)>,
 }
 
@@ -38,15 +42,18 @@ pub enum Fate {
 }
 
 /// Deals with all unsealed segments. No writer may be at work.
-pub(crate) async fn recover(blobs: &Arc<dyn Blobs>) -> Result<Vec<Recovered>, BlobsError> {
+pub(crate) async fn recover(
+    blobs: &Arc<dyn Blobs>,
+    references: &References,
+) -> Result<Vec<Recovered>, BlobsError> {
     let mut done = Vec::new();
     for info in blobs.unsealed().await? {
-        let recovered = recover_one(blobs, info).await?;
-        let Recovered { segment, fate, frames, cut_bytes, ref damaged } = recovered;
+        let recovered = recover_one(blobs, references, info).await?;
+        let Recovered { segment, fate, frames, cut_bytes, torn_bytes, ref damaged } = recovered;
         if !damaged.is_empty() {
             tracing::error!(%segment, ?fate, frames, cut_bytes, ?damaged, "a recovered segment is damaged in the middle");
-        } else if cut_bytes > 0 {
-            tracing::warn!(%segment, ?fate, frames, cut_bytes, "cut the torn end of an unsealed segment");
+        } else if cut_bytes > 0 || torn_bytes > 0 {
+            tracing::warn!(%segment, ?fate, frames, cut_bytes, torn_bytes, "an unsealed segment had a torn end");
         } else {
             tracing::info!(%segment, ?fate, frames, "recovered an unsealed segment");
         }
@@ -55,15 +62,26 @@ pub(crate) async fn recover(blobs: &Arc<dyn Blobs>) -> Result<Vec<Recovered>, Bl
     Ok(done)
 }
 
-async fn recover_one(blobs: &Arc<dyn Blobs>, info: SegmentInfo) -> Result<Recovered, BlobsError> {
+async fn recover_one(
+    blobs: &Arc<dyn Blobs>,
+    references: &References,
+    info: SegmentInfo,
+) -> Result<Recovered, BlobsError> {
     let SegmentInfo { segment, length, .. } = info;
     let mut scan = Scan::new(Arc::clone(blobs), segment, length);
     if let Ok((_, index)) = scan.footer().await? {
         blobs.finish(segment, length, Vec::new()).await?;
         let frames = index.frames.len();
-        return Ok(Recovered { segment, fate: Fate::Complete, frames, cut_bytes: 0, damaged: index.damaged });
+        return Ok(Recovered {
+            segment,
+            fate: Fate::Complete,
+            frames,
+            cut_bytes: 0,
+            torn_bytes: 0,
+            damaged: index.damaged,
+        });
     }
-    let walked = scan.walk(length).await?;
+    let mut walked = scan.walk(length).await?;
     let streamed = walked.header.is_ok_and(|header| header.flags & FLAG_STREAMED != 0);
     if streamed || walked.index.frames.is_empty() {
         blobs.delete(segment).await?;
@@ -72,18 +90,41 @@ async fn recover_one(blobs: &Arc<dyn Blobs>, info: SegmentInfo) -> Result<Recove
             fate: Fate::Removed,
             frames: 0,
             cut_bytes: length,
+            torn_bytes: 0,
             damaged: Vec::new(),
         });
     }
     // The footer's hash covers the header as it stands, be it damaged.
     let header = blobs.get(segment, 0..HEADER_BYTES as u64).await?;
     let header = header.first_chunk().expect("a back end gives what it was asked for");
-    let mut damaged = walked.index.damaged.clone();
+    let mut torn_bytes = 0;
+    let mut damaged = Vec::new();
+    for (at, length) in std::mem::take(&mut walked.index.damaged) {
+        if was_held(references, segment, &walked.index, at).await {
+            damaged.push((at, length));
+        } else {
+            torn_bytes += length;
+        }
+    }
+    walked.index.damaged.clone_from(&damaged);
     if walked.header.is_err() {
         damaged.insert(0, (0, HEADER_BYTES as u64));
     }
     let footer = walked.index.encode(header, walked.end);
     blobs.finish(segment, walked.end, vec![footer.into()]).await?;
     let frames = walked.index.frames.len();
-    Ok(Recovered { segment, fate: Fate::Sealed, frames, cut_bytes: length - walked.end, damaged })
+    let cut_bytes = length - walked.end;
+    Ok(Recovered { segment, fate: Fate::Sealed, frames, cut_bytes, torn_bytes, damaged })
+}
+
+/// Whether a frame that is missing in the stretch at `at` is referenced. When that cannot be found out it counts as
+/// referenced: better a false alarm than none.
+async fn was_held(references: &References, segment: SegmentId, index: &Index, at: u64) -> bool {
+    let next = index.frames.partition_point(|entry| entry.offset < at);
+    let first = next.checked_sub(1).map_or(0, |before| index.frames[before].frame.saturating_add(1));
+    let end = index.frames.get(next).map_or(u32::MAX, |entry| entry.frame);
+    references.any(segment, first..end).await.unwrap_or_else(|error| {
+        tracing::warn!(%segment, %error, "references not read");
+        true
+    })
 }

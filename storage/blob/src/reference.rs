@@ -7,6 +7,7 @@
 //! have) where the frame went, and the reference is put there instead.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -164,6 +165,19 @@ impl References {
         let rows = self.rows.scan(Table::SegmentReference, partition(segment), from, limit).await;
         let rows = rows.map_err(ReferenceError::Rows)?.into_iter();
         rows.map(|(key, _)| decode_reference(&key).ok_or(ReferenceError::Damaged(segment))).collect()
+    }
+
+    /// Whether any of these frames is referenced by anybody.
+    pub async fn any(&self, segment: SegmentId, frames: Range<u32>) -> Result<bool, ReferenceError> {
+        let from = Bytes::copy_from_slice(&frames.start.to_be_bytes());
+        let rows = self.rows.scan_keys(Table::SegmentReference, partition(segment), from, 1).await;
+        match rows.map_err(ReferenceError::Rows)?.first() {
+            Some(key) => {
+                let held = decode_reference(key).ok_or(ReferenceError::Damaged(segment))?;
+                Ok(frames.contains(&held.frame))
+            }
+            None => Ok(false),
+        }
     }
 
     /// Marks a segment as dying, for ever: the first step of a sweep.

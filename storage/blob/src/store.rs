@@ -34,8 +34,8 @@ impl BlobStore {
         keys: KeyRing,
         config: Config,
     ) -> Result<Self, BlobsError> {
-        let recovered = recovery::recover(&blobs).await?;
         let references = References::new(rows);
+        let recovered = recovery::recover(&blobs, &references).await?;
         let group = Group::start(Arc::clone(&blobs), &config);
         // Mails are a few kilobytes; the estimate only sizes the table.
         let items = (config.cache_bytes / 8192).clamp(16, 1 << 20) as usize;

@@ -155,6 +155,31 @@ async fn damage_in_the_middle_of_an_unsealed_segment_costs_only_what_it_hit() {
     assert_eq!(reopened.index(hit.segment).await.unwrap().damaged, [(hit.offset, hit.length)]);
 }
 
+/// A group is written at once, so a power cut may break a frame of it and leave a later one whole. Nobody in the group
+/// had an answer, and so nobody has a reference: that is no damage.
+#[tokio::test]
+async fn a_torn_frame_before_an_intact_one_of_its_group_is_no_damage() {
+    let blobs = MemoryBlobs::new();
+    let rows = Arc::new(TestRows::default());
+    let first = store(Arc::new(blobs.clone()), &rows, Config::default()).await;
+    let mut written = Vec::new();
+    for seed in 0..5 {
+        written.push(write(&first, &text(seed, 3000), b"").await);
+    }
+    let (torn, whole) = (*written[2].address(), *written[4].address());
+    let nonce = written[2].nonce();
+    first.unreference(torn.segment, torn.frame, crate::support::HOLDER, nonce).await.unwrap();
+    let image = blobs.image(blobs.syncs(), Unsynced::Dropped);
+    image.damage(torn.segment, |bytes| bytes[torn.offset as usize + 100] ^= 1);
+    let reopened = store(Arc::new(image), &rows, Config::default()).await;
+    let recovered = &reopened.recovered()[0];
+    assert_eq!((recovered.fate, recovered.frames), (Fate::Sealed, 4));
+    assert_eq!((recovered.torn_bytes, recovered.damaged.len()), (torn.length, 0));
+    assert!(reopened.check_segment(torn.segment).await.unwrap().damaged.is_empty());
+    assert!(matches!(read(&reopened, &torn).await, Err(ReadError::Damaged { .. })));
+    assert!(read(&reopened, &whole).await.unwrap() == text(4, 3000));
+}
+
 #[tokio::test]
 async fn every_flipped_bit_is_noticed_and_never_read() {
     let blobs = MemoryBlobs::new();
