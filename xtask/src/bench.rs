@@ -20,15 +20,7 @@ pub(crate) struct Arguments {
 /// Builds, installs the peers where that is possible, and runs.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tools::install();
-    process::run(&mut ci::cargo(&[
-        "build",
-        "--release",
-        "--locked",
-        "--bin",
-        "postrider",
-        "--bin",
-        "bench",
-    ])?)?;
+    process::run(&mut ci::cargo(&["build", "--release", "--locked", "--workspace", "--bins"])?)?;
     let rounds = arguments.rounds.to_string();
     let mut flags = vec!["--rounds", rounds.as_str(), "--output", arguments.output.as_str()];
     if let Some(only) = &arguments.only {

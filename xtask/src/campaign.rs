@@ -73,8 +73,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Runs a campaign of tests/crash in the release build; gives what it prints.
 fn crashes(name: &str, minutes: &str, seed: u64) -> Result<String> {
-    let build = ["build", "--release", "--locked", "--bin", "postrider", "--bin", "crash"];
-    process::run(&mut ci::cargo(&build)?)?;
+    process::run(&mut ci::cargo(&["build", "--release", "--locked", "--workspace", "--bins"])?)?;
     let seed = seed.to_string();
     process::output(&mut ci::built("crash", "release", &[name, "--minutes", minutes, "--seed", &seed])?)
 }

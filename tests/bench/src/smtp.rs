@@ -18,9 +18,20 @@ const BYTES: usize = 10_240;
 
 /// A fresh Postrider with this many users.
 pub(crate) fn postrider(users: usize) -> Result<(TempDir, Server)> {
+    configured(users, "")
+}
+
+/// The same with a configuration file.
+pub(crate) fn configured(users: usize, config: &str) -> Result<(TempDir, Server)> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
-    let server = Server::start(&Options::new(&data))?;
+    let mut options = Options::new(&data);
+    if !config.is_empty() {
+        let path = folder.path().join("postrider.toml");
+        std::fs::write(&path, config)?;
+        options.arguments = vec!["--config".into(), path.to_string_lossy().into_owned()];
+    }
+    let server = Server::start(&options)?;
     for number in 2..users {
         let mut command = Command::new(binary()?);
         command.args(["account", "add", &user(number), "--data"]).arg(&data);
