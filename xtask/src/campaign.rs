@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// Seed of its random choices; the time when it is not given.
     #[arg(long)]
     seed: Option<u64>,
+    /// Of the fuzz targets, only those whose name begins with one of these (with commas between them).
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
 }
 
 const HEADER: &str = "date\tcommit\tcampaign\tminutes\tseed\tfault\tcounts\n";
@@ -37,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let minutes = arguments.minutes.to_string();
     let (text, broken) = match arguments.name.as_str() {
-        "fuzz" => fuzz::campaign(arguments.minutes, seed)?,
+        "fuzz" => fuzz::campaign(arguments.minutes, seed, &arguments.only)?,
         "two-actors" => (two_actors(arguments.minutes, seed)?, Vec::new()),
         "planted" => (planted(seed)?, Vec::new()),
         name => (crashes(name, &minutes, seed)?, Vec::new()),
