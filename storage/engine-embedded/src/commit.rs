@@ -221,7 +221,7 @@ impl Committer {
                 _ => return Ok(Outcome::Conflict),
             },
             Write::DeleteLog { log } => {
-                let written = self.tables.entry_keys(*log, u64::MAX)?;
+                let written = self.tables.entry_keys(*log, 0, u64::MAX)?;
                 items.extend(written.into_iter().map(Item::log_delete));
                 delete_unwritten(*log, items);
                 items.push(Item::log_delete(snapshot_key(*log)));

@@ -25,6 +25,7 @@ use crate::journal::cut_torn_end;
 use crate::key::{GROUP_KEY, KEY_BYTES_MAX, entry_range, row_key, row_prefix};
 use crate::lock::FolderLock;
 use crate::space::Space;
+use crate::trimmed::Trimmed;
 use crate::value;
 
 const FORMAT: &str = "postrider embedded engine 1\n";
@@ -118,6 +119,7 @@ pub struct Embedded {
 struct Inner {
     tables: Option<Arc<Tables>>,
     commands: Option<mpsc::Sender<Command>>,
+    trimmed: Trimmed,
     room: Arc<Semaphore>,
     permits_max: u32,
     poisoned: watch::Receiver<Option<String>>,
@@ -175,6 +177,7 @@ impl Embedded {
         let inner = Inner {
             tables: Some(tables),
             commands: Some(commands),
+            trimmed: Trimmed::new(config.heads_max),
             room: Arc::new(Semaphore::new(permits_max as usize)),
             permits_max,
             poisoned,
@@ -368,6 +371,7 @@ fn read_tail(
 #[async_trait]
 impl Log for Embedded {
     async fn create(&self, log: LogId, snapshot: SnapshotPointer) -> Result<Outcome, EngineError> {
+        self.inner.trimmed.forget(log);
         self.submit(Write::Create { log, snapshot }).await
     }
 
@@ -389,15 +393,17 @@ impl Log for Embedded {
         entry: &EntryRow,
         trim_to: Option<u64>,
     ) -> Result<Outcome, EngineError> {
-        let trim = match trim_to {
-            // Never the entry itself: it is the head.
-            Some(to) => {
-                let to = to.min(entry.first_seq.saturating_sub(1));
-                self.read(move |tables| tables.entry_keys(log, to)).await?
-            }
-            None => Vec::new(),
+        // Never the entry itself: it is the head.
+        let Some(to) = trim_to.map(|to| to.min(entry.first_seq.saturating_sub(1))) else {
+            return self.submit(Write::Append { log, entry: entry.clone(), trim: Vec::new() }).await;
         };
-        self.submit(Write::Append { log, entry: entry.clone(), trim }).await
+        let after = self.inner.trimmed.through(log);
+        let trim = self.read(move |tables| tables.entry_keys(log, after, to)).await?;
+        let outcome = self.submit(Write::Append { log, entry: entry.clone(), trim }).await?;
+        if outcome == Outcome::Applied {
+            self.inner.trimmed.set(log, to);
+        }
+        Ok(outcome)
     }
 
     async fn swing(&self, log: LogId, base: Uuid, new: SnapshotPointer) -> Result<Outcome, EngineError> {
@@ -405,7 +411,9 @@ impl Log for Embedded {
     }
 
     async fn delete(&self, log: LogId) -> Result<(), EngineError> {
-        self.submit(Write::DeleteLog { log }).await.map(|_| ())
+        let deleted = self.submit(Write::DeleteLog { log }).await.map(|_| ());
+        self.inner.trimmed.forget(log);
+        deleted
     }
 }
 
@@ -508,10 +516,13 @@ impl Rows for Embedded {
 }
 
 impl Tables {
-    /// Keys of the entries of a log up to number `to`.
-    pub(crate) fn entry_keys(&self, log: LogId, to: u64) -> Result<Vec<Vec<u8>>, EngineError> {
+    /// Keys of the entries of a log behind number `after` and up to number `to`.
+    pub(crate) fn entry_keys(&self, log: LogId, after: u64, to: u64) -> Result<Vec<Vec<u8>>, EngineError> {
+        if after >= to {
+            return Ok(Vec::new());
+        }
         self.log
-            .range(entry_range(log, 0, to))
+            .range(entry_range(log, after, to))
             .map(|guard| Ok(guard.key().map_err(|error| self.read_error(&error))?.to_vec()))
             .collect()
     }

@@ -17,6 +17,7 @@ mod lock;
 mod space;
 #[cfg(test)]
 mod tests;
+mod trimmed;
 mod value;
 
 pub use config::{CommitConfig, Config};

@@ -78,6 +78,27 @@ async fn what_was_acknowledged_is_there_after_reopening() {
     append(&engine, 301, 10).await;
 }
 
+/// A trim begins where the last one ended; a log that is made anew under its old name begins anew.
+#[tokio::test]
+async fn trims_leave_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = open(folder.path());
+    for _ in 0..2 {
+        create(&engine).await;
+        for seq in 1..=40 {
+            // Every tenth entry trims all but the last five before it; one in the middle trims less than the last did.
+            let trim = if seq % 10 == 0 { Some(seq - 6) } else { (seq == 25).then_some(3) };
+            let outcome = engine.append(log_id(), &entry(seq, 10), trim).await.unwrap();
+            assert_eq!(outcome, Outcome::Applied);
+            let first = (seq - seq % 10).saturating_sub(5).max(1);
+            let left = engine.tables().entry_keys(log_id(), 0, u64::MAX).unwrap().len() as u64;
+            assert_eq!(left, seq + 1 - first, "entries left after {seq}");
+        }
+        Log::delete(&engine, log_id()).await.unwrap();
+        assert!(engine.tables().entry_keys(log_id(), 0, u64::MAX).unwrap().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn one_process_at_a_time_and_only_its_own_folders() {
     let folder = tempfile::tempdir().unwrap();
