@@ -135,10 +135,16 @@ impl Ledger {
     }
 
     /// After a judgement that was clean, what was found is what is: undecided steps are settled by it, so that the
-    /// next round starts from facts.
+    /// next round starts from facts. A message that was not found and whose coming is undecided stays so: it may be in
+    /// the queue, and come later.
     pub fn settle(&self, found: &Found) {
         self.lock().retain(|subject, steps| {
             let places = found.places.get(subject).cloned().unwrap_or_default();
+            if let ([step], true) = (&steps[..], places.is_empty())
+                && step.acknowledged.is_none()
+            {
+                return true;
+            }
             steps.clear();
             for (mailbox, flags) in places {
                 let at = now();
@@ -254,5 +260,26 @@ mod tests {
         assert_eq!(ledger.judge(&found(&[(1, "INBOX", &["\\Flagged"])]), later).lost.len(), 1);
         ledger.acknowledge(&subject(1));
         assert_eq!(ledger.judge(&found(&[(1, "INBOX", &[])]), now() + 1.0).lost.len(), 1);
+    }
+
+    /// What nobody had an answer for may still lie in the queue when the first look after a crash is made.
+    #[test]
+    fn what_is_undecided_may_come_later() {
+        let ledger = Ledger::new();
+        ledger.invoke(&subject(1), Effect::Appear("INBOX".into()));
+        let later = now() + 1.0;
+        ledger.settle(&found(&[]));
+        assert!(ledger.judge(&found(&[]), later).clean());
+        assert!(ledger.judge(&found(&[(1, "INBOX", &[])]), later).clean());
+        assert_eq!(ledger.judge(&found(&[(1, "INBOX", &[]), (1, "INBOX", &[])]), later).doubled.len(), 1);
+        ledger.settle(&found(&[(1, "INBOX", &[])]));
+        assert_eq!(ledger.judge(&found(&[]), now() + 1.0).lost.len(), 1);
+        ledger.invoke(&subject(2), Effect::Appear("INBOX".into()));
+        ledger.acknowledge(&subject(2));
+        ledger.settle(&found(&[(1, "INBOX", &[])]));
+        assert_eq!(
+            ledger.judge(&found(&[(1, "INBOX", &[]), (2, "INBOX", &[])]), now() + 1.0).strange.len(),
+            1
+        );
     }
 }
