@@ -7,6 +7,7 @@
 //! referenced frame was is damage; it is noted in the index and reported. Its bytes are kept in either case. A segment
 //! that was streamed counts when it has its footer, else it is removed.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::format::segment::{FLAG_STREAMED, HEADER_BYTES, Index};
@@ -70,6 +71,13 @@ async fn recover_one(
     let SegmentInfo { segment, length, .. } = info;
     let mut scan = Scan::new(Arc::clone(blobs), segment, length);
     if let Ok((_, index)) = scan.footer().await? {
+        // A streamed segment is synced once, footer and all, so its footer may be whole where its frame is torn.
+        if is_streamed(&mut scan).await?
+            && !all_whole(&mut scan, &index).await?
+            && !holds(references, segment, 0..u32::MAX).await
+        {
+            return remove(blobs, segment, length).await;
+        }
         blobs.finish(segment, length, Vec::new()).await?;
         let frames = index.frames.len();
         return Ok(Recovered {
@@ -84,15 +92,7 @@ async fn recover_one(
     let mut walked = scan.walk(length).await?;
     let streamed = walked.header.is_ok_and(|header| header.flags & FLAG_STREAMED != 0);
     if streamed || walked.index.frames.is_empty() {
-        blobs.delete(segment).await?;
-        return Ok(Recovered {
-            segment,
-            fate: Fate::Removed,
-            frames: 0,
-            cut_bytes: length,
-            torn_bytes: 0,
-            damaged: Vec::new(),
-        });
+        return remove(blobs, segment, length).await;
     }
     // The footer's hash covers the header as it stands, be it damaged.
     let header = blobs.get(segment, 0..HEADER_BYTES as u64).await?;
@@ -117,13 +117,37 @@ async fn recover_one(
     Ok(Recovered { segment, fate: Fate::Sealed, frames, cut_bytes, torn_bytes, damaged })
 }
 
-/// Whether a frame that is missing in the stretch at `at` is referenced. When that cannot be found out it counts as
-/// referenced: better a false alarm than none.
+async fn remove(blobs: &Arc<dyn Blobs>, segment: SegmentId, length: u64) -> Result<Recovered, BlobsError> {
+    blobs.delete(segment).await?;
+    let damaged = Vec::new();
+    Ok(Recovered { segment, fate: Fate::Removed, frames: 0, cut_bytes: length, torn_bytes: 0, damaged })
+}
+
+async fn is_streamed(scan: &mut Scan) -> Result<bool, BlobsError> {
+    Ok(scan.header().await?.is_ok_and(|header| header.flags & FLAG_STREAMED != 0))
+}
+
+async fn all_whole(scan: &mut Scan, index: &Index) -> Result<bool, BlobsError> {
+    for entry in &index.frames {
+        if scan.check_frame(entry).await?.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a frame that is missing in the stretch at `at` is referenced.
 async fn was_held(references: &References, segment: SegmentId, index: &Index, at: u64) -> bool {
     let next = index.frames.partition_point(|entry| entry.offset < at);
     let first = next.checked_sub(1).map_or(0, |before| index.frames[before].frame.saturating_add(1));
     let end = index.frames.get(next).map_or(u32::MAX, |entry| entry.frame);
-    references.any(segment, first..end).await.unwrap_or_else(|error| {
+    holds(references, segment, first..end).await
+}
+
+/// Whether any of the frames is referenced. When that cannot be found out they count as referenced: better a false
+/// alarm than none.
+async fn holds(references: &References, segment: SegmentId, frames: Range<u32>) -> bool {
+    references.any(segment, frames).await.unwrap_or_else(|error| {
         tracing::warn!(%segment, %error, "references not read");
         true
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::support::{TestRows, read, store, text, write};
 use blob::dir::{DirBlobs, DirConfig};
 use blob::memory::{MemoryBlobs, Unsynced};
-use blob::{BlobAddress, Blobs, Config, Fate, ReadError};
+use blob::{BlobAddress, BlobStore, Blobs, Config, Fate, ReadError};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -178,6 +178,34 @@ async fn a_torn_frame_before_an_intact_one_of_its_group_is_no_damage() {
     assert!(reopened.check_segment(torn.segment).await.unwrap().damaged.is_empty());
     assert!(matches!(read(&reopened, &torn).await, Err(ReadError::Damaged { .. })));
     assert!(read(&reopened, &whole).await.unwrap() == text(4, 3000));
+}
+
+/// A large message is synced once, at its end, so a power cut may keep the footer of its segment and tear its frame.
+/// Nobody had an answer then: that is no damage, and nothing is left. Where somebody has one, it is damage and is kept.
+#[tokio::test]
+async fn a_streamed_segment_with_its_footer_and_a_torn_frame_is_removed() {
+    let blobs = MemoryBlobs::new();
+    let rows = Arc::new(TestRows::default());
+    let first = store(Arc::new(blobs.clone()), &rows, Config::default()).await;
+    let written = write(&first, &text(1, 2 << 20), b"").await;
+    let address = *written.address();
+    let torn = || {
+        // Before the last sync, which is that of this segment.
+        let image = blobs.image(blobs.syncs() - 1, Unsynced::Kept);
+        image.damage(address.segment, |bytes| bytes[address.offset as usize + 5000] ^= 1);
+        image
+    };
+    let kept = store(Arc::new(torn()), &rows, Config::default()).await;
+    let of = |store: &BlobStore| {
+        store.recovered().iter().find(|recovered| recovered.segment == address.segment).map(|one| one.fate)
+    };
+    assert_eq!(of(&kept), Some(Fate::Complete));
+    assert_eq!(kept.check_segment(address.segment).await.unwrap().damaged.len(), 1);
+    first.unreference(address.segment, address.frame, crate::support::HOLDER, written.nonce()).await.unwrap();
+    let image = torn();
+    let removed = store(Arc::new(image.clone()), &rows, Config::default()).await;
+    assert_eq!(of(&removed), Some(Fate::Removed));
+    assert!(image.stat(address.segment).await.is_err());
 }
 
 #[tokio::test]
