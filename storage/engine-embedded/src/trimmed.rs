@@ -2,7 +2,7 @@
 //!
 //! What was deleted stays in the tables as a mark until they are merged, and a walk over a log's beginning passes all
 //! marks. So a trim begins where the last one ended. This is a hint: where nothing is known the walk begins at the
-//! log's first entry.
+//! log's first entry. As many logs are remembered as heads are (`Config::heads_max`).
 
 use std::collections::HashMap;
 

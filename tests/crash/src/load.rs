@@ -143,7 +143,7 @@ fn send(run: &Run, random: &mut StdRng, from: &str, connect: impl Fn() -> Result
             _ => &ACCOUNTS[1..],
         };
         for account in recipients {
-            run.ledger.invoke(&subject(account, id), Effect::Appear("INBOX".into()));
+            run.ledger.invoke(&subject(account, id), Effect::Deliver("INBOX".into()));
         }
         let reply = client.send(from, recipients, text_of(id).as_bytes())?;
         for account in recipients {

@@ -22,6 +22,8 @@ pub struct Subject {
 pub enum Effect {
     /// It comes into the mailbox, with no flag.
     Appear(String),
+    /// The same by way of the queue: without an answer it may come at any time later.
+    Deliver(String),
     /// A copy of what is in the first mailbox comes into the second, with its flags.
     Copy(String, String),
     /// What is in the first mailbox goes to the second, with its flags.
@@ -135,13 +137,12 @@ impl Ledger {
     }
 
     /// After a judgement that was clean, what was found is what is: undecided steps are settled by it, so that the
-    /// next round starts from facts. A message that was not found and whose coming is undecided stays so: it may be in
-    /// the queue, and come later.
+    /// next round starts from facts. A message that may be in the queue and was not found stays undecided.
     pub fn settle(&self, found: &Found) {
         self.lock().retain(|subject, steps| {
             let places = found.places.get(subject).cloned().unwrap_or_default();
-            if let ([step], true) = (&steps[..], places.is_empty())
-                && step.acknowledged.is_none()
+            if let [Step { effect: Effect::Deliver(_), acknowledged: None, .. }] = &steps[..]
+                && places.is_empty()
             {
                 return true;
             }
@@ -200,7 +201,7 @@ fn fold(steps: &[Step]) -> Places {
     let mut places = Places::new();
     for step in steps {
         match &step.effect {
-            Effect::Appear(mailbox) => {
+            Effect::Appear(mailbox) | Effect::Deliver(mailbox) => {
                 places.insert(mailbox.clone(), BTreeSet::new());
             }
             Effect::Copy(from, to) => {
@@ -266,7 +267,7 @@ mod tests {
     #[test]
     fn what_is_undecided_may_come_later() {
         let ledger = Ledger::new();
-        ledger.invoke(&subject(1), Effect::Appear("INBOX".into()));
+        ledger.invoke(&subject(1), Effect::Deliver("INBOX".into()));
         let later = now() + 1.0;
         ledger.settle(&found(&[]));
         assert!(ledger.judge(&found(&[]), later).clean());
@@ -274,12 +275,14 @@ mod tests {
         assert_eq!(ledger.judge(&found(&[(1, "INBOX", &[]), (1, "INBOX", &[])]), later).doubled.len(), 1);
         ledger.settle(&found(&[(1, "INBOX", &[])]));
         assert_eq!(ledger.judge(&found(&[]), now() + 1.0).lost.len(), 1);
-        ledger.invoke(&subject(2), Effect::Appear("INBOX".into()));
+        // Not so what was acknowledged, and what does not pass through the queue.
+        ledger.invoke(&subject(2), Effect::Deliver("INBOX".into()));
         ledger.acknowledge(&subject(2));
+        ledger.invoke(&subject(3), Effect::Appear("INBOX".into()));
         ledger.settle(&found(&[(1, "INBOX", &[])]));
-        assert_eq!(
-            ledger.judge(&found(&[(1, "INBOX", &[]), (2, "INBOX", &[])]), now() + 1.0).strange.len(),
-            1
-        );
+        for id in [2, 3] {
+            let found = found(&[(1, "INBOX", &[]), (id, "INBOX", &[])]);
+            assert_eq!(ledger.judge(&found, now() + 1.0).strange.len(), 1);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::support::{TestRows, read, store, text, write};
 use blob::dir::{DirBlobs, DirConfig};
 use blob::memory::{MemoryBlobs, Unsynced};
-use blob::{BlobAddress, BlobStore, Blobs, Config, Fate, ReadError};
+use blob::{BlobAddress, BlobStore, Blobs, Config, Fate, ReadError, Stored};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -122,15 +122,22 @@ fn files_that_a_dead_process_left_are_recovered() {
     }
 }
 
-#[tokio::test]
-async fn damage_in_the_middle_of_an_unsealed_segment_costs_only_what_it_hit() {
+/// A store whose one segment holds five messages and is not sealed.
+async fn five_messages() -> (MemoryBlobs, Arc<TestRows>, BlobStore, Vec<Stored>) {
     let blobs = MemoryBlobs::new();
     let rows = Arc::new(TestRows::default());
-    let first = store(Arc::new(blobs.clone()), &rows, Config::default()).await;
+    let store = store(Arc::new(blobs.clone()), &rows, Config::default()).await;
     let mut written = Vec::new();
     for seed in 0..5 {
-        written.push(*write(&first, &text(seed, 3000), b"").await.address());
+        written.push(write(&store, &text(seed, 3000), b"").await);
     }
+    (blobs, rows, store, written)
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_of_an_unsealed_segment_costs_only_what_it_hit() {
+    let (blobs, rows, _first, written) = five_messages().await;
+    let written: Vec<BlobAddress> = written.iter().map(|stored| *stored.address()).collect();
     let hit = written[2];
     let image = blobs.image(blobs.syncs(), Unsynced::Dropped);
     image.damage(hit.segment, |bytes| {
@@ -159,13 +166,7 @@ async fn damage_in_the_middle_of_an_unsealed_segment_costs_only_what_it_hit() {
 /// had an answer, and so nobody has a reference: that is no damage.
 #[tokio::test]
 async fn a_torn_frame_before_an_intact_one_of_its_group_is_no_damage() {
-    let blobs = MemoryBlobs::new();
-    let rows = Arc::new(TestRows::default());
-    let first = store(Arc::new(blobs.clone()), &rows, Config::default()).await;
-    let mut written = Vec::new();
-    for seed in 0..5 {
-        written.push(write(&first, &text(seed, 3000), b"").await);
-    }
+    let (blobs, rows, first, written) = five_messages().await;
     let (torn, whole) = (*written[2].address(), *written[4].address());
     let nonce = written[2].nonce();
     first.unreference(torn.segment, torn.frame, crate::support::HOLDER, nonce).await.unwrap();
