@@ -217,7 +217,7 @@ impl Directory {
             let why = "argon2 does not allow these parameters".to_owned();
             return Err(StartError::Config { what: "argon2", why });
         }
-        let registries = Logs::new(engine.clone(), logs.clone(), archive.clone());
+        let registries = registry_logs(engine.clone(), logs.clone(), archive.clone());
         let registry = open_registry(&registries, &*keys).await?;
         let options = LogOptions { open_logs_max: config.domains_open_max.max(1), ..logs };
         let inner = Inner {
@@ -229,7 +229,7 @@ impl Directory {
             )),
             verified: Mutex::new(Verified::new(config.verified_seconds).map_err(|_| StartError::Random)?),
             decoy_secret: registry.state().settings().decoy_secret,
-            domains: Logs::new(engine, options, archive),
+            domains: domain_logs(engine, options, archive),
             registries,
             registry,
             config,
@@ -354,6 +354,19 @@ impl Directory {
             tracing::warn!(%log, %error, "key of a domain that is gone stays behind");
         }
     }
+}
+
+// Functions of their own and not async: so the logs' machinery is compiled with this crate.
+fn registry_logs(
+    engine: Engine,
+    options: LogOptions,
+    archive: Option<Arc<dyn Archive>>,
+) -> Logs<RegistryState> {
+    Logs::new(engine, options, archive)
+}
+
+fn domain_logs(engine: Engine, options: LogOptions, archive: Option<Arc<dyn Archive>>) -> Logs<DomainState> {
+    Logs::new(engine, options, archive)
 }
 
 async fn open_registry(

@@ -92,7 +92,7 @@ impl Queue {
         config.check().map_err(OpenError::Config)?;
         let Foundation { engine, log_options, archive, blobs, keys, clock } = foundation;
         let layout = Layout { ingest: config.ingest_shards, outbound: config.outbound_shards };
-        let logs = Logs::new(engine, log_options, archive);
+        let logs = shard_logs(engine, log_options, archive);
         let ids: Vec<ShardId> =
             (0..layout.ingest).map(ShardId::ingest).chain([ShardId::QUARANTINE]).collect();
         let opening = ids.into_iter().map(|id| open_shard(&logs, &keys, layout, id));
@@ -456,6 +456,11 @@ impl Held {
             }
         }
     }
+}
+
+// A function of its own and not async: so the logs' machinery is compiled with this crate.
+fn shard_logs(engine: Engine, options: LogOptions, archive: Option<Arc<dyn Archive>>) -> Logs<ShardState> {
+    Logs::new(engine, options, archive)
 }
 
 /// Opens a shard, or makes it.

@@ -112,7 +112,7 @@ impl Context {
     pub(crate) async fn pages(&self, ids: &[PageId]) -> Result<Vec<(PageId, Bytes)>, OpenError> {
         let keys = ids.iter().map(|id| self.page_key(*id)).collect();
         let values = self.engine.rows.get_many(keys).await.map_err(OpenError::Engine)?;
-        self.counters.add(|c| &c.pages_read, ids.len() as u64);
+        self.counters.pages_read.add(ids.len() as u64);
         ids.iter()
             .zip(values)
             .map(|(id, value)| {

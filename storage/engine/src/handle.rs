@@ -24,10 +24,19 @@ pub struct CommitOptions {
     pub repeatable: bool,
 }
 
+/// How new what is read has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Freshness {
+    /// As new as this node has folded.
+    Folded,
+    /// As new as the log's head.
+    Head,
+}
+
 /// An open log. Cheap to clone; the log stays open as long as there is a handle.
 pub struct LogHandle<S: State> {
     shared: Arc<Shared<S>>,
-    logs: Arc<LogsInner<S>>,
+    pub(crate) logs: Arc<LogsInner<S>>,
     /// Counted: a log that is held is not closed.
     held: Arc<()>,
 }
@@ -85,9 +94,7 @@ impl<S: State> LogHandle<S> {
         if parts.iter().all(|part| state.pages_of(part) == PartPages::Loaded) {
             return Ok(state);
         }
-        let state = self.ask(parts, Message::Read).await?;
-        self.logs.make_room();
-        Ok(state)
+        LogsInner::read(self, parts, Freshness::Folded).await
     }
 
     /// As [`Self::with`], and not older than this call: where logs are shared, the head is looked at first.
@@ -96,9 +103,7 @@ impl<S: State> LogHandle<S> {
             return self.with(parts).await;
         }
         self.logs.touch(&self.shared);
-        let state = self.ask(parts, Message::Refresh).await?;
-        self.logs.make_room();
-        Ok(state)
+        LogsInner::read(self, parts, Freshness::Head).await
     }
 
     /// A hint that another node has committed: look at the head soon. A lost hint costs latency only.
@@ -107,20 +112,22 @@ impl<S: State> LogHandle<S> {
         let _ = self.shared.sender.try_send(Message::Look);
     }
 
-    async fn ask(
-        &self,
-        parts: &[S::Part],
-        message: impl FnOnce(Reader<S>) -> Message<S>,
-    ) -> Result<Arc<S>, ReadError> {
+    /// Asks the actor for parts.
+    pub(crate) async fn ask(&self, parts: Vec<S::Part>, freshness: Freshness) -> Result<Arc<S>, ReadError> {
         let deadline = tokio::time::Instant::now() + self.shared.context.options.deadline();
         let (reply, answer) = oneshot::channel();
-        let busy = Busy::new(&self.shared.busy);
-        let reader = Reader { parts: parts.to_vec(), reply, busy };
+        let reader = Reader { parts, reply, busy: Busy::new(&self.shared.busy) };
+        let message = match freshness {
+            Freshness::Folded => Message::Read(reader),
+            Freshness::Head => Message::Refresh(reader),
+        };
         let asked = async {
-            self.shared.sender.send(message(reader)).await.map_err(|_| self.closed_read())?;
+            self.shared.sender.send(message).await.map_err(|_| self.closed_read())?;
             answer.await.map_err(|_| self.closed_read())?
         };
-        timeout_at(deadline, asked).await.map_err(|_| ReadError::Deadline)?
+        let state = timeout_at(deadline, asked).await.map_err(|_| ReadError::Deadline)??;
+        self.logs.make_room();
+        Ok(state)
     }
 
     fn closed_read(&self) -> ReadError {

@@ -57,7 +57,7 @@ pub(crate) async fn load<S: State>(context: &Context) -> Result<Loaded<S>, OpenE
     let mut missing_root = None;
     for attempt in 1..=LOAD_ATTEMPTS {
         if attempt > 1 {
-            context.counters.add(|c| &c.loads_torn, 1);
+            context.counters.loads_torn.add(1);
             tokio::time::sleep(context.options.backoff(attempt)).await;
         }
         let log = &context.engine.log;
@@ -84,7 +84,7 @@ pub(crate) async fn load<S: State>(context: &Context) -> Result<Loaded<S>, OpenE
         let mut loaded =
             Loaded { state, seq: root.seq, chain: root.chain, snapshot, tail: TailSizes::default() };
         if fold_tail(context, &mut loaded, tail.head.seq, tail.rows).await? {
-            context.counters.add(|c| &c.loads, 1);
+            context.counters.loads.add(1);
             return Ok(loaded);
         }
     }

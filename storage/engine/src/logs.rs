@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
@@ -14,11 +15,11 @@ use crate::actor::{Actor, LoadedLog, write_snapshot};
 use crate::archive::Archive;
 use crate::context::{Context, Engine, OpenError, page_partition};
 use crate::error::EngineError;
-use crate::handle::LogHandle;
+use crate::handle::{Freshness, LogHandle};
 use crate::id::LogId;
 use crate::load::load;
 use crate::log::{Outcome, SnapshotPointer};
-use crate::open_log::{Closed, Message, Shared, evicted};
+use crate::open_log::{Closed, Message, ReadError, Shared, evicted};
 use crate::options::LogOptions;
 use crate::rows::{RowKey, Table, successor};
 use crate::seal::Sealer;
@@ -75,7 +76,22 @@ pub(crate) struct LogsInner<S: State> {
     /// Set under the lock of `open`: nothing is opened any more.
     closed: AtomicBool,
     uses: AtomicU64,
+    machinery: Machinery<S>,
 }
+
+/// What is large and made anew for every kind of state, as pointers that [`Logs::new`] takes: it is compiled with
+/// whoever makes the logs, and not again in every crate that uses a handle.
+struct Machinery<S: State> {
+    create: Create<S>,
+    open: Open<S>,
+    read: Read<S>,
+}
+
+type Create<S> = fn(Arc<LogsInner<S>>, LogId, S, Arc<dyn Sealer>) -> Answer<S, CreateError>;
+type Open<S> = fn(Arc<LogsInner<S>>, LogId, Arc<dyn Sealer>) -> Answer<S, OpenError>;
+type Answer<S, E> = BoxFuture<'static, Result<LogHandle<S>, E>>;
+type Read<S> = fn(LogHandle<S>, Vec<<S as State>::Part>, Freshness) -> ReadAnswer<S>;
+type ReadAnswer<S> = BoxFuture<'static, Result<Arc<S>, ReadError>>;
 
 /// A log that is open, or being opened by whoever holds the gate.
 struct Slot<S: State> {
@@ -90,7 +106,8 @@ impl<S: State> Logs<S> {
             engine,
             options: Arc::new(options),
             archive,
-            counters: Arc::default(),
+            counters: Arc::new(Counters::new()),
+            machinery: Machinery { create, open, read },
             open: Mutex::default(),
             closed: AtomicBool::new(false),
             uses: AtomicU64::new(0),
@@ -115,67 +132,15 @@ impl<S: State> Logs<S> {
         initial: S,
         sealer: Arc<dyn Sealer>,
     ) -> Result<LogHandle<S>, CreateError> {
-        let context = Arc::new(self.inner.context(log, sealer.clone()));
-        let snapshot = SnapshotPointer { id: Uuid::new_v4(), seq: 0, base_seq: 0 };
-        write_snapshot(&context, Arc::new(initial), snapshot, CHAIN_START)
-            .await
-            .map_err(CreateError::Failed)?;
-        create_log(&context, snapshot).await?;
-        self.open(log, sealer).await.map_err(CreateError::Failed)
+        (self.inner.machinery.create)(self.inner.clone(), log, initial, sealer).await
     }
 
     /// Opens a log, or gives another handle of it where it is open.
     pub async fn open(&self, log: LogId, sealer: Arc<dyn Sealer>) -> Result<LogHandle<S>, OpenError> {
-        let inner = &self.inner;
-        let gate = match inner.find(log) {
-            Found::Open(handle) => return Ok(handle),
-            Found::Closed(gate) => gate,
-        };
-        let _opening = gate.lock().await;
-        if let Found::Open(handle) = inner.find(log) {
-            return Ok(handle);
+        match self.opened(log) {
+            Some(handle) => Ok(handle),
+            None => (self.inner.machinery.open)(self.inner.clone(), log, sealer).await,
         }
-        let context = Arc::new(inner.context(log, sealer));
-        let loaded = match load::<S>(&context).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                inner.forget_gate(log, &gate);
-                return Err(error);
-            }
-        };
-        let (sender, inbox) = mpsc::channel(context.options.inbox_max);
-        let loaded = LoadedLog {
-            state: Arc::new(loaded.state),
-            seq: loaded.seq,
-            chain: loaded.chain,
-            snapshot: loaded.snapshot,
-            tail: loaded.tail,
-        };
-        let shared = Arc::new(Shared {
-            context,
-            sender,
-            state: RwLock::new(loaded.state.clone()),
-            seq: watch::Sender::new(loaded.seq),
-            weight: AtomicUsize::new(loaded.state.weight()),
-            busy: Arc::default(),
-            used: AtomicU64::new(0),
-            closed: OnceLock::new(),
-            stop: Notify::new(),
-            held: Arc::new(()),
-        });
-        inner.touch(&shared);
-        let handle = {
-            let mut open = inner.open.lock();
-            if inner.closed.load(Ordering::SeqCst) {
-                return Err(evicted());
-            }
-            let slot = open.entry(log).or_insert_with(|| Slot { gate: gate.clone(), shared: None });
-            slot.shared = Some(shared.clone());
-            LogHandle::new(shared.clone(), inner.clone())
-        };
-        tokio::spawn(Actor::new(shared, inbox, loaded).run());
-        inner.make_room();
-        Ok(handle)
     }
 
     /// A handle of the log if it is open in this process.
@@ -253,6 +218,67 @@ enum Found<S: State> {
 }
 
 impl<S: State> LogsInner<S> {
+    /// Parts of a log's state, by way of its actor.
+    pub(crate) async fn read(
+        handle: &LogHandle<S>,
+        parts: &[S::Part],
+        freshness: Freshness,
+    ) -> Result<Arc<S>, ReadError> {
+        (handle.logs.machinery.read)(handle.clone(), parts.to_vec(), freshness).await
+    }
+
+    async fn open(self: &Arc<Self>, log: LogId, sealer: Arc<dyn Sealer>) -> Result<LogHandle<S>, OpenError> {
+        let gate = match self.find(log) {
+            Found::Open(handle) => return Ok(handle),
+            Found::Closed(gate) => gate,
+        };
+        let _opening = gate.lock().await;
+        if let Found::Open(handle) = self.find(log) {
+            return Ok(handle);
+        }
+        let context = Arc::new(self.context(log, sealer));
+        let loaded = match load::<S>(&context).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                self.forget_gate(log, &gate);
+                return Err(error);
+            }
+        };
+        let (sender, inbox) = mpsc::channel(context.options.inbox_max);
+        let loaded = LoadedLog {
+            state: Arc::new(loaded.state),
+            seq: loaded.seq,
+            chain: loaded.chain,
+            snapshot: loaded.snapshot,
+            tail: loaded.tail,
+        };
+        let shared = Arc::new(Shared {
+            context,
+            sender,
+            state: RwLock::new(loaded.state.clone()),
+            seq: watch::Sender::new(loaded.seq),
+            weight: AtomicUsize::new(loaded.state.weight()),
+            busy: Arc::default(),
+            used: AtomicU64::new(0),
+            closed: OnceLock::new(),
+            stop: Notify::new(),
+            held: Arc::new(()),
+        });
+        self.touch(&shared);
+        let handle = {
+            let mut open = self.open.lock();
+            if self.closed.load(Ordering::SeqCst) {
+                return Err(evicted());
+            }
+            let slot = open.entry(log).or_insert_with(|| Slot { gate: gate.clone(), shared: None });
+            slot.shared = Some(shared.clone());
+            LogHandle::new(shared.clone(), self.clone())
+        };
+        tokio::spawn(Actor::new(shared, inbox, loaded).run());
+        self.make_room();
+        Ok(handle)
+    }
+
     fn context(&self, log: LogId, sealer: Arc<dyn Sealer>) -> Context {
         Context {
             log,
@@ -333,7 +359,7 @@ impl<S: State> LogsInner<S> {
         }
         if let Some(shared) = open.remove(&log).and_then(|slot| slot.shared) {
             shared.close(Closed::Evicted);
-            self.counters.add(|c| &c.evictions, 1);
+            self.counters.evictions.add(1);
         }
         true
     }
@@ -344,6 +370,31 @@ fn weight_of<S: State>(open: &HashMap<LogId, Slot<S>>) -> usize {
         .filter_map(|slot| slot.shared.as_ref())
         .map(|shared| shared.weight.load(Ordering::Relaxed))
         .sum()
+}
+
+fn create<S: State>(
+    inner: Arc<LogsInner<S>>,
+    log: LogId,
+    initial: S,
+    sealer: Arc<dyn Sealer>,
+) -> Answer<S, CreateError> {
+    Box::pin(async move {
+        let context = Arc::new(inner.context(log, sealer.clone()));
+        let snapshot = SnapshotPointer { id: Uuid::new_v4(), seq: 0, base_seq: 0 };
+        write_snapshot(&context, Arc::new(initial), snapshot, CHAIN_START)
+            .await
+            .map_err(CreateError::Failed)?;
+        create_log(&context, snapshot).await?;
+        inner.open(log, sealer).await.map_err(CreateError::Failed)
+    })
+}
+
+fn open<S: State>(inner: Arc<LogsInner<S>>, log: LogId, sealer: Arc<dyn Sealer>) -> Answer<S, OpenError> {
+    Box::pin(async move { inner.open(log, sealer).await })
+}
+
+fn read<S: State>(handle: LogHandle<S>, parts: Vec<S::Part>, freshness: Freshness) -> ReadAnswer<S> {
+    Box::pin(async move { handle.ask(parts, freshness).await })
 }
 
 /// Creates the log whose first snapshot is written.

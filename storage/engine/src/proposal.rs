@@ -46,13 +46,13 @@ pub(crate) async fn decide(context: &Context, row: &EntryRow, trim_to: Option<u6
         match context.engine.log.append(context.log, row, trim_to).await {
             Ok(Outcome::Applied) => {
                 if undecided {
-                    context.counters.add(|c| &c.unknowns_applied, 1);
+                    context.counters.unknowns_applied.add(1);
                 }
                 return Decision::Applied;
             }
             Ok(Outcome::Unknown) => {
                 undecided = true;
-                context.counters.add(|c| &c.unknowns, 1);
+                context.counters.unknowns.add(1);
                 tracing::debug!(log = %context.log, seq = row.last_seq, attempt, "commit undecided");
                 if context.options.sabotaged(Sabotage::NewNonceAfterUnknown) {
                     return Decision::Lost;
@@ -64,14 +64,14 @@ pub(crate) async fn decide(context: &Context, row: &EntryRow, trim_to: Option<u6
                 }
                 match place(context, row).await {
                     Ok(Place::Ours) => {
-                        context.counters.add(|c| &c.unknowns_applied, 1);
+                        context.counters.unknowns_applied.add(1);
                         return Decision::AppliedEarlier;
                     }
                     Ok(Place::Anothers) => return Decision::Lost,
                     // A conflict says that this call was not applied. Without an earlier unknown one nothing was.
                     Ok(Place::Trimmed) if !undecided => return Decision::Lost,
                     Ok(Place::Trimmed) => {
-                        context.counters.add(|c| &c.unknowns_trimmed, 1);
+                        context.counters.unknowns_trimmed.add(1);
                         return Decision::Trimmed;
                     }
                     Ok(Place::LogDeleted) => return Decision::Deleted { undecided },

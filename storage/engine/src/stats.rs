@@ -18,31 +18,38 @@ macro_rules! counters {
             }
         }
 
-        #[derive(Debug, Default)]
         pub(crate) struct Counters {
             $(pub(crate) $name: Counter,)*
         }
 
         impl Counters {
-            pub(crate) fn read(&self) -> LogStats {
-                LogStats { $($name: self.$name.0.load(Ordering::Relaxed),)* }
+            pub(crate) fn new() -> Self {
+                Self { $($name: Counter::new(metrics::counter!($metric)),)* }
             }
 
-            /// Adds to the counter and to the metric of the same name.
-            pub(crate) fn add(&self, pick: impl Fn(&Self) -> &Counter, count: u64) {
-                let counter = pick(self);
-                counter.0.fetch_add(count, Ordering::Relaxed);
-                $(if std::ptr::eq(counter, &raw const self.$name) {
-                    metrics::counter!($metric).increment(count);
-                })*
+            pub(crate) fn read(&self) -> LogStats {
+                LogStats { $($name: self.$name.count.load(Ordering::Relaxed),)* }
             }
         }
     };
 }
 
-/// One count.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+/// One count, and the metric that shows it.
+pub(crate) struct Counter {
+    count: AtomicU64,
+    metric: metrics::Counter,
+}
+
+impl Counter {
+    fn new(metric: metrics::Counter) -> Self {
+        Self { count: AtomicU64::new(0), metric }
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        self.count.fetch_add(count, Ordering::Relaxed);
+        self.metric.increment(count);
+    }
+}
 
 counters! {
     /// Groups that were committed: entries written.
@@ -91,9 +98,9 @@ mod tests {
 
     #[test]
     fn each_counter_is_its_own() {
-        let counters = Counters::default();
-        counters.add(|c| &c.trims, 2);
-        counters.add(|c| &c.groups, 1);
+        let counters = Counters::new();
+        counters.trims.add(2);
+        counters.groups.add(1);
         assert_eq!(counters.read(), LogStats { trims: 2, groups: 1, ..LogStats::default() });
     }
 }

@@ -20,6 +20,7 @@ use crate::log::{EntryRow, Head};
 use crate::options::LogOptions;
 use crate::seal::Sealer;
 use crate::state::{PartPages, State};
+use crate::stats::Counters;
 use crate::stored::{CHAIN_START, ChainHash, Root, open_page};
 
 /// Problems kept; more of the same kind say nothing new.
@@ -73,7 +74,7 @@ pub async fn verify<S: State>(
         sealer,
         archive,
         options: Arc::new(LogOptions::default()),
-        counters: Arc::default(),
+        counters: Arc::new(Counters::new()),
     };
     let mut last = None;
     for _ in 0..ATTEMPTS {

@@ -106,7 +106,7 @@ async fn write_chunk(
         .write(context.log, chunk.encode())
         .await
         .map_err(|error| OpenError::Engine(EngineError::unavailable(error.to_string())))?;
-    context.counters.add(|c| &c.archives, 1);
+    context.counters.archives.add(1);
     Ok(Written { from, to: last, address })
 }
 

@@ -68,7 +68,7 @@ async fn collect(
         if !dead.is_empty() {
             let count = dead.len() as u64;
             rows.delete(dead).await?;
-            context.counters.add(|c| &c.pages_collected, count);
+            context.counters.pages_collected.add(count);
         }
         if ended {
             return Ok(());

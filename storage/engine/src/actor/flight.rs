@@ -83,7 +83,7 @@ impl<S: State> Actor<S> {
                 self.applied(group)
             }
             Decision::Lost => {
-                self.context.counters.add(|c| &c.conflicts, 1);
+                self.context.counters.conflicts.add(1);
                 self.setbacks += 1;
                 self.behind = true;
                 self.requeue(group.members);
@@ -149,7 +149,7 @@ impl<S: State> Actor<S> {
                 self.context.fold_row(&mut state, &mut self.seq, &mut self.chain, row)?;
                 self.tail.push(row);
             }
-            self.context.counters.add(|c| &c.entries_followed, rows.len() as u64);
+            self.context.counters.entries_followed.add(rows.len() as u64);
             self.publish(state);
         }
         self.learn_snapshot(head);

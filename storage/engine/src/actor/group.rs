@@ -212,13 +212,13 @@ impl<S: State> Actor<S> {
         self.tail.push(&group.row);
         if let Some(trimmed) = group.trim_to {
             self.trimmed = self.trimmed.max(trimmed);
-            self.context.counters.add(|c| &c.trims, 1);
+            self.context.counters.trims.add(1);
         }
-        self.context.counters.add(|c| &c.groups, 1);
-        self.context.counters.add(|c| &c.operations, group.operations.len() as u64);
+        self.context.counters.groups.add(1);
+        self.context.counters.operations.add(group.operations.len() as u64);
         self.publish(state);
         let changed = group.members.iter().filter(|member| member.last_seq >= member.first_seq).count();
-        self.context.counters.add(|c| &c.commits, changed as u64);
+        self.context.counters.commits.add(changed as u64);
         for member in group.members {
             member.settle_durable();
         }

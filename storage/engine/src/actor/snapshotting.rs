@@ -170,7 +170,7 @@ impl<S: State> Actor<S> {
         self.stage = Stage::Idle;
         match swung {
             Swung::Current => {
-                self.context.counters.add(|c| &c.swings, 1);
+                self.context.counters.swings.add(1);
                 self.snapshot_setbacks = 0;
                 let mut state = S::clone(&self.state);
                 state.snapshotted(attempt.pointer.seq, &attempt.taken);
@@ -181,7 +181,7 @@ impl<S: State> Actor<S> {
                 self.start_collecting(attempt.pointer, &attempt.taken.listed);
             }
             Swung::Lost(head) => {
-                self.context.counters.add(|c| &c.swings_lost, 1);
+                self.context.counters.swings_lost.add(1);
                 if let Some(head) = head
                     && head.snapshot.seq > self.known.seq
                 {
@@ -190,7 +190,7 @@ impl<S: State> Actor<S> {
                 }
             }
             Swung::Forgotten => {
-                self.context.counters.add(|c| &c.swings_lost, 1);
+                self.context.counters.swings_lost.add(1);
                 self.snapshot_setback();
             }
         }
@@ -226,14 +226,14 @@ pub(crate) async fn write_snapshot<S: State>(
         }
     }
     write(context, batch).await?;
-    context.counters.add(|c| &c.snapshots, 1);
+    context.counters.snapshots.add(1);
     Ok(taken)
 }
 
 async fn write(context: &Context, batch: Vec<Row>) -> Result<(), OpenError> {
     let count = batch.len() as u64;
     context.engine.rows.put_ordered(batch).await.map_err(OpenError::Engine)?;
-    context.counters.add(|c| &c.pages_written, count);
+    context.counters.pages_written.add(count);
     Ok(())
 }
 
