@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod setup;
-
 use std::collections::BTreeSet;
 
+use crate::setup::*;
 use engine::memory::{Faults, MemoryEngine};
 use mail::id::{MailboxId, Uid};
-use setup::*;
 use storage::{
     Account, AccountSettings, CheckDepth, CreateError, Delivered, Delivery, FlagAction, FlagChange, IngestId,
     Principal, StoredBody,

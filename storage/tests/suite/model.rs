@@ -6,16 +6,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod setup;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::setup::*;
 use mail::id::{MailboxId, ModSeq, Uid};
 use mail::uid::UidSet;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use setup::*;
 use storage::{
     Account, AppendError, CheckDepth, Delivered, Delivery, FlagAction, FlagChange, IngestId, MailboxError,
     Storage, Target, Vanished,

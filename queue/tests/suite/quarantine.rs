@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
-mod setup;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::setup::{Disk, submit};
 use engine::memory::{Faults, MemoryEngine};
 use mail::id::QueueId;
 use queue::item::QuarantineReason;
 use queue::{Config, Queue, ShardKind, SubmitError, Work};
-use setup::{Disk, submit};
 
 /// What one process does until it dies of `poison`, or has nothing left to do: finishes everything else.
 async fn life(queue: &Queue, poison: QueueId, done: &mut Vec<QueueId>) -> Option<Work> {

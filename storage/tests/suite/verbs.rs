@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod setup;
-
+use crate::setup::*;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use mail::id::ModSeq;
-use setup::*;
 use storage::{
     AccountSettings, AppendError, CopyError, Delivered, Delivery, FlagAction, FlagChange, FlagsError,
     IngestId, InternalDate, MailboxError, OpenError, Principal, Role, StorageError, Target, Vanished,

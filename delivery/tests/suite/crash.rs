@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
-mod world;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::world::{Disk, World};
 use engine::memory::Faults;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use world::{Disk, World};
 
 /// Whom a message goes to, and what has to come of it: copies in mailboxes, notifications to its sender.
 type Kind = (&'static [&'static str], &'static [(&'static str, usize)], usize);

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
-mod world;
-
+use crate::world::{Disk, World, address};
 use mail::address::ReversePath;
 use mail::envelope::{Envelope, Notify, Recipient};
 use queue::{Resolved, ShardKind, Standing};
-use world::{Disk, World, address};
 
 const TEXT: &str = "Subject: hello\r\nMessage-ID: <1@a.test>\r\n\r\nbody\r\n";
 

@@ -6,13 +6,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test, and what it counted is for people")]
 
-mod setup;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::setup::client::{Client, Method, is_late};
+use crate::setup::*;
 use engine::memory::{Faults, MemoryEngine};
 use engine::{LogStats, Sabotage};
 use futures_util::future::{LocalBoxFuture, join, join_all};
@@ -21,8 +21,6 @@ use mail::uid::UidSet;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use setup::client::{Client, Method, is_late};
-use setup::*;
 use storage::{
     Account, AppendError, CheckDepth, CopyError, Delivered, Delivery, ExpungeError, FlagAction, FlagChange,
     FlagsError, IngestId, StorageError, StoredBody,
@@ -289,7 +287,7 @@ impl Worker<'_> {
             }
             _ => {
                 let is_new = after.get_mut(&mailbox).unwrap().1.insert(name.to_owned());
-                let change = FlagChange { action: FlagAction::Add, flags: setup::flags(name) };
+                let change = FlagChange { action: FlagAction::Add, flags: crate::setup::flags(name) };
                 let set = self.account().set_flags(mailbox, one.clone(), change, None).await;
                 set.map(|set| (set.changed.is_empty() != is_new, set.modseq, None)).map_err(|error| {
                     match error {

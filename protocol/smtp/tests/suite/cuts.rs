@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod policy;
-
-use policy::{Session, settings};
+use crate::policy::{Session, settings};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 

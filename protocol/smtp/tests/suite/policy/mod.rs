@@ -1,5 +1,7 @@
 //! A service in memory with a fixed policy, for tests of the machines.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
+
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};

@@ -2,16 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod policy;
-
 use std::collections::VecDeque;
 
+use crate::policy::{Session, settings};
 use bytes::Bytes;
 use machine::{Machine, Step};
 use mail::address::{Address, ReversePath};
 use mail::envelope::{BodyType, Notify, Ret};
-use policy::{Session, settings};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sasl::Mechanism;

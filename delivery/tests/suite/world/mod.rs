@@ -1,4 +1,4 @@
-#![allow(dead_code, clippy::unwrap_used, reason = "shared by tests that use different parts of it")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 //! Queue, directory and storage in memory, with the delivery agent over them.
 
 use std::sync::Arc;

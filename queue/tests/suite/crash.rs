@@ -4,12 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
-mod setup;
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::setup::{Disk, account, address};
 use bytes::Bytes;
 use engine::memory::{Faults, MemoryEngine};
 use mail::address::ReversePath;
@@ -20,7 +19,6 @@ use queue::item::{Destination, Failure, Outcome, Progress, RemoteState, Target};
 use queue::{Claimed, Origin, Queue, Resolved, ShardKind, Standing, Submission, Work, WorkError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use setup::{Disk, account, address};
 use uuid::Uuid;
 
 /// A defect to plant, so that the checks can be seen to notice it.

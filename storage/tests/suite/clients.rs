@@ -3,18 +3,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod setup;
-
 use std::time::Duration;
 
+use crate::setup::client::{Client, Method};
+use crate::setup::*;
 use engine::memory::{Faults, MemoryEngine};
 use engine::{LogStats, Sabotage};
 use mail::id::MailboxId;
 use mail::uid::UidSet;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use setup::client::{Client, Method};
-use setup::*;
 use storage::{Account, AppendError, CheckDepth, FlagAction, FlagChange, StoredBody};
 
 fn some_uids(rng: &mut StdRng, next: u32) -> UidSet {

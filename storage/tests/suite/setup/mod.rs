@@ -1,6 +1,6 @@
 //! An installation in memory, and short ways to say common things.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses some of it")]
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "helpers of tests")]
 
 pub mod client;
 

@@ -2,10 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
-mod setup;
-
 use std::sync::Arc;
 
+use crate::setup::{Disk, submit};
 use blob::keys::KeyEncryptionKey;
 use blob::{KeyId, KeyRing};
 use bytes::Bytes;
@@ -13,7 +12,6 @@ use engine::memory::{MemoryArchive, MemoryEngine};
 use engine::{Archive, LogId, Row, Table, Verified, page_partition};
 use queue::ShardId;
 use queue::fold::ShardState;
-use setup::{Disk, submit};
 
 async fn check(engine: &MemoryEngine, archive: &Arc<dyn Archive>, log: LogId) -> Verified {
     let kek = KeyEncryptionKey::from_secret(&[7; 32]);

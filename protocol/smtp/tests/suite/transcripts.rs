@@ -8,10 +8,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[allow(dead_code, reason = "each test uses a part of it")]
-mod policy;
-
-use policy::{Session, settings};
+use crate::policy::{Session, settings};
 
 fn unescape(text: &str) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -1,0 +1,6 @@
+//! All that is tested of the queue from outside the crate. One program, since each one is linked with everything.
+
+mod crash;
+mod damage;
+mod quarantine;
+mod setup;

@@ -1,0 +1,8 @@
+//! All that is tested of accounts from outside the crate. One program, since each one is linked with everything.
+
+mod clients;
+mod crash;
+mod model;
+mod setup;
+mod two_actors;
+mod verbs;
