@@ -174,20 +174,24 @@ fn crash() -> Result<()> {
 
 fn end_to_end() -> Result<()> {
     let corpus = corpus::fetch()?;
-    process::run(scenarios(&["corpus", "real_clients", "bad_input"])?.env("POSTRIDER_CORPUS", corpus))
+    process::run(
+        scenarios(&["corpus", "real_clients", "bad_input"], "debug")?.env("POSTRIDER_CORPUS", corpus),
+    )
 }
 
 /// A full and a failing disk: the first is mounted for the test.
 fn storage_trouble() -> Result<()> {
-    process::run(&mut scenarios(&["storage_trouble"])?)
+    process::run(&mut scenarios(&["storage_trouble"], "debug")?)
 }
 
-fn scenarios(names: &[&str]) -> Result<Command> {
-    let mut arguments = vec!["test", "--locked", "--package", "end-to-end"];
+/// Tests of `tests/e2e` against the binary of a profile.
+pub(crate) fn scenarios(names: &[&str], profile: &str) -> Result<Command> {
+    // Of the whole workspace, so that nothing is compiled with other features than before.
+    let mut arguments = vec!["test", "--locked", "--workspace"];
     arguments.extend(names.iter().flat_map(|name| ["--test", name]));
     arguments.extend(["--", "--nocapture"]);
     let mut cargo = cargo(&arguments)?;
-    cargo.env("POSTRIDER_BIN", process::target()?.join("debug/postrider"));
+    cargo.env("POSTRIDER_BIN", process::target()?.join(profile).join("postrider"));
     Ok(cargo)
 }
 

@@ -1,7 +1,7 @@
 //! Bad input of every kind, while an innocent session beside it works on. Each kind ends in an error of the protocol at
 //! hand or in a stored message; the server lives, its memory stays bounded, and the innocent session never fails.
 //!
-//! `cargo xtask ci --only build,end-to-end` prints the table: kind, how often, peak RSS, and the
+//! `cargo xtask campaign bad-input` writes the table (docs/bad-input.md): kind, how often, peak RSS, and the
 //! innocent session's p99.
 #![allow(clippy::print_stdout, reason = "the table is for people")]
 
