@@ -12,6 +12,9 @@ use testkit::smtp::Smtp;
 /// What trouble may add to the server's memory at the very most, whatever it is.
 const RESIDENT_MAX: u64 = 400 * 1024 * 1024;
 
+/// However short the trouble was, there are enough turns that a p99 is more than the slowest of them.
+const TURNS_MIN: u32 = 200;
+
 /// How the trouble is to leave the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Leaves {
@@ -60,8 +63,7 @@ fn work(server: &Server, latencies: &Mutex<Vec<Duration>>, over: &AtomicBool) ->
     let mut imap = Imap::login(server.imap(), "bob@example.test", PASSWORD)?;
     let mut smtp = Smtp::hello(server.smtp())?;
     let mut turns = 0;
-    // However short the trouble was, there is something to measure.
-    while !over.load(Ordering::SeqCst) || turns < 20 {
+    while !over.load(Ordering::SeqCst) || turns < TURNS_MIN {
         turns += 1;
         // A session that only says NOOP is sent away after a while, and rightly.
         if turns % 40 == 0 {

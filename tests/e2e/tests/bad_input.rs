@@ -53,6 +53,16 @@ fn contains(haystack: &[u8], needle: &str) -> bool {
     needle.is_empty() || haystack.windows(needle.len()).any(|part| part == needle.as_bytes())
 }
 
+/// What the other rows are to be held against: the same session with nobody beside it, on this machine as it is.
+#[test]
+fn a_session_alone() -> Result<()> {
+    let scene = Scene::start()?;
+    beside(&scene, "nothing: the session alone", || {
+        std::thread::sleep(Duration::from_secs(3));
+        Ok(1)
+    })
+}
+
 #[test]
 fn garbage_truncation_and_smuggling() -> Result<()> {
     let scene = Scene::start()?;
