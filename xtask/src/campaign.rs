@@ -125,7 +125,7 @@ fn bad_input(commit: &str) -> Result<String> {
         "# Bad input and faults\n\n\
          Written by `cargo xtask campaign bad-input` for commit {commit}: each kind, how often it happened, the server's \
          peak of\nresident memory meanwhile, and the p99 of the turns (an IMAP STATUS and an SMTP NOOP) of a session that \
-         did nothing wrong.\nThe tests are `tests/e2e/tests/bad_input.rs` and `storage_trouble.rs`.\n\n\
+         did nothing wrong.\nThe first row is that session alone, which is what the machine itself does to it. The tests are `tests/e2e/tests/bad_input.rs` and `storage_trouble.rs`.\n\n\
          | kind | times | peak RSS | innocent p99 |\n|---|---|---|---|\n{}\n",
         rows.join("\n")
     );
