@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::world::{Disk, World};
 use engine::memory::Faults;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use crate::world::{Disk, World};
 
 /// Whom a message goes to, and what has to come of it: copies in mailboxes, notifications to its sender.
 type Kind = (&'static [&'static str], &'static [(&'static str, usize)], usize);

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
-use crate::world::{Disk, World, address};
 use mail::address::ReversePath;
 use mail::envelope::{Envelope, Notify, Recipient};
 use queue::{Resolved, ShardKind, Standing};
+
+use crate::world::{Disk, World, address};
 
 const TEXT: &str = "Subject: hello\r\nMessage-ID: <1@a.test>\r\n\r\nbody\r\n";
 

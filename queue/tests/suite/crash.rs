@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::setup::{Disk, account, address};
 use bytes::Bytes;
 use engine::memory::{Faults, MemoryEngine};
 use mail::address::ReversePath;
@@ -20,6 +19,8 @@ use queue::{Claimed, Origin, Queue, Resolved, ShardKind, Standing, Submission, W
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
+
+use crate::setup::{Disk, account, address};
 
 /// A defect to plant, so that the checks can be seen to notice it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-use crate::setup::{Disk, submit};
 use blob::keys::KeyEncryptionKey;
 use blob::{KeyId, KeyRing};
 use bytes::Bytes;
@@ -12,6 +11,8 @@ use engine::memory::{MemoryArchive, MemoryEngine};
 use engine::{Archive, LogId, Row, Table, Verified, page_partition};
 use queue::ShardId;
 use queue::fold::ShardState;
+
+use crate::setup::{Disk, submit};
 
 async fn check(engine: &MemoryEngine, archive: &Arc<dyn Archive>, log: LogId) -> Verified {
     let kek = KeyEncryptionKey::from_secret(&[7; 32]);

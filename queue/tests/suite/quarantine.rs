@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::setup::{Disk, submit};
 use engine::memory::{Faults, MemoryEngine};
 use mail::id::QueueId;
 use queue::item::QuarantineReason;
 use queue::{Config, Queue, ShardKind, SubmitError, Work};
+
+use crate::setup::{Disk, submit};
 
 /// What one process does until it dies of `poison`, or has nothing left to do: finishes everything else.
 async fn life(queue: &Queue, poison: QueueId, done: &mut Vec<QueueId>) -> Option<Work> {

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use crate::setup::client::{Client, Method};
-use crate::setup::*;
 use engine::memory::{Faults, MemoryEngine};
 use engine::{LogStats, Sabotage};
 use mail::id::MailboxId;
@@ -14,6 +12,9 @@ use mail::uid::UidSet;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use storage::{Account, AppendError, CheckDepth, FlagAction, FlagChange, StoredBody};
+
+use crate::setup::client::{Client, Method};
+use crate::setup::*;
 
 fn some_uids(rng: &mut StdRng, next: u32) -> UidSet {
     let first = rng.random_range(1..=next);

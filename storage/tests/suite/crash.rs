@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use crate::setup::*;
 use engine::memory::{Faults, MemoryEngine};
 use mail::id::{MailboxId, Uid};
 use storage::{
@@ -13,6 +12,8 @@ use storage::{
     Principal, StoredBody,
 };
 use uuid::Uuid;
+
+use crate::setup::*;
 
 /// What was acknowledged before the power failed, and what was asked for and not answered.
 #[derive(Default)]

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::setup::*;
 use mail::id::{MailboxId, ModSeq, Uid};
 use mail::uid::UidSet;
 use rand::rngs::StdRng;
@@ -19,6 +18,8 @@ use storage::{
     Storage, Target, Vanished,
 };
 use uuid::Uuid;
+
+use crate::setup::*;
 
 const NAMES: [&str; 7] = ["\\Seen", "\\Deleted", "\\Flagged", "$Work", "$Junk", "later", "\\Answered"];
 const MAILBOXES: [&str; 6] = ["INBOX", "Trash", "Archive", "a", "a/b", "c"];

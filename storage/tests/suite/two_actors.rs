@@ -11,8 +11,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::setup::client::{Client, Method, is_late};
-use crate::setup::*;
 use engine::memory::{Faults, MemoryEngine};
 use engine::{LogStats, Sabotage};
 use futures_util::future::{LocalBoxFuture, join, join_all};
@@ -26,6 +24,9 @@ use storage::{
     FlagsError, IngestId, StorageError, StoredBody,
 };
 use uuid::Uuid;
+
+use crate::setup::client::{Client, Method, is_late};
+use crate::setup::*;
 
 const NAMES: [&str; 4] = ["\\Seen", "\\Flagged", "\\Answered", "$Work"];
 const WORKERS_PER_NODE: u32 = 3;

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use crate::setup::*;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use mail::id::ModSeq;
@@ -11,6 +10,8 @@ use storage::{
     IngestId, InternalDate, MailboxError, OpenError, Principal, Role, StorageError, Target, Vanished,
 };
 use uuid::Uuid;
+
+use crate::setup::*;
 
 fn change(action: FlagAction, names: &str) -> FlagChange {
     FlagChange { action, flags: flags(names) }

@@ -4,7 +4,6 @@
 
 use std::collections::VecDeque;
 
-use crate::policy::{Session, settings};
 use bytes::Bytes;
 use machine::{Machine, Step};
 use mail::address::{Address, ReversePath};
@@ -16,6 +15,8 @@ use sasl::server::Binding;
 use smtp_protocol::client::{Client, Event, Failure, Sent};
 use smtp_protocol::command::HelloKind;
 use smtp_protocol::parameter::{MailParameters, RcptParameters};
+
+use crate::policy::{Session, settings};
 
 /// A client that talks to a [`Session`], a few bytes at a time.
 struct Talk {

@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use crate::policy::{Session, settings};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+
+use crate::policy::{Session, settings};
 
 /// What the service heard, what the client was told, and whether the session is over.
 fn run(kind: &str, input: &[u8], cuts: &[usize]) -> (Vec<String>, String, bool) {
