@@ -11,7 +11,7 @@ use testkit::server::{Options, Server};
 
 use crate::counts::{self, Counts};
 use crate::load::{Load, Run};
-use crate::observe;
+use crate::observe::{self, Damage};
 
 const ROUNDS_PER_FOLDER: usize = 10;
 
@@ -92,15 +92,3 @@ pub(crate) fn check(options: &Options) -> Result<()> {
     }
     Ok(())
 }
-
-/// What a client or `check` finds wrong after a crash, as against trouble of the test itself.
-#[derive(Debug)]
-pub(crate) struct Damage(pub(crate) String);
-
-impl std::fmt::Display for Damage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Damage {}

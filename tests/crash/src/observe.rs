@@ -4,13 +4,35 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result};
 use testkit::imap::{self, Imap};
 use testkit::ledger::{Found, Subject};
 use testkit::message;
 use testkit::server::{PASSWORD, Server};
 
 use crate::load::{ACCOUNTS, mailbox_subject, subscription_subject, text_of};
+
+/// What a client or `check` finds wrong after a crash, as against trouble of the test itself.
+#[derive(Debug)]
+pub(crate) struct Damage(pub(crate) String);
+
+impl std::fmt::Display for Damage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Damage {}
+
+fn damage(what: String) -> Error {
+    Damage(what).into()
+}
+
+/// The answer to a command that every sound server obeys.
+fn obeyed(client: &mut Imap, command: &str) -> Result<imap::Answer> {
+    let answer = client.command(command)?;
+    if answer.ok() { Ok(answer) } else { Err(damage(format!("{command}: {}", answer.tagged))) }
+}
 
 /// Looks until `enough` is satisfied with what is found, since accepted mail may still be on its way from the queue;
 /// returns the last look in any case.
@@ -31,13 +53,13 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
     let mut found = Found::default();
     for account in ACCOUNTS {
         let mut client = Imap::login(server.imap(), account, PASSWORD)?;
-        for line in client.ok("LSUB \"\" *")?.text() {
+        for line in obeyed(&mut client, "LSUB \"\" *")?.text() {
             let Some(name) = line.strip_prefix("* LSUB").and_then(last_word) else { continue };
             if let Some(subject) = subscription_subject(account, &name) {
                 found.places.entry(subject).or_default().push((name, BTreeSet::new()));
             }
         }
-        let listed = client.ok("LIST \"\" *")?;
+        let listed = obeyed(&mut client, "LIST \"\" *")?;
         for line in listed.text() {
             let Some(mailbox) = last_word(&line) else { continue };
             if !line.starts_with("* LIST") || line.contains("\\Noselect") || line.contains("\\NonExistent") {
@@ -47,8 +69,8 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
                 found.places.entry(subject).or_default().push((mailbox, BTreeSet::new()));
                 continue;
             }
-            client.ok(&format!("EXAMINE \"{mailbox}\""))?;
-            let answer = client.ok("UID FETCH 1:* (UID FLAGS BODY.PEEK[HEADER])")?;
+            obeyed(&mut client, &format!("EXAMINE \"{mailbox}\""))?;
+            let answer = obeyed(&mut client, "UID FETCH 1:* (UID FLAGS BODY.PEEK[HEADER])")?;
             let mut uids = BTreeSet::new();
             let mut unchecked = BTreeMap::new();
             for line in &answer.untagged {
@@ -58,11 +80,11 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
                 }
                 let uid = imap::number_after(&text, "UID").context("a FETCH without UID")?;
                 if uids.last().is_some_and(|last| *last >= uid) {
-                    bail!("{account} {mailbox}: UID {uid} does not ascend");
+                    return Err(damage(format!("{account} {mailbox}: UID {uid} does not ascend")));
                 }
                 uids.insert(uid);
                 let Some(id) = message::id_of(&text) else {
-                    bail!("{account} {mailbox}: a message without id")
+                    return Err(damage(format!("{account} {mailbox}: a message without id")));
                 };
                 let flags = flags_of(&text).with_context(|| text.clone().into_owned())?;
                 let subject = Subject { account: account.to_owned(), id };
@@ -72,12 +94,16 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
                 }
             }
             for (uid, id) in unchecked {
-                let answer = client.ok(&format!("UID FETCH {uid} (BODY.PEEK[])"))?;
-                let line = answer.untagged.first().context("the message went away")?;
+                let answer = obeyed(&mut client, &format!("UID FETCH {uid} (BODY.PEEK[])"))?;
+                let Some(line) = answer.untagged.first() else {
+                    return Err(damage(format!("{account} {mailbox}: message {id} went away")));
+                };
                 let text = text_of(id);
                 // The trace fields that the server adds come before the original bytes.
                 if !line.strip_suffix(b")").is_some_and(|body| body.ends_with(text.as_bytes())) {
-                    bail!("{account} {mailbox}: message {id} has other bytes than were sent");
+                    return Err(damage(format!(
+                        "{account} {mailbox}: message {id} has other bytes than were sent"
+                    )));
                 }
             }
         }

@@ -13,8 +13,8 @@ use testkit::server::Server;
 
 use crate::counts::{self, Counts};
 use crate::image::{Disk, Unsynced};
-use crate::kill::Damage;
 use crate::load::{Load, Run};
+use crate::observe::Damage;
 use crate::strace::{self, Change, Event};
 use crate::{kill, observe};
 
