@@ -52,7 +52,8 @@ const CLIENTS: &[&str] = &[
     "imapclient-interact",
 ];
 const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];
-const PEERS: &[&str] = &["/usr/sbin/postfix", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/lmtp"];
+const PEERS: &[&str] =
+    &["/usr/sbin/postfix", "smtp-source", "smtp-sink", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/lmtp"];
 
 /// Runs the steps, all or those named. With `CI=true` in the environment a step left out is a failure.
 pub(crate) fn run(only: &[String]) -> Result<()> {
