@@ -157,8 +157,8 @@ fn docs() -> Result<()> {
 }
 
 /// The binary that the steps below run, and the programs that drive it. With the tests, since without them the features
-/// that only tests ask for are left out of tokio and others, and all that stands on those is compiled once more; with the
-/// features of the shipped binary alone everything is compiled by `docs`, and run by the campaigns and the bench.
+/// that only tests ask for are left out of tokio and others, and all that stands on those is compiled once more. Without
+/// those features `docs` checks the libraries, and the release builds of the campaigns and the bench are made.
 pub(crate) fn build() -> Result<()> {
     process::run(&mut cargo(&["build", "--locked", "--workspace", "--bins", "--tests"])?)
 }

@@ -52,7 +52,7 @@ impl Table {
     pub(crate) fn markdown(&self, plan: &Plan) -> Result<String> {
         let mut text = String::from(
             "# Benchmarks\n\nWritten by `cargo xtask bench`: Postrider and the peer take turns within one run on one machine; figures are\n\
-             medians, with all rounds in brackets. A ratio above 1 means that Postrider is faster.\n\n",
+             medians, with every measurement in brackets. A ratio above 1 means that Postrider is faster.\n\n",
         );
         writeln!(text, "- Machine: {}", machine())?;
         writeln!(text, "- Rounds: {}", plan.rounds)?;

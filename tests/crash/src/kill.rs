@@ -88,7 +88,7 @@ pub(crate) fn check(options: &Options) -> Result<()> {
         .output()?;
     if !output.status.success() {
         let [told, also] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
-        return Err(Damage(format!("postrider check: {}\n{told}{also}", output.status)).into());
+        bail!(Damage(format!("postrider check: {}\n{told}{also}", output.status)));
     }
     Ok(())
 }

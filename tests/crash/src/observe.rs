@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Result, bail};
 use testkit::imap::{self, Imap};
 use testkit::ledger::{Found, Subject};
 use testkit::message;
@@ -24,14 +24,13 @@ impl std::fmt::Display for Damage {
 
 impl std::error::Error for Damage {}
 
-fn damage(what: String) -> Error {
-    Damage(what).into()
-}
-
 /// The answer to a command that every sound server obeys.
 fn obeyed(client: &mut Imap, command: &str) -> Result<imap::Answer> {
     let answer = client.command(command)?;
-    if answer.ok() { Ok(answer) } else { Err(damage(format!("{command}: {}", answer.tagged))) }
+    if !answer.ok() {
+        bail!(Damage(format!("{command}: {}", answer.tagged)));
+    }
+    Ok(answer)
 }
 
 /// Looks until `enough` is satisfied with what is found, since accepted mail may still be on its way from the queue;
@@ -80,11 +79,11 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
                 }
                 let uid = imap::number_after(&text, "UID").context("a FETCH without UID")?;
                 if uids.last().is_some_and(|last| *last >= uid) {
-                    return Err(damage(format!("{account} {mailbox}: UID {uid} does not ascend")));
+                    bail!(Damage(format!("{account} {mailbox}: UID {uid} does not ascend")));
                 }
                 uids.insert(uid);
                 let Some(id) = message::id_of(&text) else {
-                    return Err(damage(format!("{account} {mailbox}: a message without id")));
+                    bail!(Damage(format!("{account} {mailbox}: a message without id")));
                 };
                 let flags = flags_of(&text).with_context(|| text.clone().into_owned())?;
                 let subject = Subject { account: account.to_owned(), id };
@@ -96,12 +95,12 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
             for (uid, id) in unchecked {
                 let answer = obeyed(&mut client, &format!("UID FETCH {uid} (BODY.PEEK[])"))?;
                 let Some(line) = answer.untagged.first() else {
-                    return Err(damage(format!("{account} {mailbox}: message {id} went away")));
+                    bail!(Damage(format!("{account} {mailbox}: message {id} went away")));
                 };
                 let text = text_of(id);
                 // The trace fields that the server adds come before the original bytes.
                 if !line.strip_suffix(b")").is_some_and(|body| body.ends_with(text.as_bytes())) {
-                    return Err(damage(format!(
+                    bail!(Damage(format!(
                         "{account} {mailbox}: message {id} has other bytes than were sent"
                     )));
                 }

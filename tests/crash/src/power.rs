@@ -166,7 +166,7 @@ fn judge(
             let verdict = run.ledger.judge(&found, instant);
             if !verdict.clean() {
                 let place = format!("seed {seed}, sync {point} of {usable}, {}", unsynced.name());
-                return Err(Damage(format!("{place}: {verdict}")).into());
+                bail!(Damage(format!("{place}: {verdict}")));
             }
             server.stop(Duration::from_secs(30))?;
             kill::check(&options)?;
