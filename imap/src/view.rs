@@ -107,7 +107,7 @@ impl View {
     }
 
     /// Takes in what has happened since [`View::synced`]: `changed` are messages that are there now and were put or
-    /// changed, `vanished` messages that left. Without `may_expunge` the latter keep their numbers for now.
+    /// changed, `vanished` messages that left. Without `may_expunge` the latter keep their numbers until a call with it.
     pub(crate) fn advance(
         &mut self,
         changed: &UidSet,
