@@ -98,7 +98,8 @@ fn fill(client: &mut Imap, mailbox: &str, first: u64, messages: usize, bytes: us
 struct Asked {
     name: &'static str,
     aim: &'static str,
-    /// How often within a round. What takes milliseconds says little when a machine stalls for longer.
+    /// How often within a round, one after the other. What takes milliseconds says little when a machine stalls for
+    /// longer.
     times: u32,
     /// The command of each turn, counted from zero.
     command: fn(u32) -> String,
@@ -107,29 +108,35 @@ struct Asked {
 const ASKED: &[Asked] = &[
     Asked { name: "SELECT", aim: "≥ 1×", times: 1, command: |_| format!("SELECT {ROOM}") },
     Asked { name: "ENVELOPE, first time", aim: "≥ 3×", times: 1, command: envelope },
-    Asked { name: "ENVELOPE, again", aim: "≥ 1×", times: 5, command: envelope },
-    Asked { name: "FLAGS", aim: "≥ 1×", times: 5, command: |_| "FETCH 1:* (UID FLAGS)".to_owned() },
+    Asked { name: "ENVELOPE, again", aim: "≥ 1×", times: 10, command: envelope },
+    Asked { name: "FLAGS", aim: "≥ 1×", times: 10, command: |_| "FETCH 1:* (UID FLAGS)".to_owned() },
     Asked {
         name: "BODYSTRUCTURE",
         aim: "≥ 1×",
-        times: 5,
+        times: 10,
         command: |_| "FETCH 1:* (UID BODYSTRUCTURE)".to_owned(),
     },
     Asked {
         name: "STORE all",
         aim: "≥ 1×",
-        times: 5,
+        times: 10,
         command: |turn| format!("STORE 1:* {}FLAGS (\\Flagged)", if turn % 2 == 0 { '+' } else { '-' }),
     },
-    Asked { name: "COPY 1 000", aim: "≥ 1×", times: 5, command: |turn| thousand("COPY", turn) },
-    Asked { name: "MOVE 1 000", aim: "≥ 1×", times: 5, command: |turn| thousand("MOVE", turn) },
+    Asked { name: "COPY 1 000", aim: "≥ 1×", times: 10, command: |turn| thousand("COPY", turn) },
+    Asked { name: "MOVE 1 000", aim: "≥ 1×", times: 10, command: |turn| thousand("MOVE", turn + 10) },
+    Asked {
+        name: "MOVE 1 000 that were copied there before",
+        aim: "–",
+        times: 5,
+        command: |turn| thousand("MOVE", turn),
+    },
 ];
 
 fn envelope(_: u32) -> String {
     "FETCH 1:* (UID ENVELOPE)".to_owned()
 }
 
-/// The messages of turn *n* are the *n*th thousand.
+/// The *n*th thousand of messages.
 fn thousand(verb: &str, turn: u32) -> String {
     format!("UID {verb} {}:{} Target", turn * 1_000 + 1, (turn + 1) * 1_000)
 }

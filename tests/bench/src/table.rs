@@ -88,9 +88,13 @@ impl Table {
                 row.aim
             )?;
         }
+        text.push_str(BOUNDS);
         Ok(text)
     }
 }
+
+/// What is known of rows that miss their aim; written by hand.
+const BOUNDS: &str = include_str!("../bounds.md");
 
 fn median(figures: &[f64]) -> Option<f64> {
     let mut sorted = figures.to_vec();
