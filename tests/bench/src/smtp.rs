@@ -103,14 +103,17 @@ pub(crate) fn visible(plan: &Plan, table: &mut Table) -> Result<()> {
 fn measure(smtp: SocketAddr, imap: SocketAddr, users: usize, messages: usize) -> Result<f64> {
     let mut clients =
         (0..users).map(|number| Imap::login(imap, &user(number), PASSWORD)).collect::<Result<Vec<_>>>()?;
+    // Dovecot makes INBOX when it is first asked for, and says NO where a delivery does so at the same time.
+    for client in &mut clients {
+        client.ok("STATUS INBOX (MESSAGES)")?;
+    }
     let each = messages / users;
     let started = Instant::now();
     peer::source(smtp, users, 20, each * users, BYTES)?;
     let deadline = Instant::now() + Duration::from_secs(120);
     for client in &mut clients {
         loop {
-            // Dovecot says NO while a delivery and this make the mailbox at one time.
-            let answer = client.command("STATUS INBOX (MESSAGES)")?;
+            let answer = client.ok("STATUS INBOX (MESSAGES)")?;
             let count = answer.text().iter().find_map(|line| imap::number_after(line, "MESSAGES"));
             if count >= Some(each as u64) {
                 break;
