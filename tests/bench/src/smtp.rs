@@ -115,7 +115,7 @@ fn measure(smtp: SocketAddr, imap: SocketAddr, users: usize, messages: usize) ->
         loop {
             let answer = client.ok("STATUS INBOX (MESSAGES)")?;
             let count = answer.text().iter().find_map(|line| imap::number_after(line, "MESSAGES"));
-            if count >= Some(each as u64) {
+            if count.context("no STATUS")? >= each as u64 {
                 break;
             }
             if Instant::now() > deadline {
