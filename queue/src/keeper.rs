@@ -2,11 +2,13 @@
 //! history may go. Wake-ups are hints; this is what is relied upon.
 
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use crate::entry::Place;
+use crate::fold::ShardState;
 use crate::queue::Inner;
 use crate::schedule::hour_of;
-use crate::shard::{Shard, ShardError};
+use crate::shard::{Altered, Shard, ShardError};
 use crate::shard_id::ShardKind;
 use crate::sweep::{expired_chunks, expired_items, forgettable_chunks};
 use crate::window::Ticket;
@@ -36,7 +38,13 @@ impl Inner {
         let mut shards: Vec<&Shard> = self.ingest.iter().chain([&self.quarantine]).collect();
         for index in 0..self.layout().outbound {
             match self.outbound_made(index).await {
-                Ok(shard) => shards.extend(shard),
+                Ok(Some(shard)) => {
+                    if let Err(error) = self.find_outbound(shard).await {
+                        tracing::warn!(shard = %shard.id, %error, "what is to be sent cannot be looked for");
+                    }
+                    shards.push(shard);
+                }
+                Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "outbound shard cannot be opened"),
             }
         }
@@ -48,6 +56,9 @@ impl Inner {
         let (known, taken) = self.window.lock().counts();
         metrics::gauge!("postrider_queue_window_items").set(known as f64);
         metrics::gauge!("postrider_queue_taken_items").set(taken as f64);
+        let (known, taken) = self.lineup.lock().counts();
+        metrics::gauge!("postrider_queue_lineup_items").set(known as f64);
+        metrics::gauge!("postrider_queue_sending_items").set(taken as f64);
         let live: u64 = self.ingest.iter().map(|shard| shard.state().live()).sum();
         metrics::gauge!("postrider_queue_ingest_items").set(live as f64);
         metrics::gauge!("postrider_queue_quarantined_items").set(self.quarantine.state().live() as f64);
@@ -82,6 +93,55 @@ impl Inner {
         Ok(())
     }
 
+    /// Tells the line-up of what is due in this hour. A chunk of which everything is known already is not looked at
+    /// again: so a round costs what is new, and not what waits.
+    async fn find_outbound(&self, shard: &Shard) -> Result<(), ShardError> {
+        /// Chunks in a row that gave nothing because there is no room; then the next round goes on.
+        const FUTILE_MAX: usize = 16;
+        let state = shard.handle.refresh(&[]).await.map_err(|error| ShardError::Unavailable {
+            shard: shard.id,
+            reason: crate::shard::chain(&error),
+        })?;
+        let this_hour = hour_of(self.clock.now());
+        let mut chunks = Vec::new();
+        {
+            let mut scanned = self.scanned.lock();
+            for chunk in state.chunks() {
+                if chunk.live == 0 {
+                    scanned.remove(&(shard.id, chunk.id));
+                } else if chunk.hour <= this_hour && scanned.get(&(shard.id, chunk.id)) != Some(&chunk.items)
+                {
+                    chunks.push((chunk.id, chunk.items));
+                }
+            }
+        }
+        // Not always from the first: what has no room must not be in front of what has.
+        if !chunks.is_empty() {
+            let turn = self.scans.fetch_add(1, Ordering::Relaxed) * FUTILE_MAX;
+            let from = turn % chunks.len();
+            chunks.rotate_left(from);
+        }
+        let mut futile = 0;
+        for (chunk, items) in chunks {
+            let state = shard.with(&[chunk]).await?;
+            let (mut fits, mut found) = (true, false);
+            for item in state.chunk(chunk).into_iter().flat_map(|content| content.live()) {
+                let ticket = Ticket { shard: shard.id, place: Place { chunk, number: item.number } };
+                let fit = self.learn_of(ticket, item, false);
+                fits &= fit;
+                found |= fit;
+            }
+            if fits {
+                self.scanned.lock().insert((shard.id, chunk), items);
+            }
+            futile = if found { 0 } else { futile + 1 };
+            if futile == FUTILE_MAX {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn look_after(&self, shard: &Shard, may_expire: bool) -> Result<(), ShardError> {
         let now = self.clock.now();
         let state = shard.state();
@@ -102,14 +162,24 @@ impl Inner {
         let state = shard.with(&[chunk]).await?;
         for place in expired_items(&state, chunk, now) {
             if shard.id.kind == ShardKind::Outbound {
-                let Some(item) = state.item(place) else { continue };
-                let states = crate::remote::expired(item);
-                if !states.is_empty() {
-                    shard.settle_remote(place, states, now).await?;
-                }
+                self.expire_remote(shard, &state, place).await?;
+                continue;
             }
             self.window.lock().hasten(Ticket { shard: shard.id, place }, now);
             self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whoever works on an item looks at its expiry themselves.
+    async fn expire_remote(&self, shard: &Shard, state: &ShardState, place: Place) -> Result<(), ShardError> {
+        let Some(item) = state.item(place) else { return Ok(()) };
+        let changes = crate::remote::expired(item);
+        if changes.is_empty() || self.lineup.lock().is_taken(shard.id, place.number) {
+            return Ok(());
+        }
+        if let Altered::Open { item, place, .. } = self.alter(shard, place, changes).await? {
+            self.learn_of(Ticket { shard: shard.id, place }, &item, true);
         }
         Ok(())
     }

@@ -2,5 +2,8 @@
 
 mod crash;
 mod damage;
+mod five_days;
+mod operate;
+mod outbound;
 mod quarantine;
 mod setup;

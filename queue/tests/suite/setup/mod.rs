@@ -20,11 +20,27 @@ pub(crate) struct Disk {
     pub(crate) blobs: Arc<MemoryBlobs>,
     pub(crate) clock: Clock,
     pub(crate) archive: Option<Arc<dyn Archive>>,
+    /// Whether a process may take it that there is no other.
+    pub(crate) exclusive: bool,
+    /// How logs are kept.
+    pub(crate) log_options: LogOptions,
 }
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self { blobs: Arc::new(MemoryBlobs::new()), clock: Clock::standing(1_800_000_000), archive: None }
+        let clock = Clock::standing(1_800_000_000);
+        // Low thresholds, so that snapshots, trims and page collection happen all the time.
+        let log_options = LogOptions {
+            snapshot_entries_min: 3,
+            snapshot_bytes_min: 500,
+            snapshot_share_percent: 1,
+            snapshot_entries_max: 12,
+            deadline_seconds: 5,
+            backoff_ms_min: 1,
+            backoff_ms_max: 2,
+            ..LogOptions::default()
+        };
+        Self { blobs: Arc::new(MemoryBlobs::new()), clock, archive: None, exclusive: false, log_options }
     }
 
     /// Few shards and small limits, so that everything happens.
@@ -47,20 +63,12 @@ impl Disk {
         let rows = engine.engine().rows;
         let keys = KeyRing::new(kek, rows.clone(), &blob_config);
         let blobs = BlobStore::new(self.blobs.clone(), rows, keys.clone(), blob_config).await.ok()?;
-        // Low thresholds, so that snapshots, trims and page collection happen all the time.
-        let log_options = LogOptions {
-            snapshot_entries_min: 3,
-            snapshot_bytes_min: 500,
-            snapshot_share_percent: 1,
-            snapshot_entries_max: 12,
-            deadline_seconds: 5,
-            backoff_ms_min: 1,
-            backoff_ms_max: 2,
-            ..LogOptions::default()
-        };
+        let log_options = self.log_options.clone();
         let engine = engine.engine();
         let (clock, archive) = (self.clock.clone(), self.archive.clone());
-        Queue::open(Foundation { engine, log_options, archive, blobs, keys, clock }, config).await.ok()
+        let exclusive = self.exclusive;
+        let foundation = Foundation { engine, log_options, archive, blobs, keys, clock, exclusive };
+        Queue::open(foundation, config).await.ok()
     }
 }
 
