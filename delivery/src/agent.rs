@@ -7,6 +7,7 @@ use directory::Directory;
 use futures_util::FutureExt;
 use mail::id::AccountId;
 use parking_lot::Mutex;
+use queue::entry::Change;
 use queue::item::{Destination, Failure, Outcome, QuarantineReason, Targets};
 use queue::{Claimed, Queue, Work, WorkError};
 use storage::Storage;
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     lanes: Mutex<Lanes<Claimed>>,
     places: Semaphore,
+    /// One looks through the queue's history at a time.
+    pub(crate) tracing: Semaphore,
 }
 
 /// Why work on an item cannot go on now. It is put off, and done again from where it is.
@@ -65,8 +68,8 @@ pub(crate) enum Next {
     Report { outcomes: Vec<(u32, Outcome)>, placed: bool },
     /// Nothing is left, and the shard knows.
     Finished,
-    /// Others of its recipients wait; the queue knows when it comes again.
-    Wait,
+    /// This was told about recipients elsewhere.
+    Told(Vec<(u32, Change)>),
     /// What is left cannot be delivered, and nobody can be told.
     Hold(Failure),
     /// It has seen too many crashes.
@@ -78,7 +81,8 @@ impl Delivery {
     pub fn new(queue: Queue, storage: Storage, directory: Directory, config: Config) -> Self {
         let lanes = Mutex::new(Lanes::new(config.account_concurrent_max, config.account_waiting_max));
         let places = Semaphore::new(config.concurrent_max.max(1));
-        Self { inner: Arc::new(Inner { queue, storage, directory, config, lanes, places }) }
+        let tracing = Semaphore::new(1);
+        Self { inner: Arc::new(Inner { queue, storage, directory, config, lanes, places, tracing }) }
     }
 
     /// Delivers until `stop` is ready; then finishes what is under way. Items that were claimed and not begun go back.
@@ -168,7 +172,7 @@ impl Inner {
         let result = match claimed.work() {
             Work::Deliver => place::item(self, &mut claimed).await,
             Work::Quarantine => quarantine::secure(self, &mut claimed).await,
-            Work::Notify => bounce::remote(self, &mut claimed).await,
+            Work::Notify => bounce::remote(self, &claimed).await.map(Next::Told),
         };
         let result = match result {
             Ok(Next::Report { outcomes, placed }) => {
@@ -179,8 +183,11 @@ impl Inner {
                 self.queue.finish(claimed);
                 return;
             }
-            Ok(Next::Wait) => {
-                self.queue.step_back(claimed, STEP_BACK_STUCK_SECONDS);
+            Ok(Next::Told(told)) => {
+                if let Err(error) = self.queue.told(claimed, told).await {
+                    // It is told again, and recognised.
+                    tracing::warn!(%queue_id, %error, "what was told cannot be reported");
+                }
                 return;
             }
             Ok(Next::Hold(failure)) => {

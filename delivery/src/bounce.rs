@@ -9,11 +9,12 @@ use mail::date::SentDate;
 use mail::dsn::{Action, Notification, RecipientReport, Returned, Status};
 use mail::envelope::{BodyType, Envelope, Notify, Recipient, Ret};
 use mail::id::AccountId;
-use queue::item::{Destination, Failure, MessageDetails, Progress, RemoteState, Target};
-use queue::{Body, Claimed, Origin, Resolved, Submission, WorkError};
+use queue::entry::Change;
+use queue::item::{Destination, Failure, MessageDetails, Target};
+use queue::{Body, Claimed, Event, News as QueueNews, Origin, Resolved, Submission, WorkError};
 use uuid::Uuid;
 
-use crate::agent::{Inner, Next, Trouble};
+use crate::agent::{Inner, Trouble};
 use crate::place::{LazyFacts, expired, reverse_path};
 
 /// What is told about one target.
@@ -55,7 +56,18 @@ pub(crate) async fn notify(
         _ => &recipient.address,
     };
     let orcpt = recipient.orcpt.as_deref();
-    let report = Report { to, tried, orcpt, action, failure, prefix: &details.prefix };
+    let report = Report {
+        to,
+        tried,
+        orcpt,
+        action,
+        failure,
+        prefix: &details.prefix,
+        remote_mta: None,
+        last_attempt: None,
+        retry_until: None,
+        note: None,
+    };
     write(agent, claimed, facts, number, report).await?;
     Ok(true)
 }
@@ -79,40 +91,94 @@ pub(crate) async fn success(
     Ok(())
 }
 
-/// Tells of the recipients of an outbound item that have failed or expired.
-pub(crate) async fn remote(agent: &Inner, claimed: &mut Claimed) -> Result<Next, Trouble> {
-    let Progress::Outbound(recipients) = claimed.item().progress.clone() else {
-        return Err(WorkError::Misused("only outbound items have remote recipients").into());
-    };
+/// Tells the news about the recipients of an outbound item. What was told is committed once for all of them.
+pub(crate) async fn remote(agent: &Inner, claimed: &Claimed) -> Result<Vec<(u32, Change)>, Trouble> {
     let details = agent.queue.details(claimed).await?;
     let facts = LazyFacts::default();
-    let expired = expired();
-    let mut states = Vec::new();
-    for (index, recipient) in (0..).zip(&recipients) {
-        let (failure, settled) = match &recipient.state {
-            RemoteState::Failed { failure, settled: false } => {
-                (failure, RemoteState::Failed { failure: failure.clone(), settled: true })
-            }
-            RemoteState::Expired { settled: false } => (&expired, RemoteState::Expired { settled: true }),
-            _ => continue,
-        };
-        let to = claimed.message().sender.reverse_path.0.clone();
-        let wanted = recipient.recipient.notify.on_failure();
-        if let Some(to) = to.filter(|_| wanted) {
-            let report = Report {
-                to,
-                tried: &recipient.recipient.address,
-                orcpt: recipient.recipient.orcpt.as_deref(),
-                action: Action::Failed,
-                failure,
-                prefix: &details.prefix,
-            };
-            write(agent, claimed, &facts, recipient.target, report).await?;
+    let mut told = Vec::new();
+    for news in agent.queue.news(claimed) {
+        if let Some(to) = claimed.message().sender.reverse_path.0.clone() {
+            tell_remote(agent, claimed, &details, &facts, &news, to).await?;
         }
-        states.push((index, settled));
+        told.push(news.told());
     }
-    let open = agent.queue.settle_remote(claimed, states).await?;
-    Ok(if open { Next::Wait } else { Next::Finished })
+    Ok(told)
+}
+
+/// Tells one of them, unless nobody wants to hear of it.
+async fn tell_remote(
+    agent: &Inner,
+    claimed: &Claimed,
+    details: &MessageDetails,
+    facts: &LazyFacts,
+    news: &QueueNews,
+    to: Address,
+) -> Result<(), Trouble> {
+    let QueueNews { recipient, event, .. } = news;
+    let message = claimed.message();
+    let last = recipient.last.as_ref();
+    let said = last.map(|said| said.reply.as_str()).unwrap_or_default();
+    let heard = |status: &str| Failure::new(status, said);
+    let (action, failure, wanted) = match event {
+        Event::Failed(failure) => (Action::Failed, failure.clone(), recipient.recipient.notify.on_failure()),
+        Event::Expired if said.is_empty() => {
+            (Action::Failed, expired(), recipient.recipient.notify.on_failure())
+        }
+        Event::Expired => (Action::Failed, heard("4.4.7"), recipient.recipient.notify.on_failure()),
+        Event::Late => (Action::Failed, late(said), recipient.recipient.notify.on_failure()),
+        Event::Delayed => (Action::Delayed, heard("4.0.0"), recipient.recipient.notify.on_delay()),
+        // Where nobody wants to hear of it, the queue knows of no news.
+        Event::Relayed => (Action::Relayed, heard("2.0.0"), true),
+    };
+    if !wanted {
+        return Ok(());
+    }
+    let doubted = recipient.doubts > 0 && action != Action::Relayed;
+    let note = match event {
+        Event::Expired => Some(format!(
+            "It was tried for {} and is not tried any more.{}",
+            span(agent.queue.clock().now().saturating_sub(message.accepted)),
+            if doubted { DOUBT } else { "" }
+        )),
+        Event::Late => Some(format!("{LATE}{}", if doubted { DOUBT } else { "" })),
+        _ if doubted => Some(DOUBT.trim_start().to_owned()),
+        _ => None,
+    };
+    let report = Report {
+        to,
+        tried: &recipient.recipient.address,
+        orcpt: recipient.recipient.orcpt.as_deref(),
+        action,
+        failure: &failure,
+        prefix: &details.prefix,
+        remote_mta: last.and_then(|said| said.host.as_deref()),
+        last_attempt: last.map(|said| said.at),
+        retry_until: (action == Action::Delayed).then_some(message.expires),
+        note: note.as_deref(),
+    };
+    write(agent, claimed, facts, news.part(), report).await
+}
+
+/// What was heard last of a message that is late (RFC 2852 §4.1).
+fn late(said: &str) -> Failure {
+    Failure::new("5.4.7", if said.is_empty() { "the time is over that its sender had set" } else { said })
+}
+
+const LATE: &str = "It was to be returned if it could not be delivered in the time that you had set.";
+
+/// Where nobody knows, the sender should know that.
+const DOUBT: &str = " An attempt ended before it was known whether the other host had taken the message, so that it may \
+                     have come through all the same.";
+
+/// A time in words.
+fn span(seconds: u64) -> String {
+    let (count, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7_200 => (seconds / 60, "minute"),
+        7_200..172_800 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 struct Report<'a> {
@@ -122,14 +188,40 @@ struct Report<'a> {
     action: Action,
     failure: &'a Failure,
     prefix: &'a [u8],
+    /// The other host, if there was one.
+    remote_mta: Option<&'a str>,
+    /// When it was last tried, if not just now (unix seconds).
+    last_attempt: Option<u64>,
+    /// Until when it will be tried.
+    retry_until: Option<u64>,
+    note: Option<&'a str>,
 }
 
+/// The copy of a notification for whoever looks after the server is told under a number of its own.
+const COPY_PART: u32 = 1 << 30;
+
+/// Writes a notification, and the copy of one about a failure.
 async fn write(
     agent: &Inner,
     claimed: &Claimed,
     facts: &LazyFacts,
     number: u32,
     report: Report<'_>,
+) -> Result<(), Trouble> {
+    write_one(agent, claimed, facts, number, &report).await?;
+    let copy = Address::parse(&agent.config.failure_copies_to).ok();
+    match copy.filter(|copy| report.action == Action::Failed && copy.key() != report.to.key()) {
+        Some(to) => write_one(agent, claimed, facts, number | COPY_PART, &Report { to, ..report }).await,
+        None => Ok(()),
+    }
+}
+
+async fn write_one(
+    agent: &Inner,
+    claimed: &Claimed,
+    facts: &LazyFacts,
+    number: u32,
+    report: &Report<'_>,
 ) -> Result<(), Trouble> {
     if agent.queue.was_notified(claimed, number) {
         return Ok(());
@@ -139,7 +231,7 @@ async fn write(
         Resolution::NotLocal => Resolved::Remote,
         _ => Resolved::Later,
     };
-    let (body, returned) = body(agent, claimed, facts, number, &report).await?;
+    let (body, returned) = body(agent, claimed, facts, number, report).await?;
     let mut envelope = Envelope::new(ReversePath::NULL);
     envelope.recipients.push(Recipient { notify: Notify::NEVER, ..Recipient::new(report.to.clone()) });
     envelope.smtputf8 = returned.smtputf8 || report.to.needs_smtputf8();
@@ -213,10 +305,11 @@ async fn body(
             original: report.orcpt,
             action: report.action,
             status: status(&report.failure.status),
-            remote_mta: None,
+            remote_mta: report.remote_mta,
             diagnostic: (!report.failure.text.is_empty()).then_some(report.failure.text.as_str()),
-            last_attempt: Some(now),
-            retry_until: None,
+            last_attempt: Some(report.last_attempt.map_or(now, |at| SentDate::utc(at as i64))),
+            retry_until: report.retry_until.map(|at| SentDate::utc(at as i64)),
+            note: report.note,
         }],
         returned,
         boundary: &boundary,
@@ -262,5 +355,15 @@ mod tests {
         check("9.1.1", "5.0.0");
         check("5.1.x", "5.0.0");
         check("", "5.0.0");
+    }
+
+    #[test]
+    fn spans_in_words() {
+        let check = |seconds: u64, expected: &str| assert_eq!(span(seconds), expected);
+        check(1, "1 second");
+        check(119, "119 seconds");
+        check(120, "2 minutes");
+        check(86_400, "24 hours");
+        check(432_000, "5 days");
     }
 }

@@ -1,5 +1,6 @@
 //! What an operator can set, each with its default and the reason for it.
 
+use mail::address::Address;
 use serde::{Deserialize, Serialize};
 
 /// Limits and choices of local delivery.
@@ -24,6 +25,8 @@ pub struct Config {
     pub subaddress: Subaddress,
     /// Octets of the message's header that a notification returns at most.
     pub returned_header_bytes_max: u64,
+    /// Whoever hears of every failure besides its sender, such as `postmaster@example.org`. Empty: nobody.
+    pub failure_copies_to: String,
     /// Octets up to which a whole message is returned when `RET=FULL` asks for it (RFC 3461 §4.3); larger ones are
     /// returned as their header.
     pub returned_message_bytes_max: u64,
@@ -40,8 +43,20 @@ impl Default for Config {
             slice_targets: 1_000,
             subaddress: Subaddress::Inbox,
             returned_header_bytes_max: 64 << 10,
+            failure_copies_to: String::new(),
             returned_message_bytes_max: 256 << 10,
         }
+    }
+}
+
+impl Config {
+    /// What cannot be, in words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.failure_copies_to.is_empty() {
+            return Ok(());
+        }
+        let address = Address::parse(&self.failure_copies_to);
+        address.map(drop).map_err(|error| format!("failure_copies_to: {error}"))
     }
 }
 

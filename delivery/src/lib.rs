@@ -16,6 +16,7 @@ mod expand;
 mod lanes;
 mod place;
 mod quarantine;
+mod suppression;
 mod trace;
 
 pub use agent::Delivery;

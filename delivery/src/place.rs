@@ -16,7 +16,7 @@ use storage::{AppendError, AppendRequest, Delivered, IngestId, OpenError, Princi
 use crate::agent::{Inner, Next, Trouble};
 use crate::bounce::{self, News};
 use crate::config::Subaddress;
-use crate::{expand, trace};
+use crate::{expand, suppression, trace};
 
 /// Works on an ingest item until nothing is left of it, or until something has to wait.
 pub(crate) async fn item(agent: &Inner, claimed: &mut Claimed) -> Result<Next, Trouble> {
@@ -104,15 +104,28 @@ async fn place_slice(
     let targets = agent.queue.targets(slice).await?;
     let open: Vec<(u32, &Target)> =
         (slice.first..).zip(targets.iter()).filter(|(number, _)| !slice.is_settled(*number)).collect();
-    let remote: Vec<(u32, &Target)> =
-        open.iter().copied().filter(|(_, target)| matches!(target.to, Destination::Remote { .. })).collect();
+    let (mut remote, mut here) = (Vec::new(), Vec::new());
+    for (number, target) in open {
+        let stopped = suppression::stops(agent, claimed, number, target).await?;
+        match (&target.to, stopped) {
+            (Destination::Remote { .. }, None) => remote.push((number, target)),
+            (_, stopped) => here.push((number, target, stopped)),
+        }
+    }
     let mut placed = PlacedSlice::default();
     let facts = LazyFacts::default();
-    let works: Vec<_> = open
-        .iter()
-        .filter(|(_, target)| !matches!(target.to, Destination::Remote { .. }))
-        .map(|(number, target)| {
-            end_of(agent, claimed, details, &facts, *number, target).map(|end| (*number, end)).boxed()
+    let works: Vec<_> = here
+        .into_iter()
+        .map(|(number, target, stopped)| {
+            let facts = &facts;
+            async move {
+                let end = match stopped {
+                    Some(failure) => fail(agent, claimed, details, facts, number, target, failure).await,
+                    None => end_of(agent, claimed, details, facts, number, target).await,
+                };
+                (number, end)
+            }
+            .boxed()
         })
         .collect();
     let mut works =
@@ -280,6 +293,7 @@ async fn place_local(
         .recipients
         .get(target.recipient as usize)
         .ok_or(WorkError::Misused("a target has no recipient"))?;
+    suppression::learn(agent, claimed, &facts, &recipient.address, &opened).await;
     let prefix = trace::prefix(&reverse_path, &recipient.address, &details.prefix);
     let mut mailbox = mailbox(agent.config.subaddress, detail);
     loop {

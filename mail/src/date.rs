@@ -85,6 +85,59 @@ impl SentDate {
         moment(year, month, day, parse_time(time)?, parse_zone(zone)?)
     }
 
+    /// Parses the form of RFC 3339: `2026-12-01T12:00:00Z`, with a zone and perhaps a fraction, which is dropped.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let (date, rest) = text.split_at_checked(10)?;
+        let rest = rest.strip_prefix(['T', 't'])?;
+        let (time, rest) = rest.split_at_checked(8)?;
+        let zone = match rest.strip_prefix('.') {
+            Some(fraction) => {
+                let zone = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+                (zone.len() < fraction.len()).then_some(zone)?
+            }
+            None => rest,
+        };
+        let shape = |text: &str, pattern: &str| {
+            text.len() == pattern.len()
+                && text.bytes().zip(pattern.bytes()).all(|(byte, pattern)| match pattern {
+                    b'0' => byte.is_ascii_digit(),
+                    other => byte == other,
+                })
+        };
+        if !shape(date, "0000-00-00") || !shape(time, "00:00:00") {
+            return None;
+        }
+        let offset = match zone {
+            "Z" | "z" => 0,
+            _ => {
+                let (sign, number) = (zone.get(..1)?, zone.get(1..)?);
+                let (hours, minutes) =
+                    (number.get(..2)?.parse::<i16>().ok()?, number.get(3..)?.parse::<i16>().ok()?);
+                let minutes =
+                    (shape(number, "00:00") && hours < 24 && minutes < 60).then_some(hours * 60 + minutes)?;
+                match sign {
+                    "+" => minutes,
+                    "-" => -minutes,
+                    _ => return None,
+                }
+            }
+        };
+        moment(
+            date[..4].parse().ok()?,
+            date[5..7].parse().ok()?,
+            date[8..].parse().ok()?,
+            parse_time(time)?,
+            offset,
+        )
+    }
+
+    /// The form of RFC 3339, in UTC: `2026-12-01T12:00:00Z`.
+    pub fn rfc3339(self) -> impl fmt::Display {
+        let Civil { day, month, year, hour, minute, second, .. } = Self::utc(self.unix_seconds).civil();
+        let month = month + 1;
+        Text(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+    }
+
     /// The form of a Date field: `Thu, 22 Aug 2002 18:26:25 +0700`.
     pub fn rfc5322(self) -> impl fmt::Display {
         let Civil { weekday, day, month, year, hour, minute, second, sign, zone } = self.civil();
@@ -243,6 +296,33 @@ fn without_comments(value: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rfc3339() {
+        let check = |text: &str, expected: Option<&str>| {
+            let parsed = SentDate::parse_rfc3339(text).map(|date| date.rfc3339().to_string());
+            assert_eq!(parsed.as_deref(), expected, "{text}");
+        };
+        check("2026-12-01T12:00:00Z", Some("2026-12-01T12:00:00Z"));
+        check("2026-12-01t12:00:00.25z", Some("2026-12-01T12:00:00Z"));
+        check("2026-12-01T12:00:00-01:30", Some("2026-12-01T13:30:00Z"));
+        check("1969-12-31T23:59:59Z", Some("1969-12-31T23:59:59Z"));
+        for bad in [
+            "",
+            "2026-12-01",
+            "2026-12-01T12:00:00",
+            "2026-13-01T12:00:00Z",
+            "2026-12-01T24:00:00Z",
+            "2026-12-01T12:00:00.Z",
+            "2026-12-01T12:00:00+1:00",
+            "2026-12-01T12:00:00+01:00x",
+            "+026-12-01T12:00:00Z",
+            "2026-12-01T12:00:00ü",
+            "2026-12-0ü12:00:00Z",
+        ] {
+            check(bad, None);
+        }
+    }
 
     #[test]
     fn header_dates_rfc5322_3_3_and_4_3() {

@@ -57,6 +57,8 @@ pub struct RecipientReport<'a> {
     pub last_attempt: Option<SentDate>,
     /// Until when it will be tried, for delays.
     pub retry_until: Option<SentDate>,
+    /// What else people should know, in whole sentences.
+    pub note: Option<&'a str>,
 }
 
 /// Action (RFC 3464 §2.3.3).
@@ -194,6 +196,9 @@ impl Notification<'_> {
                 let said =
                     report.remote_mta.map(|host| format!("{} said: ", one_line(host))).unwrap_or_default();
                 wrap(&format!("{said}{}", one_line(diagnostic)), "    ", &mut text);
+            }
+            if let Some(note) = report.note {
+                wrap(&one_line(note), "    ", &mut text);
             }
             if let Some(until) = report.retry_until {
                 push(&mut text, format_args!("    It will be tried until {}.\r\n", until.rfc5322()));
@@ -354,6 +359,7 @@ mod tests {
             diagnostic: None,
             last_attempt: None,
             retry_until: None,
+            note: None,
         }
     }
 

@@ -24,6 +24,32 @@ pub struct Envelope {
     pub envid: Option<String>,
     /// The message must travel under TLS only (RFC 8689).
     pub require_tls: bool,
+    /// `MT-PRIORITY=`, -9 to 9 (RFC 6710).
+    pub priority: i8,
+    /// `BY=` (RFC 2852), as a moment.
+    pub deliver_by: Option<DeliverBy>,
+    /// Not to be delivered before (unix seconds): `HOLDFOR=` or `HOLDUNTIL=` (RFC 4865).
+    pub hold_until: Option<u64>,
+}
+
+/// By when the sender wants a message delivered, and what is to happen else (RFC 2852 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeliverBy {
+    /// The moment (unix seconds).
+    pub until: u64,
+    /// What happens when it has passed.
+    pub mode: ByMode,
+    /// The sender wants to hear of each host that it is passed on to.
+    pub trace: bool,
+}
+
+/// What happens to a message that is late (RFC 2852 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ByMode {
+    /// `R`: it is returned.
+    Return,
+    /// `N`: its sender is told, and it is tried on.
+    Notify,
 }
 
 /// One recipient.
@@ -73,6 +99,9 @@ impl Envelope {
             ret: None,
             envid: None,
             require_tls: false,
+            priority: 0,
+            deliver_by: None,
+            hold_until: None,
         }
     }
 }

@@ -209,6 +209,14 @@ impl<M: Machine> Pump<M> {
         self.write_down_to(0).await
     }
 
+    /// Drops what waits to be written, since the peer takes nothing more. What it has said is still read.
+    pub fn abandon_output(&mut self) {
+        self.output.clear();
+        self.output_bytes = 0;
+        self.unflushed = false;
+        self.stalled_since = None;
+    }
+
     /// Takes the machine's output without going beyond it.
     fn collect(&mut self) {
         while self.held.is_none() {
@@ -450,6 +458,18 @@ mod tests {
         };
         assert!(matches!(error, PumpError::WriteStalled(_)), "{error}");
         assert!(sent <= pump.limits.output_bytes_max);
+    }
+
+    #[tokio::test]
+    async fn last_words_of_a_peer_that_takes_no_more() {
+        let (mut pump, mut peer) = pair(16);
+        pump.limits.write_stall_max = Duration::from_millis(20);
+        peer.write_all(b"enough\n").await.unwrap();
+        while pump.send(Bytes::from(vec![0; 10_000])).await.is_ok() {}
+        assert!(pump.output_bytes() > 0);
+        pump.abandon_output();
+        assert_eq!(pump.output_bytes(), 0);
+        assert_eq!(pump.next().await.unwrap().as_deref(), Some("enough\n"));
     }
 
     #[tokio::test]

@@ -341,6 +341,12 @@ impl TlsClient {
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
+    /// Asks for `name`, and trusts whom `connector` trusts.
+    pub fn with_connector(name: &str, connector: TlsConnector) -> Result<Self, TlsError> {
+        let name = ServerName::try_from(name.to_owned()).map_err(|_| TlsError::Name(name.to_owned()))?;
+        Ok(Self { connector, name })
+    }
+
     /// Asks for `name` and trusts the certificate that [`Certificate::self_signed`] made.
     pub fn trusting_self_signed(name: &str, made: &SelfSigned) -> Result<Self, TlsError> {
         Self::trusting(name, &made.certificate()?.certified.cert)

@@ -12,11 +12,9 @@ use crate::body::decode_facts;
 use crate::entry::Place;
 use crate::error::WorkError;
 use crate::fold::ShardState;
-use crate::item::{
-    Derivation, Details, Expansion, Item, Message, MessageDetails, Progress, RemoteState, Slice,
-};
-use crate::item::{Target, Targets};
+use crate::item::{Derivation, Expansion, Item, Message, MessageDetails, Progress, Slice, Target, Targets};
 use crate::queue::{Inner, Queue};
+use crate::remote::{self, Next};
 use crate::shard::{Shard, ShardError};
 use crate::shard_id::ShardKind;
 use crate::window::Ticket;
@@ -28,7 +26,7 @@ pub enum Work {
     Deliver,
     /// It has seen too many crashes: secure what can be secured, and move it to quarantine.
     Quarantine,
-    /// An outbound item of which recipients have failed or expired: tell whoever is to hear of it.
+    /// An outbound item with news about recipients, good or bad: tell whoever is to hear of it. [`Queue::news`] has it.
     Notify,
 }
 
@@ -204,15 +202,7 @@ impl Queue {
 
     /// The recipients of a claimed item and what is put before the message.
     pub async fn details(&self, claimed: &Claimed) -> Result<Arc<MessageDetails>, WorkError> {
-        match &claimed.message().details {
-            Details::Here(details) => Ok(Arc::new(details.clone())),
-            Details::Apart { address, .. } => {
-                let bytes = self.inner.read_all(address).await?;
-                let details = postcard::from_bytes(&bytes)
-                    .map_err(|error| engine::FormatError::malformed("details of a message", error))?;
-                Ok(Arc::new(details))
-            }
-        }
+        self.inner.details_of(claimed.message()).await
     }
 
     /// The targets of a slice.
@@ -233,12 +223,7 @@ impl Queue {
 
     /// What the splitter found in a claimed message.
     pub async fn facts(&self, claimed: &Claimed) -> Result<Arc<Facts>, WorkError> {
-        let message = claimed.message();
-        if let Some(facts) = self.inner.facts.lock().take(message.queue_id) {
-            return Ok(facts);
-        }
-        let reader = self.inner.blobs.open(&message.body, message.body.key).await?;
-        Ok(Arc::new(decode_facts(&reader.facts().await?)?))
+        self.inner.facts_of(claimed.message()).await
     }
 }
 
@@ -318,14 +303,49 @@ impl Inner {
                 guard.complete();
                 continue;
             };
-            let Some(work) = work_of(&item, self.config.crashes_max) else {
+            let Some(work) = self.work_of(&item, now) else {
+                let ticket = guard.ticket;
                 guard.complete();
+                self.learn_of(ticket, &item, true);
                 continue;
             };
             let expired = may_expire && item.message.expires <= now;
             claimed.push(Claimed { guard, item, producer: shard.log, watermark, work, expired });
         }
         Ok(claimed)
+    }
+
+    /// What delivery is to do with an item now. `None`: nothing; it only waits.
+    fn work_of(&self, item: &Item, now: u64) -> Option<Work> {
+        match &item.progress {
+            Progress::Ingest(_) if item.crashes >= self.config.crashes_max => Some(Work::Quarantine),
+            Progress::Ingest(_) => Some(Work::Deliver),
+            Progress::Sending(_) => {
+                (remote::next(item, self.times(item), now) == Next::Tell).then_some(Work::Notify)
+            }
+            Progress::Outbound(_) | Progress::Quarantined(_) => None,
+        }
+    }
+
+    /// Recipients of a message and what is put before it, wherever they are.
+    pub(crate) async fn details_of(&self, message: &Message) -> Result<Arc<MessageDetails>, WorkError> {
+        if let Some(details) = message.details.here() {
+            return Ok(Arc::new(details.clone()));
+        }
+        let Some((address, _)) = message.details.apart() else { return Ok(Arc::default()) };
+        let bytes = self.read_all(address).await?;
+        let details = postcard::from_bytes(&bytes)
+            .map_err(|error| engine::FormatError::malformed("details of a message", error))?;
+        Ok(Arc::new(details))
+    }
+
+    /// What the splitter found in a message.
+    pub(crate) async fn facts_of(&self, message: &Message) -> Result<Arc<Facts>, WorkError> {
+        if let Some(facts) = self.facts.lock().take(message.queue_id) {
+            return Ok(facts);
+        }
+        let reader = self.blobs.open(&message.body, message.body.key).await?;
+        Ok(Arc::new(decode_facts(&reader.facts().await?)?))
     }
 
     /// A blob of the queue's own, which its writer has kept within bounds.
@@ -338,24 +358,6 @@ impl Inner {
             bytes.extend_from_slice(&piece?);
         }
         Ok(bytes)
-    }
-}
-
-/// What is to be done with an item now. `None`: nothing; it only waits.
-fn work_of(item: &Item, crashes_max: u8) -> Option<Work> {
-    match &item.progress {
-        Progress::Ingest(_) if item.crashes >= crashes_max => Some(Work::Quarantine),
-        Progress::Ingest(_) => Some(Work::Deliver),
-        Progress::Outbound(recipients) => {
-            let open = |state: &RemoteState| {
-                matches!(
-                    state,
-                    RemoteState::Failed { settled: false, .. } | RemoteState::Expired { settled: false }
-                )
-            };
-            recipients.iter().any(|recipient| open(&recipient.state)).then_some(Work::Notify)
-        }
-        Progress::Quarantined(_) => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an operator can set, each with its default and the reason for it.
 
+use mail::address::Domain;
 use serde::{Deserialize, Serialize};
 
 /// Limits and times of the queue.
@@ -42,8 +43,21 @@ pub struct Config {
     pub facts_bytes_max: usize,
     /// Limits of the MIME splitter.
     pub mime: mail::mime::Limits,
-    /// For how long nothing expires after a start or after the wall clock jumped, so that what waited gets one attempt
-    /// and a wrong clock time to be put right.
+    /// Outbound items of which this process keeps in mind that they are due. A quarter is kept for mail that comes fresh.
+    pub outbound_window_max: usize,
+    /// Of these, one sender's at most: so that a large mailing is read from its shards bit by bit, and others' mail is
+    /// seen beside it.
+    pub outbound_sender_max: usize,
+    /// Outbound items that are being sent at one time.
+    pub outbound_in_flight_max: usize,
+    /// The longest time that an attempt can have. After a crash of another node its recipients wait for it to pass.
+    pub outbound_lease_seconds_max: u32,
+    /// How mail to other hosts is tried again.
+    pub retry: Retry,
+    /// The same for some domains: the first that matches counts.
+    pub retry_domains: Vec<RetryRule>,
+    /// For how long nothing expires, and no sender hears of a delay, after a start or after the wall clock jumped, so that
+    /// what waited gets one attempt and a wrong clock time to be put right.
     pub expiry_grace_seconds: u64,
 }
 
@@ -67,12 +81,73 @@ impl Default for Config {
             inline_bytes_max: 16 << 10,
             facts_bytes_max: 16 << 20,
             mime: mail::mime::Limits::default(),
+            outbound_window_max: 100_000,
+            outbound_sender_max: 10_000,
+            outbound_in_flight_max: 4_096,
+            outbound_lease_seconds_max: 3_600,
+            retry: Retry::default(),
+            retry_domains: Vec::new(),
             expiry_grace_seconds: 600,
         }
     }
 }
 
+/// How mail to other hosts is tried again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// First wait after an attempt that failed for now; doubles with each. RFC 5321 §4.5.4.1 asks for half an hour later
+    /// on and allows for less at first, which gets mail past greylisting sooner.
+    pub seconds_min: u64,
+    /// Longest wait between two attempts.
+    pub seconds_max: u64,
+    /// After this long an undelivered recipient is given up (RFC 5321 §4.5.4.1: at least 4 to 5 days).
+    pub expire_seconds: u64,
+    /// The sender hears of a delay after this long, once. Zero: never.
+    pub delay_notice_seconds: u64,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            seconds_min: 300,
+            seconds_max: 4 * 3_600,
+            expire_seconds: 5 * 86_400,
+            delay_notice_seconds: 4 * 3_600,
+        }
+    }
+}
+
+/// How mail to certain domains is tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryRule {
+    /// `example.org`, or `*.example.org` for what is below it. Names in their ASCII form.
+    pub domain: String,
+    /// How, as in `[queue.retry]`: `{ seconds_min = 60 }`.
+    pub retry: Retry,
+}
+
+impl RetryRule {
+    /// Whether it is for this domain.
+    pub fn matches(&self, domain: &Domain) -> bool {
+        let domain = domain.ascii();
+        match self.domain.strip_prefix("*.") {
+            Some(parent) => {
+                domain.len() > parent.len() + 1
+                    && domain.to_ascii_lowercase().ends_with(&format!(".{}", parent.to_ascii_lowercase()))
+            }
+            None => self.domain == "*" || domain.eq_ignore_ascii_case(&self.domain),
+        }
+    }
+}
+
 impl Config {
+    /// How mail to a domain is tried again.
+    pub fn retry_for(&self, domain: &Domain) -> &Retry {
+        self.retry_domains.iter().find(|rule| rule.matches(domain)).map_or(&self.retry, |rule| &rule.retry)
+    }
+
     /// What cannot be, in words.
     pub fn check(&self) -> Result<(), String> {
         let positive = [
@@ -86,6 +161,12 @@ impl Config {
             ("expire_seconds", self.expire_seconds),
             ("retry_seconds_min", self.retry_seconds_min),
             ("crashes_max", u64::from(self.crashes_max)),
+            ("outbound_window_max", self.outbound_window_max as u64),
+            ("outbound_sender_max", self.outbound_sender_max as u64),
+            ("outbound_in_flight_max", self.outbound_in_flight_max as u64),
+            ("outbound_lease_seconds_max", u64::from(self.outbound_lease_seconds_max)),
+            ("retry.seconds_min", self.retry.seconds_min),
+            ("retry.expire_seconds", self.retry.expire_seconds),
         ];
         match positive.iter().find(|(_, value)| *value == 0) {
             Some((name, _)) => Err(format!("{name} must not be zero")),

@@ -5,7 +5,7 @@ use engine::FormatError;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::item::{Item, Message, Outcome, Progress, RemoteState, Slice};
+use crate::item::{Failure, Item, Message, Outcome, Progress, RemoteState, Said, Slice};
 
 /// Where a live item lies: the chunk of its due hour, and its number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -136,6 +136,100 @@ pub enum Operation {
         /// The reference to it.
         nonce: Uuid,
     },
+    /// Something happens to recipients of an outbound item, by index.
+    Remote {
+        /// The item.
+        place: Place,
+        /// What, in this order.
+        changes: Vec<(u32, Change)>,
+        /// The item's attempts so far.
+        attempts: u32,
+        /// Not to be looked at before. `None`: as it was.
+        due: Option<u64>,
+        /// The item is done, at this time.
+        finished: Option<u64>,
+    },
+    /// An operator sends an outbound item elsewhere, or by its domain again.
+    Rerouted {
+        /// The item.
+        place: Place,
+        /// `host`, `host:port`, `[address]:port`; `None`: as its domain says.
+        route: Option<String>,
+    },
+    /// A consumer of the shard has read everything before a number.
+    Cursor {
+        /// The consumer's name.
+        name: String,
+        /// The number. Zero: there is no such consumer any more.
+        to: u64,
+    },
+}
+
+/// What happens to a remote recipient; `state::step` says when it may. The order of the variants is part of the stored
+/// format.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Change {
+    /// An attempt begins.
+    Leased {
+        /// Its number.
+        attempt: u32,
+        /// The process.
+        boot: Uuid,
+        /// How long it has.
+        seconds: u32,
+    },
+    /// Another host has taken the message.
+    Delivered {
+        /// What it said; names the attempt.
+        said: Said,
+        /// Somebody asked to hear of it, and it is for us to tell.
+        owed: bool,
+    },
+    /// Not now.
+    Deferred {
+        /// What was said; names the attempt.
+        said: Said,
+        /// To be tried again then.
+        not_before: u64,
+    },
+    /// The attempt ended before it came to this recipient.
+    Untried {
+        /// The attempt.
+        attempt: u32,
+        /// To be tried then.
+        not_before: u64,
+    },
+    /// Not ever.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// What was said; names the attempt. `None`: it was never tried.
+        said: Option<Said>,
+    },
+    /// An attempt lapsed, or lost its connection behind the final dot.
+    Doubted {
+        /// The attempt.
+        attempt: u32,
+        /// What was found instead of an answer.
+        said: Option<Said>,
+        /// To be tried again then.
+        not_before: u64,
+    },
+    /// Too old.
+    Expired,
+    /// An operator keeps it back.
+    Held,
+    /// An operator lets it go, or wants it tried at once.
+    Retried {
+        /// To be tried then.
+        not_before: u64,
+    },
+    /// An operator takes it back.
+    Cancelled,
+    /// Whoever is to hear of its end has been told, or nobody is.
+    Told,
+    /// The sender was told that it takes longer.
+    DelayTold,
 }
 
 /// Where an item goes that leaves its shard unfinished. The order of the variants is part of the stored format.
@@ -224,5 +318,8 @@ mod tests {
         };
         assert_eq!(number(Operation::Window { below: 1 }), 7);
         assert_eq!(number(Operation::archived(1, &Bytes::new(), Uuid::nil())), 12);
+        let place = Place { chunk: 1, number: 1 };
+        assert_eq!(number(Operation::Rerouted { place, route: None }), 14);
+        assert_eq!(number(Operation::Cursor { name: "x".to_owned(), to: 1 }), 15);
     }
 }

@@ -23,6 +23,8 @@ pub struct ShardState {
     /// Which chunk takes the next item of an hour.
     filling: BTreeMap<u32, u32>,
     known: BTreeMap<Uuid, Arc<Known>>,
+    /// Consumers, and what each will read next.
+    cursors: BTreeMap<String, u64>,
 }
 
 /// Ids of a producer that have been taken.
@@ -68,6 +70,8 @@ pub struct ChunkView {
     pub id: u32,
     /// Its items are due in this hour.
     pub hour: u32,
+    /// Items that ever came into it.
+    pub items: u32,
     /// Unfinished items.
     pub live: u32,
     /// Finished ones.
@@ -100,7 +104,13 @@ impl ShardState {
             slots: Vec::new(),
             filling: BTreeMap::new(),
             known: BTreeMap::new(),
+            cursors: BTreeMap::new(),
         }
+    }
+
+    /// Consumers, and the next operation that each will read.
+    pub fn cursors(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.cursors.iter().map(|(name, to)| (name.as_str(), *to))
     }
 
     /// Which shard it is.
@@ -155,6 +165,7 @@ impl ShardState {
         self.slots.iter().map(|slot| ChunkView {
             id: slot.row.id,
             hour: slot.row.hour,
+            items: slot.row.items,
             live: slot.row.live,
             done: slot.row.done,
             expires: slot.row.expires,
@@ -296,6 +307,7 @@ impl ShardState {
                     ids: known.ids.iter().copied().collect(),
                 })
                 .collect(),
+            cursors: self.cursors.clone(),
         }
     }
 }
@@ -353,6 +365,7 @@ impl State for ShardState {
             slots,
             filling: root.filling.into_iter().collect(),
             known: known.collect(),
+            cursors: root.cursors,
         })
     }
 
@@ -375,10 +388,13 @@ impl State for ShardState {
             }
             Operation::Expanded { place, .. }
             | Operation::PutOff { place, .. }
+            | Operation::Rerouted { place, .. }
             | Operation::Began { place, .. } => {
                 self.apply(seq, place.chunk, operation)?;
             }
-            Operation::Settled { place, finished, .. } | Operation::RemoteSettled { place, finished, .. } => {
+            Operation::Settled { place, finished, .. }
+            | Operation::RemoteSettled { place, finished, .. }
+            | Operation::Remote { place, finished, .. } => {
                 if finished.is_some() {
                     self.leave(seq, place.chunk, *finished)?;
                 }
@@ -419,6 +435,12 @@ impl State for ShardState {
                 self.scalars.archived_seq = *to;
                 self.scalars.archived_address.clone_from(address);
                 self.scalars.archived_nonce = *nonce;
+            }
+            Operation::Cursor { name, to: 0 } => {
+                self.cursors.remove(name);
+            }
+            Operation::Cursor { name, to } => {
+                self.cursors.insert(name.clone(), *to);
             }
         }
         Ok(())

@@ -1,10 +1,11 @@
 //! What a shard holds: items and what became of their targets.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use blob::{BlobAddress, Nonce};
 use mail::address::{Address, ReversePath};
-use mail::envelope::{BodyType, Envelope, Recipient, Ret};
+use mail::envelope::{BodyType, DeliverBy, Envelope, Recipient, Ret};
 use mail::id::{AccountId, QueueId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -113,25 +114,97 @@ pub enum Details {
         /// How many recipients it holds.
         recipients: u32,
     },
+    /// As [`Self::Here`], with notes about the message.
+    NotedHere {
+        /// The notes.
+        notes: Notes,
+        /// The details.
+        details: MessageDetails,
+    },
+    /// As [`Self::Apart`], with notes about the message.
+    NotedApart {
+        /// The notes.
+        notes: Notes,
+        /// Where.
+        address: BlobAddress,
+        /// This shard's reference to it.
+        reference: Nonce,
+        /// How many recipients it holds.
+        recipients: u32,
+    },
 }
 
 impl Details {
     /// Number of recipients.
     pub fn recipients(&self) -> u32 {
         match self {
-            Self::Here(details) => details.recipients.len() as u32,
-            Self::Apart { recipients, .. } => *recipients,
+            Self::Here(details) | Self::NotedHere { details, .. } => details.recipients.len() as u32,
+            Self::Apart { recipients, .. } | Self::NotedApart { recipients, .. } => *recipients,
         }
     }
 
     /// What is in the item itself.
     pub fn here(&self) -> Option<&MessageDetails> {
         match self {
-            Self::Here(details) => Some(details),
-            Self::Apart { .. } => None,
+            Self::Here(details) | Self::NotedHere { details, .. } => Some(details),
+            Self::Apart { .. } | Self::NotedApart { .. } => None,
+        }
+    }
+
+    /// The blob that they are in, if they are in one.
+    pub fn apart(&self) -> Option<(&BlobAddress, &Nonce)> {
+        match self {
+            Self::Here(_) | Self::NotedHere { .. } => None,
+            Self::Apart { address, reference, .. } | Self::NotedApart { address, reference, .. } => {
+                Some((address, reference))
+            }
+        }
+    }
+
+    /// As [`Self::apart`], to be changed.
+    pub(crate) fn apart_mut(&mut self) -> Option<(&mut BlobAddress, &mut Nonce)> {
+        match self {
+            Self::Here(_) | Self::NotedHere { .. } => None,
+            Self::Apart { address, reference, .. } | Self::NotedApart { address, reference, .. } => {
+                Some((address, reference))
+            }
+        }
+    }
+
+    /// What is noted about the message.
+    pub fn notes(&self) -> Option<&Notes> {
+        match self {
+            Self::NotedHere { notes, .. } | Self::NotedApart { notes, .. } => Some(notes),
+            Self::Here(_) | Self::Apart { .. } => None,
+        }
+    }
+
+    /// The same with notes, unless there is nothing to note.
+    pub(crate) fn noted(self, notes: Notes) -> Self {
+        match self {
+            kept if notes == Notes::default() => kept,
+            Self::Here(details) | Self::NotedHere { details, .. } => Self::NotedHere { notes, details },
+            Self::Apart { address, reference, recipients }
+            | Self::NotedApart { address, reference, recipients, .. } => {
+                Self::NotedApart { notes, address, reference, recipients }
+            }
         }
     }
 }
+
+/// What is noted about a message, so that it can be found and treated as its sender wishes without reading it.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Notes {
+    /// Its Message-ID without the angle brackets, where it has one of a sane length.
+    pub message_id: Option<String>,
+    /// MT-PRIORITY (RFC 6710), -9 to 9.
+    pub priority: i8,
+    /// DELIVERBY (RFC 2852).
+    pub deliver_by: Option<DeliverBy>,
+}
+
+/// Message-IDs that are longer are not noted.
+pub(crate) const MESSAGE_ID_BYTES_MAX: usize = 250;
 
 /// Recipients of a message and what is put before it.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -151,6 +224,106 @@ pub enum Progress {
     Outbound(Vec<OutboundRecipient>),
     /// In the quarantine shard, with the reason.
     Quarantined(Quarantined),
+    /// In an outbound shard, with what attempts need. What is read as [`Self::Outbound`] becomes this.
+    Sending(Sending),
+}
+
+impl Progress {
+    /// Recipients that it holds itself.
+    pub fn recipients(&self) -> u32 {
+        match self {
+            Self::Outbound(recipients) => recipients.len() as u32,
+            Self::Sending(sending) => sending.recipients.len() as u32,
+            Self::Ingest(_) | Self::Quarantined(_) => 0,
+        }
+    }
+
+    /// In the form that is worked with.
+    #[must_use]
+    pub fn current(self) -> Self {
+        match self {
+            Self::Outbound(recipients) => {
+                let recipients = recipients.into_iter().map(RemoteRecipient::from).collect();
+                Self::Sending(Sending { route: None, recipients })
+            }
+            other => other,
+        }
+    }
+}
+
+/// What waits to be sent to the hosts of one domain.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Sending {
+    /// Where an operator sends it instead: `host`, `host:port`, `[address]:port`.
+    pub route: Option<String>,
+    /// The recipients.
+    pub recipients: Vec<RemoteRecipient>,
+}
+
+/// A recipient elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RemoteRecipient {
+    /// Number of the target that it was in the ingest shard, which its notifications are named after.
+    pub target: u32,
+    /// The address it is sent to, with what the sender asked for.
+    pub recipient: Recipient,
+    /// How far it is.
+    pub state: RemoteState,
+    /// Not to be tried before (unix seconds).
+    pub not_before: u64,
+    /// Attempts that ended in a deferral.
+    pub deferrals: u32,
+    /// Attempts of which nobody knows whether the other host took the message.
+    pub doubts: u32,
+    /// The sender was told of the delay.
+    pub delay_told: bool,
+    /// What the last attempt heard.
+    pub last: Option<Said>,
+}
+
+impl From<OutboundRecipient> for RemoteRecipient {
+    fn from(OutboundRecipient { target, recipient, state }: OutboundRecipient) -> Self {
+        let (not_before, deferrals, doubts, delay_told, last) = (0, 0, 0, false, None);
+        Self { target, recipient, state, not_before, deferrals, doubts, delay_told, last }
+    }
+}
+
+/// What another host said at the end of an attempt, or what was found instead of a host.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Said {
+    /// When (unix seconds).
+    pub at: u64,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// The host's name.
+    pub host: Option<String>,
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// How the connection was secured.
+    pub tls: Option<Tls>,
+    /// Its words, code first; or ours, where it said nothing.
+    pub reply: String,
+}
+
+impl Said {
+    /// Something that was said now, cut where it is longer than a notification should quote. Host, address and TLS are
+    /// set afterwards.
+    pub fn new(at: u64, reply: impl Into<String>) -> Self {
+        Self { at, reply: cut(reply.into()), ..Self::default() }
+    }
+}
+
+/// How a connection was secured.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Tls {
+    /// `TLSv1.3`.
+    pub version: String,
+    /// The cipher suite.
+    pub cipher: String,
+    /// Whether the certificate was verified.
+    pub verified: bool,
+    /// By which policy, such as `opportunistic`.
+    pub policy: String,
 }
 
 /// What the recipients of an ingest item became: resolved and committed once, in slices.
@@ -283,14 +456,18 @@ pub struct Failure {
 impl Failure {
     /// A failure with this status and text; the text is cut where it is longer than a notification should quote.
     pub fn new(status: &str, text: impl Into<String>) -> Self {
-        const TEXT_BYTES_MAX: usize = 512;
-        let mut text = text.into();
-        if text.len() > TEXT_BYTES_MAX {
-            let cut = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-            text.truncate(cut);
-        }
-        Self { status: status.to_owned(), text }
+        Self { status: status.to_owned(), text: cut(text.into()) }
     }
+}
+
+/// A text from outside, no longer than a notification should quote.
+fn cut(mut text: String) -> String {
+    const TEXT_BYTES_MAX: usize = 512;
+    if text.len() > TEXT_BYTES_MAX {
+        let cut = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(cut);
+    }
+    text
 }
 
 /// What became of a target of an ingest item. The order of the variants is part of the stored format.
@@ -318,6 +495,13 @@ pub enum Outcome {
     Cancelled,
     /// Moved to quarantine, where it is counted from now on.
     Quarantined,
+    /// Taken by another host.
+    Sent {
+        /// What it said.
+        said: Box<Said>,
+        /// Attempts before of which nobody knows whether it took the message: it may have come as often again.
+        doubts: u32,
+    },
 }
 
 impl Outcome {
@@ -343,11 +527,12 @@ impl Outcome {
             Self::Expired { .. } => "expired",
             Self::Cancelled => "cancelled",
             Self::Quarantined => "quarantined",
+            Self::Sent { .. } => "sent",
         }
     }
 }
 
-/// A recipient of an outbound item.
+/// A recipient of an outbound item, as it came before attempts were recorded with it. Read only.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct OutboundRecipient {
     /// Number of the target that it was in the ingest shard, which its notification is named after.
@@ -358,8 +543,8 @@ pub struct OutboundRecipient {
     pub state: RemoteState,
 }
 
-/// How far a remote recipient is. The order of the variants is part of the stored format; what attempts need (a lease,
-/// doubt about one that lapsed) comes behind these with the service that dials.
+/// How far a remote recipient is; `state` says what may follow what. The order of the variants is part of the stored
+/// format.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum RemoteState {
     /// Waits.
@@ -380,13 +565,42 @@ pub enum RemoteState {
     },
     /// Taken back by an operator.
     Cancelled,
+    /// Somebody tries to deliver it, and nobody else may: committed before dialling.
+    Leased {
+        /// The attempt's number, which its result names.
+        attempt: u32,
+        /// The process that tries.
+        boot: Uuid,
+        /// How long it has, counted by whoever looks from when they first see it.
+        seconds: u32,
+    },
+    /// An attempt may have delivered it, and its result is not known: it lapsed, or the connection was lost behind the
+    /// final dot.
+    InDoubt {
+        /// The attempt's number.
+        attempt: u32,
+    },
+    /// An operator keeps it back.
+    Held,
+    /// Another host has taken it, and whoever asked to hear of that has not been told yet.
+    Relayed,
 }
 
 impl RemoteState {
+    /// Whether it may be tried when its time has come.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Pending | Self::InDoubt { .. })
+    }
+
+    /// Whether somebody is to be told something about it.
+    pub fn owes(&self) -> bool {
+        matches!(self, Self::Failed { settled: false, .. } | Self::Expired { settled: false } | Self::Relayed)
+    }
+
     /// Whether nothing remains to be done.
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Pending => false,
+            Self::Pending | Self::Leased { .. } | Self::InDoubt { .. } | Self::Held | Self::Relayed => false,
             Self::Delivered | Self::Cancelled => true,
             Self::Failed { settled, .. } | Self::Expired { settled } => *settled,
         }
@@ -400,6 +614,10 @@ impl RemoteState {
             Self::Failed { .. } => "failed",
             Self::Expired { .. } => "expired",
             Self::Cancelled => "cancelled",
+            Self::Leased { .. } => "leased",
+            Self::InDoubt { .. } => "in doubt",
+            Self::Held => "held",
+            Self::Relayed => "relayed",
         }
     }
 }
@@ -455,6 +673,8 @@ pub struct Finished {
     pub departure: Option<Departure>,
     /// What became of the first of them.
     pub fates: Vec<Fate>,
+    /// The message's Message-ID, if it was noted.
+    pub message_id: Option<String>,
 }
 
 /// How many fates a finished item keeps.
@@ -469,4 +689,34 @@ pub struct Fate {
     pub account: Option<AccountId>,
     /// What became of it.
     pub outcome: Outcome,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reordering variants would change what is stored.
+    #[test]
+    fn variant_numbers_are_frozen() {
+        fn number(value: &impl Serialize) -> u8 {
+            postcard::to_stdvec(value).unwrap()[0]
+        }
+        assert_eq!(number(&RemoteState::Cancelled), 4);
+        assert_eq!(number(&RemoteState::Leased { attempt: 1, boot: Uuid::nil(), seconds: 1 }), 5);
+        assert_eq!(number(&RemoteState::InDoubt { attempt: 1 }), 6);
+        assert_eq!(number(&RemoteState::Held), 7);
+        assert_eq!(number(&RemoteState::Relayed), 8);
+        assert_eq!(number(&Progress::Outbound(Vec::new())), 1);
+        assert_eq!(number(&Progress::Sending(Sending::default())), 3);
+        assert_eq!(number(&Outcome::Quarantined), 6);
+        assert_eq!(number(&Outcome::Sent { said: Box::default(), doubts: 0 }), 7);
+        let details = Details::Here(MessageDetails::default());
+        assert_eq!(number(&details), 0);
+        let notes = Notes { priority: 1, ..Notes::default() };
+        assert_eq!(number(&details.clone().noted(notes)), 2);
+        assert_eq!(details.clone().noted(Notes::default()), details);
+        use crate::entry::Change;
+        assert_eq!(number(&Change::Expired), 6);
+        assert_eq!(number(&Change::DelayTold), 11);
+    }
 }

@@ -2,11 +2,13 @@
 //! history may go. Wake-ups are hints; this is what is relied upon.
 
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use crate::entry::Place;
+use crate::fold::ShardState;
 use crate::queue::Inner;
-use crate::schedule::hour_of;
-use crate::shard::{Shard, ShardError};
+use crate::schedule::{Waits, hour_of};
+use crate::shard::{Altered, Shard, ShardError};
 use crate::shard_id::ShardKind;
 use crate::sweep::{expired_chunks, expired_items, forgettable_chunks};
 use crate::window::Ticket;
@@ -28,15 +30,27 @@ impl Inner {
     /// One round over all shards.
     pub(crate) async fn keep(&self) {
         let may_expire = self.may_expire(self.clock.now());
+        let far = self.clocks.lock().take_went_back();
+        if far {
+            self.clock_went_back();
+        }
         for shard in &self.ingest {
-            if let Err(error) = self.find_due(shard).await {
+            if let Err(error) = self.find_due(shard, far).await {
+                self.look_again(far);
                 tracing::warn!(shard = %shard.id, %error, "due items cannot be looked for");
             }
         }
         let mut shards: Vec<&Shard> = self.ingest.iter().chain([&self.quarantine]).collect();
         for index in 0..self.layout().outbound {
             match self.outbound_made(index).await {
-                Ok(shard) => shards.extend(shard),
+                Ok(Some(shard)) => {
+                    if let Err(error) = self.find_outbound(shard, far).await {
+                        self.look_again(far);
+                        tracing::warn!(shard = %shard.id, %error, "what is to be sent cannot be looked for");
+                    }
+                    shards.push(shard);
+                }
+                Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "outbound shard cannot be opened"),
             }
         }
@@ -48,22 +62,41 @@ impl Inner {
         let (known, taken) = self.window.lock().counts();
         metrics::gauge!("postrider_queue_window_items").set(known as f64);
         metrics::gauge!("postrider_queue_taken_items").set(taken as f64);
+        let (known, taken) = self.lineup.lock().counts();
+        metrics::gauge!("postrider_queue_lineup_items").set(known as f64);
+        metrics::gauge!("postrider_queue_sending_items").set(taken as f64);
         let live: u64 = self.ingest.iter().map(|shard| shard.state().live()).sum();
         metrics::gauge!("postrider_queue_ingest_items").set(live as f64);
         metrics::gauge!("postrider_queue_quarantined_items").set(self.quarantine.state().live() as f64);
     }
 
-    /// Tells the window of items that are due in this hour, and of those that come later in it.
-    async fn find_due(&self, shard: &Shard) -> Result<(), ShardError> {
+    /// What this process keeps in mind for certain times was put there by a clock that was ahead. It is looked for again.
+    fn clock_went_back(&self) {
+        self.window.lock().forget_waiting();
+        self.lineup.lock().forget_waiting();
+        self.scanned.lock().clear();
+        self.send_wake.notify_one();
+    }
+
+    fn look_again(&self, far: bool) {
+        if far {
+            self.clocks.lock().look_again();
+        }
+    }
+
+    /// Tells the window of items that are due in this hour, and of those that come later in it. With `far` also of those
+    /// that nobody would put off so long, see [`Self::clock_went_back`].
+    async fn find_due(&self, shard: &Shard, far: bool) -> Result<(), ShardError> {
         let now = self.clock.now();
         let state = shard.handle.refresh(&[]).await.map_err(|error| ShardError::Unavailable {
             shard: shard.id,
             reason: crate::shard::chain(&error),
         })?;
         let this_hour = hour_of(now);
+        let near = hour_of(now.saturating_add(Waits::local(&self.config).longest()));
         let chunks: Vec<u32> = state
             .chunks()
-            .filter(|chunk| chunk.live > 0 && chunk.hour <= this_hour)
+            .filter(|chunk| chunk.live > 0 && (chunk.hour <= this_hour || (far && chunk.hour > near)))
             .map(|chunk| chunk.id)
             .collect();
         for chunk in chunks {
@@ -72,12 +105,73 @@ impl Inner {
             let Some(content) = state.chunk(chunk) else { continue };
             for item in content.live() {
                 let place = Place { chunk, number: item.number };
-                if !window.add(Ticket { shard: shard.id, place }, item.due, now) {
+                // Its sender may have wanted it to be held, but nobody puts it off so long.
+                let wrong = item.attempts > 0 || item.due <= item.message.accepted;
+                let due = match hour_of(item.due) > near {
+                    true if wrong => 0,
+                    true => continue,
+                    false => item.due,
+                };
+                if !window.add(Ticket { shard: shard.id, place }, due, now) {
+                    self.look_again(far);
                     return Ok(());
                 }
             }
             drop(window);
             self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Tells the line-up of what is due in this hour. A chunk of which everything is known already is not looked at
+    /// again: so a round costs what is new, and not what waits.
+    async fn find_outbound(&self, shard: &Shard, far: bool) -> Result<(), ShardError> {
+        /// Chunks in a row that gave nothing because there is no room; then the next round goes on.
+        const FUTILE_MAX: usize = 16;
+        let state = shard.handle.refresh(&[]).await.map_err(|error| ShardError::Unavailable {
+            shard: shard.id,
+            reason: crate::shard::chain(&error),
+        })?;
+        let now = self.clock.now();
+        let this_hour = hour_of(now);
+        let near = hour_of(now.saturating_add(Waits::longest_remote(&self.config)));
+        let mut chunks = Vec::new();
+        {
+            let mut scanned = self.scanned.lock();
+            for chunk in state.chunks() {
+                if chunk.live == 0 {
+                    scanned.remove(&(shard.id, chunk.id));
+                } else if (chunk.hour <= this_hour || (far && chunk.hour > near))
+                    && scanned.get(&(shard.id, chunk.id)) != Some(&chunk.items)
+                {
+                    chunks.push((chunk.id, chunk.items));
+                }
+            }
+        }
+        // Not always from the first: what has no room must not be in front of what has.
+        if !chunks.is_empty() {
+            let turn = self.scans.fetch_add(1, Ordering::Relaxed) * FUTILE_MAX;
+            let from = turn % chunks.len();
+            chunks.rotate_left(from);
+        }
+        let mut futile = 0;
+        for (chunk, items) in chunks {
+            let state = shard.with(&[chunk]).await?;
+            let (mut fits, mut found) = (true, false);
+            for item in state.chunk(chunk).into_iter().flat_map(|content| content.live()) {
+                let ticket = Ticket { shard: shard.id, place: Place { chunk, number: item.number } };
+                let fit = self.learn_of(ticket, item, false);
+                fits &= fit;
+                found |= fit;
+            }
+            if fits {
+                self.scanned.lock().insert((shard.id, chunk), items);
+            }
+            futile = if found { 0 } else { futile + 1 };
+            if futile == FUTILE_MAX {
+                self.look_again(far);
+                break;
+            }
         }
         Ok(())
     }
@@ -102,14 +196,24 @@ impl Inner {
         let state = shard.with(&[chunk]).await?;
         for place in expired_items(&state, chunk, now) {
             if shard.id.kind == ShardKind::Outbound {
-                let Some(item) = state.item(place) else { continue };
-                let states = crate::remote::expired(item);
-                if !states.is_empty() {
-                    shard.settle_remote(place, states, now).await?;
-                }
+                self.expire_remote(shard, &state, place).await?;
+                continue;
             }
             self.window.lock().hasten(Ticket { shard: shard.id, place }, now);
             self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Whoever works on an item looks at its expiry themselves.
+    async fn expire_remote(&self, shard: &Shard, state: &ShardState, place: Place) -> Result<(), ShardError> {
+        let Some(item) = state.item(place) else { return Ok(()) };
+        let changes = crate::remote::expired(item);
+        if changes.is_empty() || self.lineup.lock().is_taken(shard.id, place.number) {
+            return Ok(());
+        }
+        if let Altered::Open { item, place, .. } = self.alter(shard, place, changes).await? {
+            self.learn_of(Ticket { shard: shard.id, place }, &item, true);
         }
         Ok(())
     }

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::{FoldError, FormatError};
+use mail::address::ReversePath;
+use mail::id::QueueId;
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Departure, Operation, Place, decode_versioned};
 use crate::item::{
-    Destination, Details, FATES_MAX, Fate, Finished, Item, Outcome, Progress, RemoteState, Targets,
+    Derivation, Destination, FATES_MAX, Fate, Finished, Item, Outcome, Progress, RemoteRecipient,
+    RemoteState, Targets,
 };
 use crate::state;
 
@@ -33,7 +36,53 @@ struct Stored {
     finished: Vec<Arc<Finished>>,
 }
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// A page as it was before history kept Message-IDs.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+struct StoredV1 {
+    live: Vec<Arc<Item>>,
+    finished: Vec<FinishedV1>,
+}
+
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
+struct FinishedV1 {
+    number: u64,
+    queue_id: QueueId,
+    accepted: u64,
+    finished: u64,
+    size: u64,
+    reverse_path: ReversePath,
+    attempts: u32,
+    derived: Option<Derivation>,
+    targets: u32,
+    departure: Option<Departure>,
+    fates: Vec<Fate>,
+}
+
+impl From<StoredV1> for Stored {
+    fn from(stored: StoredV1) -> Self {
+        let finished = stored.finished.into_iter().map(|before| {
+            Arc::new(Finished {
+                number: before.number,
+                queue_id: before.queue_id,
+                accepted: before.accepted,
+                finished: before.finished,
+                size: before.size,
+                reverse_path: before.reverse_path,
+                attempts: before.attempts,
+                derived: before.derived,
+                targets: before.targets,
+                departure: before.departure,
+                fates: before.fates,
+                message_id: None,
+            })
+        });
+        Self { live: stored.live, finished: finished.collect() }
+    }
+}
 
 impl Chunk {
     /// An unfinished item.
@@ -74,13 +123,17 @@ impl Chunk {
         if crc32c::crc32c(bytes) != u32::from_le_bytes(*sum) {
             return Err(FormatError::malformed(WHAT, "checksum does not match"));
         }
-        let stored: Stored = decode_versioned(WHAT, VERSION, bytes)?;
-        let weight = stored.live.iter().map(|item| item_weight(item)).sum::<usize>()
+        let stored: Stored = match bytes.first() {
+            Some(1) => decode_versioned::<StoredV1>(WHAT, 1, bytes)?.into(),
+            _ => decode_versioned(WHAT, VERSION, bytes)?,
+        };
+        let live: Vec<Arc<Item>> = stored.live.into_iter().map(current).collect();
+        let weight = live.iter().map(|item| item_weight(item)).sum::<usize>()
             + stored.finished.iter().map(|item| finished_weight(item)).sum::<usize>();
-        if !stored.live.is_sorted_by_key(|item| item.number) {
+        if !live.is_sorted_by_key(|item| item.number) {
             return Err(FormatError::malformed(WHAT, "items out of order"));
         }
-        let live = stored.live.into_iter().map(|item| (item.number, item)).collect();
+        let live = live.into_iter().map(|item| (item.number, item)).collect();
         Ok(Self { live, finished: stored.finished, bytes: weight })
     }
 
@@ -95,7 +148,7 @@ impl Chunk {
                 attempts: 0,
                 began: None,
                 crashes: 0,
-                progress: progress.clone(),
+                progress: progress.clone().current(),
             }),
             Operation::Expanded { place, expanded, owners, slice } => self.change(seq, *place, |item| {
                 let mut expansion =
@@ -122,9 +175,7 @@ impl Chunk {
             }
             Operation::RemoteSettled { place, states, finished } => {
                 self.change(seq, *place, |item| {
-                    let Progress::Outbound(recipients) = &mut item.progress else {
-                        return Err(refuse("only outbound items are settled so"));
-                    };
+                    let recipients = remote_of(item).map_err(refuse)?;
                     for (index, to) in states {
                         let recipient =
                             recipients.get_mut(*index as usize).ok_or_else(|| refuse("no such recipient"))?;
@@ -140,6 +191,34 @@ impl Chunk {
                     self.finish(seq, *place, *at, None)?;
                 }
             }
+            Operation::Remote { place, changes, attempts, due, finished } => {
+                self.change(seq, *place, |item| {
+                    item.attempts = *attempts;
+                    item.due = due.unwrap_or(item.due);
+                    let recipients = remote_of(item).map_err(refuse)?;
+                    for (index, change) in changes {
+                        let recipient =
+                            recipients.get_mut(*index as usize).ok_or_else(|| refuse("no such recipient"))?;
+                        *recipient = state::step(recipient, change).map_err(|e| refuse(e.0))?;
+                    }
+                    if finished.is_some() && !recipients.iter().all(|recipient| recipient.state.is_final()) {
+                        return Err(refuse("item is not done"));
+                    }
+                    Ok(())
+                })?;
+                if let Some(at) = finished {
+                    self.finish(seq, *place, *at, None)?;
+                }
+            }
+            Operation::Rerouted { place, route } => {
+                self.change(seq, *place, |item| match &mut item.progress {
+                    Progress::Sending(sending) => {
+                        sending.route.clone_from(route);
+                        Ok(())
+                    }
+                    _ => Err(refuse("only outbound items have a route")),
+                })?;
+            }
             Operation::PutOff { place, due } => self.change(seq, *place, |item| {
                 item.due = *due;
                 item.attempts += 1;
@@ -153,7 +232,9 @@ impl Chunk {
                     self.bytes -= item_weight(&gone);
                 }
                 if *to == chunk {
-                    self.insert((**item).clone());
+                    let mut item = (**item).clone();
+                    item.progress = item.progress.current();
+                    self.insert(item);
                 }
             }
             Operation::Began { place, boot, crashes } => self.change(seq, *place, |item| {
@@ -166,6 +247,7 @@ impl Chunk {
             | Operation::Window { .. }
             | Operation::Forgotten { .. }
             | Operation::Watermark { .. }
+            | Operation::Cursor { .. }
             | Operation::Archived { .. } => return Err(refuse("operation has no effect on a chunk")),
         }
         Ok(())
@@ -206,6 +288,24 @@ impl Chunk {
     }
 }
 
+/// An item as it was stored, in the form that is worked with.
+fn current(item: Arc<Item>) -> Arc<Item> {
+    if !matches!(item.progress, Progress::Outbound(_)) {
+        return item;
+    }
+    let mut item = Arc::unwrap_or_clone(item);
+    item.progress = item.progress.current();
+    Arc::new(item)
+}
+
+/// The recipients of an outbound item.
+fn remote_of(item: &mut Item) -> Result<&mut Vec<RemoteRecipient>, &'static str> {
+    match &mut item.progress {
+        Progress::Sending(sending) => Ok(&mut sending.recipients),
+        _ => Err("only outbound items have remote recipients"),
+    }
+}
+
 /// What stays of an item in history.
 fn finished(item: &Item, at: u64, departure: Option<Departure>) -> Finished {
     let message = &item.message;
@@ -218,12 +318,14 @@ fn finished(item: &Item, at: u64, departure: Option<Departure>) -> Finished {
     let mut fates = Vec::new();
     let mut targets = 0;
     match &item.progress {
-        Progress::Outbound(outbound) => {
-            targets = outbound.len() as u32;
-            fates.extend(outbound.iter().take(FATES_MAX).map(|recipient| Fate {
+        // What is read as the older form has become the newer one.
+        Progress::Outbound(_) => {}
+        Progress::Sending(sending) => {
+            targets = sending.recipients.len() as u32;
+            fates.extend(sending.recipients.iter().take(FATES_MAX).map(|recipient| Fate {
                 address: Some(recipient.recipient.address.clone()),
                 account: None,
-                outcome: remote_outcome(&recipient.state),
+                outcome: remote_outcome(recipient, message.sender.reverse_path.is_null()),
             }));
         }
         Progress::Ingest(expansion)
@@ -269,18 +371,29 @@ fn finished(item: &Item, at: u64, departure: Option<Departure>) -> Finished {
         targets,
         departure,
         fates,
+        message_id: message.details.notes().and_then(|notes| notes.message_id.clone()),
     }
 }
 
-fn remote_outcome(state: &RemoteState) -> Outcome {
-    match state {
-        RemoteState::Pending => Outcome::Queued,
-        RemoteState::Delivered => Outcome::Delivered,
-        RemoteState::Failed { failure, settled } => {
-            Outcome::Failed { failure: failure.clone(), notified: *settled }
+fn remote_outcome(recipient: &RemoteRecipient, null_sender: bool) -> Outcome {
+    let told = !null_sender && crate::remote::wants_end(recipient);
+    match (&recipient.state, &recipient.last) {
+        (RemoteState::Delivered | RemoteState::Relayed, Some(said)) => {
+            Outcome::Sent { said: Box::new(said.clone()), doubts: recipient.doubts }
         }
-        RemoteState::Expired { settled } => Outcome::Expired { notified: *settled },
-        RemoteState::Cancelled => Outcome::Cancelled,
+        (RemoteState::Delivered | RemoteState::Relayed, None) => Outcome::Delivered,
+        (RemoteState::Failed { failure, settled }, _) => {
+            Outcome::Failed { failure: failure.clone(), notified: *settled && told }
+        }
+        (RemoteState::Expired { settled }, _) => Outcome::Expired { notified: *settled && told },
+        (RemoteState::Cancelled, _) => Outcome::Cancelled,
+        (
+            RemoteState::Pending
+            | RemoteState::Leased { .. }
+            | RemoteState::InDoubt { .. }
+            | RemoteState::Held,
+            _,
+        ) => Outcome::Queued,
     }
 }
 
@@ -288,12 +401,18 @@ fn remote_outcome(state: &RemoteState) -> Outcome {
 fn item_weight(item: &Item) -> usize {
     const ITEM: usize = 480;
     const EACH: usize = 96;
-    let details = match &item.message.details {
-        Details::Here(details) => details.prefix.len() + details.recipients.len() * EACH,
-        Details::Apart { .. } => 160,
+    let details = match item.message.details.here() {
+        Some(details) => details.prefix.len() + details.recipients.len() * EACH,
+        None => 160,
     };
+    let noted = item.message.details.notes().map_or(0, |_| 160);
     let progress = match &item.progress {
         Progress::Outbound(recipients) => recipients.len() * EACH,
+        Progress::Sending(sending) => {
+            let said =
+                |recipient: &RemoteRecipient| recipient.last.as_ref().map_or(0, |said| 96 + said.reply.len());
+            sending.recipients.iter().map(|recipient| 2 * EACH + said(recipient)).sum()
+        }
         Progress::Ingest(expansion)
         | Progress::Quarantined(crate::item::Quarantined { rest: expansion, .. }) => expansion
             .slices
@@ -307,9 +426,54 @@ fn item_weight(item: &Item) -> usize {
             })
             .sum(),
     };
-    ITEM + details + progress
+    ITEM + details + noted + progress
 }
 
 fn finished_weight(finished: &Finished) -> usize {
-    160 + finished.fates.len() * 80
+    160 + finished.fates.len() * 80 + finished.message_id.as_ref().map_or(0, String::len)
+}
+
+#[cfg(test)]
+mod tests {
+    use mail::envelope::Recipient;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::fold::tests::item;
+    use crate::item::{OutboundRecipient, Sending};
+
+    /// Pages that were written before are read, and items for other hosts come in the newer form.
+    #[test]
+    fn older_pages_are_read() {
+        let address = mail::address::Address::parse("bob@example.org").unwrap();
+        let pending = || OutboundRecipient {
+            target: 3,
+            recipient: Recipient::new(address.clone()),
+            state: RemoteState::Pending,
+        };
+        let outbound = Item { progress: Progress::Outbound(vec![pending()]), ..item(2) };
+        let finished = FinishedV1 {
+            number: 9,
+            queue_id: QueueId(Uuid::from_u128(9)),
+            accepted: 5,
+            finished: 6,
+            size: 7,
+            reverse_path: ReversePath::NULL,
+            attempts: 1,
+            derived: None,
+            targets: 0,
+            departure: None,
+            fates: Vec::new(),
+        };
+        let stored = StoredV1 { live: vec![Arc::new(item(1)), Arc::new(outbound)], finished: vec![finished] };
+        let mut page = postcard::to_extend(&stored, vec![1]).unwrap();
+        page.extend_from_slice(&crc32c::crc32c(&page).to_le_bytes());
+        let chunk = Chunk::decode(&page).unwrap();
+        let expected = Sending { route: None, recipients: vec![pending().into()] };
+        assert_eq!(chunk.get(2).unwrap().progress, Progress::Sending(expected));
+        assert_eq!(chunk.get(1).unwrap().progress, item(1).progress);
+        let finished: Vec<_> = chunk.finished().map(|done| (done.number, done.message_id.clone())).collect();
+        assert_eq!(finished, [(9, None)]);
+        assert_eq!(Chunk::decode(&chunk.encode()).unwrap(), chunk);
+    }
 }

@@ -80,9 +80,11 @@ impl Queue {
         let holder = blob::Holder::Shard(shard.log_id());
         let body = self.inner.blobs.reference(&message.body, holder).await?;
         let mut details = message.details.clone();
-        if let crate::item::Details::Apart { address, reference, .. } = &mut details {
+        if let Some((address, _)) = details.apart() {
             let held = self.inner.blobs.reference(address, holder).await?;
-            (*address, *reference) = (held.address, held.nonce);
+            if let Some((address, reference)) = details.apart_mut() {
+                (*address, *reference) = (held.address, held.nonce);
+            }
         }
         Ok(Message {
             body: body.address,

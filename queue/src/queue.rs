@@ -1,12 +1,15 @@
 //! The queue as its users see it: opening it, taking bodies and submissions.
 
+use std::collections::HashMap;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use blob::{BlobStore, Holder, KeyRing};
 use engine::{Archive, CreateError, Engine, LogId, LogOptions, Logs};
+use mail::envelope::{ByMode, DeliverBy};
 use mail::id::{AccountId, QueueId};
-use mail::mime::Splitter;
+use mail::mime::{Facts, Splitter};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
 use uuid::Uuid;
@@ -15,15 +18,18 @@ use crate::body::{Body, BodyWriter};
 use crate::claim::{Claimed, Guard};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::dialogue::Dialogues;
 use crate::error::{BodyError, OpenError, SubmitError};
 use crate::facts::FactsCache;
 use crate::fold::ShardState;
 use crate::item::{
-    Derivation, Destination, Details, Expansion, Message, MessageDetails, Progress, Sender, Slice, Target,
-    Targets,
+    Derivation, Destination, Details, Expansion, MESSAGE_ID_BYTES_MAX, Message, MessageDetails, Notes,
+    Progress, Sender, Slice, Target, Targets,
 };
+use crate::lineup::{Bounds, Lineup};
 use crate::report::{Report, run_reporter};
 use crate::root::Layout;
+use crate::schedule::hour_of;
 use crate::shard::{Accepted, Arrival, Shard, ShardError, chain};
 use crate::shard_id::{ShardId, derived_index, ingest_index, notification_id, outbound_index};
 use crate::submission::{Committed, Resolved, Submission};
@@ -50,9 +56,22 @@ pub(crate) struct Inner {
     outbound: Vec<OnceCell<Shard>>,
     pub(crate) window: Mutex<Window>,
     /// Says whether the time can be trusted to expire something.
-    clocks: Mutex<ClockGuard>,
+    pub(crate) clocks: Mutex<ClockGuard>,
     /// Rung when the window may have work.
     pub(crate) wake: Notify,
+    /// What is due to be sent to other hosts.
+    pub(crate) lineup: Mutex<Lineup>,
+    /// Rung when the line-up may have work.
+    pub(crate) send_wake: Notify,
+    /// Rung when a lease is watched.
+    pub(crate) lapse_wake: Arc<Notify>,
+    pub(crate) dialogues: Dialogues,
+    /// Outbound chunks of which everything is kept in mind, by the number of items that ever came into them.
+    pub(crate) scanned: Mutex<HashMap<(ShardId, u32), u32>>,
+    /// Rounds that looked for what is to be sent.
+    pub(crate) scans: AtomicUsize,
+    /// No other process can work on the same store.
+    pub(crate) exclusive: bool,
     /// Rung when the window has room for what did not fit before.
     pub(crate) scan: Arc<Notify>,
     pub(crate) facts: Mutex<FactsCache>,
@@ -84,13 +103,43 @@ pub struct Foundation {
     pub keys: KeyRing,
     /// The time.
     pub clock: Clock,
+    /// This process holds the lock of the store, so that no other can work on it. A lease that another boot left is then
+    /// that of a dead process, and need not be waited for.
+    pub exclusive: bool,
 }
 
 impl Queue {
     /// Opens the queue; makes its shards at the first start. To be called within a runtime, once per process.
     pub async fn open(foundation: Foundation, config: Config) -> Result<Self, OpenError> {
+        let (queue, inbox) = Self::assemble(foundation, config).await?;
+        let inner = &queue.inner;
+        let booting = inner.ingest.iter().map(|shard| shard.boot(inner.boot, inner.clock.now()));
+        for booted in futures_util::future::join_all(booting).await {
+            booted.map_err(|error| OpenError::Shard {
+                shard: "ingest".to_owned(),
+                reason: error.to_string(),
+            })?;
+        }
+        let reporter = tokio::spawn(run_reporter(Arc::downgrade(inner), inbox));
+        let keeper = tokio::spawn(crate::keeper::run(Arc::downgrade(inner)));
+        let lapses = tokio::spawn(crate::sending::run_lapses(Arc::downgrade(inner)));
+        let tasks = [reporter, keeper, lapses].map(|task| task.abort_handle());
+        let _ = inner.tasks.set(tasks.into());
+        Ok(queue)
+    }
+
+    /// Opens the queue to be looked at and acted on by an operator: nothing of it is delivered or expires, and no start
+    /// is counted.
+    pub async fn inspect(foundation: Foundation, config: Config) -> Result<Self, OpenError> {
+        Ok(Self::assemble(foundation, config).await?.0)
+    }
+
+    async fn assemble(
+        foundation: Foundation,
+        config: Config,
+    ) -> Result<(Self, mpsc::Receiver<Report>), OpenError> {
         config.check().map_err(OpenError::Config)?;
-        let Foundation { engine, log_options, archive, blobs, keys, clock } = foundation;
+        let Foundation { engine, log_options, archive, blobs, keys, clock, exclusive } = foundation;
         let layout = Layout { ingest: config.ingest_shards, outbound: config.outbound_shards };
         let logs = shard_logs(engine, log_options, archive);
         let ids: Vec<ShardId> =
@@ -111,6 +160,17 @@ impl Queue {
             window: Mutex::new(Window::new(config.window_max, config.in_flight_max)),
             clocks: Mutex::new(ClockGuard::new(Duration::from_secs(config.expiry_grace_seconds))),
             wake: Notify::new(),
+            lineup: Mutex::new(Lineup::new(Bounds {
+                tickets_max: config.outbound_window_max,
+                sender_max: config.outbound_sender_max,
+                taken_max: config.outbound_in_flight_max,
+            })),
+            send_wake: Notify::new(),
+            lapse_wake: Arc::default(),
+            dialogues: Dialogues::default(),
+            scanned: Mutex::default(),
+            scans: AtomicUsize::new(0),
+            exclusive,
             scan: Arc::default(),
             facts: Mutex::new(FactsCache::new(config.facts_bytes_max)),
             submitting: Semaphore::new(config.submitting_max),
@@ -118,17 +178,7 @@ impl Queue {
             tasks: OnceLock::new(),
             config,
         });
-        let booting = inner.ingest.iter().map(|shard| shard.boot(inner.boot, inner.clock.now()));
-        for booted in futures_util::future::join_all(booting).await {
-            booted.map_err(|error| OpenError::Shard {
-                shard: "ingest".to_owned(),
-                reason: error.to_string(),
-            })?;
-        }
-        let reporter = tokio::spawn(run_reporter(Arc::downgrade(&inner), inbox));
-        let keeper = tokio::spawn(crate::keeper::run(Arc::downgrade(&inner)));
-        let _ = inner.tasks.set(vec![reporter.abort_handle(), keeper.abort_handle()]);
-        Ok(Self { inner })
+        Ok((Self { inner }, inbox))
     }
 
     /// Begins a message. Its shard depends on the first recipient that is an account here, so that one account's mail
@@ -139,7 +189,7 @@ impl Queue {
         self.inner.body_writer(queue_id, ShardId::ingest(index)).await
     }
 
-    /// Begins the notification about one target of a claimed item.
+    /// Begins the notification about one target of a claimed item, or about [`crate::News::part`].
     pub async fn notification_writer(&self, claimed: &Claimed, target: u32) -> Result<BodyWriter, BodyError> {
         let queue_id = notification_id(claimed.message().queue_id, target);
         let index = derived_index(queue_id, self.inner.layout().ingest);
@@ -187,6 +237,11 @@ impl Queue {
     /// The time, as the queue sees it.
     pub fn clock(&self) -> &Clock {
         &self.inner.clock
+    }
+
+    /// What is being said to other hosts, for whoever looks.
+    pub fn dialogues(&self) -> &Dialogues {
+        &self.inner.dialogues
     }
 
     /// What the shards' actors did so far.
@@ -272,13 +327,20 @@ impl Inner {
         let Body { queue_id, shard, stored, facts } = body;
         let now = self.clock.now();
         let sender = Sender::of(&envelope);
+        let notes = Notes {
+            message_id: message_id(&facts, &prefix).filter(|id| id.len() <= MESSAGE_ID_BYTES_MAX),
+            priority: envelope.priority.clamp(-9, 9),
+            deliver_by: envelope.deliver_by,
+        };
+        let due = envelope.hold_until.map_or(now, |until| until.max(now));
+        let expires = expiry(due + config.expire_seconds, envelope.deliver_by);
         let details = MessageDetails { recipients: envelope.recipients, prefix: prefix.to_vec() };
         let expansion = self.trivial_expansion(&details, &resolved);
-        let details = self.details(shard, &stored.address().key, details).await?;
+        let details = self.details(shard, &stored.address().key, details).await?.noted(notes);
         let message = Message {
             queue_id,
             accepted: now,
-            expires: now + config.expire_seconds,
+            expires,
             body: *stored.address(),
             reference: stored.nonce(),
             sender,
@@ -289,8 +351,8 @@ impl Inner {
         let arrival = Arrival {
             message,
             progress: Progress::Ingest(expansion),
-            due: now,
-            claimable: self.has_room(),
+            due,
+            claimable: due == now && self.has_room(),
             watermark: derived.map_or(0, |(_, watermark)| watermark),
         };
         let shard = self.opened(shard).ok_or(SubmitError::Malformed { reason: "the body has no shard" })?;
@@ -307,7 +369,10 @@ impl Inner {
             // From here on nothing can fail: the commit is durable.
             let weight = facts.structure.body.end.min(4_096) as usize + 512;
             self.facts.lock().put(queue_id, Arc::new(facts), weight);
-            self.announce(Ticket { shard: shard.id, place }, now);
+            // What is held for later is found when its hour comes.
+            if hour_of(due) <= hour_of(now) {
+                self.announce(Ticket { shard: shard.id, place }, due);
+            }
             metrics::counter!("postrider_queue_accepted_total").increment(1);
             tracing::debug!(%queue_id, shard = %shard.id, number = place.number, "accepted");
         }
@@ -441,7 +506,7 @@ pub(crate) struct Held(Vec<(blob::BlobAddress, blob::Nonce)>);
 impl Held {
     pub(crate) fn of(message: &Message) -> Self {
         let mut held = vec![(message.body, message.reference)];
-        if let Details::Apart { address, reference, .. } = &message.details {
+        if let Some((address, reference)) = message.details.apart() {
             held.push((*address, *reference));
         }
         Self(held)
@@ -461,6 +526,26 @@ impl Held {
 // A function of its own and not async: so the logs' machinery is compiled with this crate.
 fn shard_logs(engine: Engine, options: LogOptions, archive: Option<Arc<dyn Archive>>) -> Logs<ShardState> {
     Logs::new(engine, options, archive)
+}
+
+/// The Message-ID of a message: its own, or the one that was put before it when it had none.
+fn message_id(facts: &Facts, prefix: &[u8]) -> Option<String> {
+    facts.message_id.clone().or_else(|| {
+        const NAME: &str = "message-id:";
+        let lines = prefix.split(|byte| *byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok());
+        let mut fields =
+            lines.filter(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)));
+        let value = fields.next()?[NAME.len()..].trim();
+        Some(value.strip_prefix('<')?.strip_suffix('>')?.to_owned())
+    })
+}
+
+/// When a message that would expire then does: earlier, if it is to be returned when it is late (RFC 2852 §4.1.3).
+pub(crate) fn expiry(expires: u64, by: Option<DeliverBy>) -> u64 {
+    match by {
+        Some(by) if by.mode == ByMode::Return => expires.min(by.until),
+        _ => expires,
+    }
 }
 
 /// Opens a shard, or makes it.

@@ -1,5 +1,7 @@
 //! The root of a shard's snapshot: what is small and always in memory.
 
+use std::collections::BTreeMap;
+
 use engine::{FormatError, PageId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -92,14 +94,23 @@ pub(crate) struct Root {
     pub(crate) chunks: Vec<(ChunkRow, Option<PageRow>)>,
     pub(crate) filling: Vec<(u32, u32)>,
     pub(crate) known: Vec<KnownRow>,
+    /// Written only where there are some, behind all else.
+    #[serde(skip)]
+    pub(crate) cursors: BTreeMap<String, u64>,
 }
 
 const VERSION: u8 = 1;
+/// As version 1, with the cursors behind it.
+const VERSION_WITH_CURSORS: u8 = 2;
 
 impl Root {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes =
-            postcard::to_extend(self, vec![VERSION]).expect("roots have nothing that cannot be encoded");
+        const ALL_ENCODED: &str = "roots have nothing that cannot be encoded";
+        let version = if self.cursors.is_empty() { VERSION } else { VERSION_WITH_CURSORS };
+        let mut bytes = postcard::to_extend(self, vec![version]).expect(ALL_ENCODED);
+        if version == VERSION_WITH_CURSORS {
+            bytes = postcard::to_extend(&self.cursors, bytes).expect(ALL_ENCODED);
+        }
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
@@ -111,6 +122,11 @@ impl Root {
         };
         if crc32c::crc32c(bytes) != u32::from_le_bytes(*sum) {
             return Err(FormatError::malformed(WHAT, "checksum does not match"));
+        }
+        if bytes.first() == Some(&VERSION_WITH_CURSORS) {
+            let (root, cursors): (Self, BTreeMap<String, u64>) =
+                decode_versioned(WHAT, VERSION_WITH_CURSORS, bytes)?;
+            return Ok(Self { cursors, ..root });
         }
         decode_versioned(WHAT, VERSION, bytes)
     }

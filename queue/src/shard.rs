@@ -6,9 +6,10 @@ use engine::{Build, CommitError, LogHandle};
 use mail::address::Address;
 use uuid::Uuid;
 
-use crate::entry::{Departure, Operation, Place};
+use crate::entry::{Change, Departure, Operation, Place};
 use crate::fold::{Seen, ShardState};
-use crate::item::{Item, Message, Outcome, Progress, RemoteState, Slice};
+use crate::item::{Item, Message, Outcome, Progress, Sending, Slice};
+use crate::remote;
 use crate::schedule::hour_of;
 use crate::shard_id::ShardId;
 use crate::state::{self, Illegal};
@@ -106,6 +107,43 @@ pub(crate) enum Settled {
     Illegal(Illegal),
 }
 
+/// Recipients of an outbound item, by index, that an attempt is to be made for.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseRequest {
+    pub(crate) place: Place,
+    pub(crate) recipients: Vec<u32>,
+    pub(crate) seconds: u32,
+}
+
+/// What became of a request for a lease.
+#[derive(Clone, Debug)]
+pub(crate) enum LeaseAnswer {
+    /// These are leased.
+    Leased { item: Arc<Item>, recipients: Vec<u32> },
+    /// None of them waits any more.
+    Nothing(Arc<Item>),
+    /// The item is not there any more.
+    Gone,
+}
+
+/// What is to happen to an outbound item.
+#[derive(Clone, Debug)]
+pub(crate) struct Alteration {
+    pub(crate) place: Place,
+    pub(crate) changes: Vec<(u32, Change)>,
+}
+
+/// What became of an alteration. Changes that were not legal any more are listed by their position.
+#[derive(Clone, Debug)]
+pub(crate) enum Altered {
+    /// The item lies there now.
+    Open { item: Arc<Item>, place: Place, left_out: Vec<usize> },
+    /// The item is done.
+    Finished { left_out: Vec<usize> },
+    /// It is not there any more.
+    Gone,
+}
+
 impl Shard {
     /// The newest state that this process has folded.
     pub(crate) fn state(&self) -> Arc<ShardState> {
@@ -193,40 +231,69 @@ impl Shard {
         self.commit(chunks, build).await
     }
 
-    /// Recipients of an outbound item, by index, get these states. Answers the item while it is not done.
-    pub(crate) async fn settle_remote(
-        &self,
-        place: Place,
-        states: Vec<(u32, RemoteState)>,
-        now: u64,
-    ) -> Result<Option<Arc<Item>>, ShardError> {
+    /// Leases recipients of an outbound item that still wait. What several ask for at a time goes into one entry.
+    pub(crate) async fn lease(&self, request: LeaseRequest, boot: Uuid) -> Result<LeaseAnswer, ShardError> {
+        let chunks = vec![request.place.chunk];
+        let build = move |state: &ShardState| {
+            let (operation, answer) = lease_one(state, &request, boot);
+            Ok(Build::new(operation.into_iter().collect(), answer))
+        };
+        self.commit(chunks, build).await
+    }
+
+    /// Changes recipients of an outbound item. What it does not allow any more is left out: whoever was faster has been
+    /// right.
+    pub(crate) async fn alter(&self, alteration: Alteration, now: u64) -> Result<Altered, ShardError> {
+        let chunks = vec![alteration.place.chunk];
+        let build = move |state: &ShardState| {
+            let (operation, answer) = alter_one(state, &alteration, now);
+            Ok(Build::new(operation.into_iter().collect(), answer))
+        };
+        self.commit(chunks, build).await
+    }
+
+    /// Where an item lies that was put elsewhere. Looks through all that is unfinished, so for what is rare.
+    pub(crate) async fn locate(&self, number: u64) -> Result<Option<Place>, ShardError> {
+        let chunks: Vec<u32> =
+            self.state().chunks().filter(|chunk| chunk.live > 0).map(|chunk| chunk.id).collect();
+        for chunk in chunks.into_iter().rev() {
+            let place = Place { chunk, number };
+            if self.with(&[chunk]).await?.item(place).is_some() {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Sends an outbound item elsewhere, or by its domain again.
+    pub(crate) async fn reroute(&self, place: Place, route: Option<String>) -> Result<Arc<Item>, ShardError> {
         let this = self.id;
         let build = move |state: &ShardState| {
             let item = find(this, state, place)?;
-            let mut next = (**item).clone();
-            let Progress::Outbound(recipients) = &mut next.progress else {
-                let illegal = Illegal("only outbound items are settled so");
+            let Progress::Sending(sending) = &item.progress else {
+                let illegal = Illegal("only outbound items have a route");
                 return Err(ShardError::Illegal { shard: this, number: place.number, illegal });
             };
-            // Whoever was faster has been right: what is not legal any more is left out.
-            let mut changes = Vec::new();
-            for (index, to) in &states {
-                let Some(recipient) = recipients.get_mut(*index as usize) else { continue };
-                if state::advance(&recipient.state, to).is_ok() {
-                    recipient.state = to.clone();
-                    changes.push((*index, to.clone()));
-                }
-            }
-            let done = recipients.iter().all(|recipient| recipient.state.is_final());
-            let answer = (!done).then(|| Arc::new(next));
-            if changes.is_empty() && !done {
-                return Ok(Build::nothing(answer));
-            }
-            let operation =
-                Operation::RemoteSettled { place, states: changes, finished: done.then_some(now) };
-            Ok(Build::new(vec![operation], answer))
+            let sending = Sending { route: route.clone(), ..sending.clone() };
+            let answer = Arc::new(Item { progress: Progress::Sending(sending), ..(**item).clone() });
+            Ok(Build::new(vec![Operation::Rerouted { place, route: route.clone() }], answer))
         };
         self.commit(vec![place.chunk], build).await
+    }
+
+    /// A consumer has read everything before `to`. `false`: there are too many.
+    pub(crate) async fn move_cursor(&self, name: String, to: u64, most: usize) -> Result<bool, ShardError> {
+        let build = move |state: &ShardState| {
+            let known = state.cursors().find(|(known, _)| *known == name).map(|(_, to)| to);
+            if known.unwrap_or(0) == to {
+                return Ok(Build::nothing(true));
+            }
+            if known.is_none() && state.cursors().count() >= most {
+                return Ok(Build::nothing(false));
+            }
+            Ok(Build::new(vec![Operation::Cursor { name: name.clone(), to }], true))
+        };
+        self.commit(Vec::new(), build).await
     }
 
     /// Puts an item off. Answers where it is then.
@@ -355,6 +422,82 @@ fn chunks_of(places: impl Iterator<Item = Place>) -> Vec<u32> {
     chunks.sort_unstable();
     chunks.dedup();
     chunks
+}
+
+fn lease_one(state: &ShardState, request: &LeaseRequest, boot: Uuid) -> (Option<Operation>, LeaseAnswer) {
+    let place = request.place;
+    let Some(item) = state.item(place) else { return (None, LeaseAnswer::Gone) };
+    let Progress::Sending(sending) = &item.progress else { return (None, LeaseAnswer::Gone) };
+    let attempts = item.attempts.saturating_add(1);
+    let lease = Change::Leased { attempt: attempts, boot, seconds: request.seconds };
+    let mut next = sending.clone();
+    let mut recipients = Vec::new();
+    for index in &request.recipients {
+        let Some(recipient) = next.recipients.get_mut(*index as usize) else { continue };
+        if let Ok(leased) = state::step(recipient, &lease) {
+            *recipient = leased;
+            recipients.push(*index);
+        }
+    }
+    if recipients.is_empty() {
+        return (None, LeaseAnswer::Nothing(item.clone()));
+    }
+    let changes = recipients.iter().map(|index| (*index, lease.clone())).collect();
+    let operation = Operation::Remote { place, changes, attempts, due: None, finished: None };
+    let item = Item { attempts, progress: Progress::Sending(next), ..(**item).clone() };
+    (Some(operation), LeaseAnswer::Leased { item: Arc::new(item), recipients })
+}
+
+fn alter_one(state: &ShardState, alteration: &Alteration, now: u64) -> (Option<Operation>, Altered) {
+    let Alteration { place, changes } = alteration;
+    let place = *place;
+    let Some(item) = state.item(place) else { return (None, Altered::Gone) };
+    let Progress::Sending(sending) = &item.progress else { return (None, Altered::Gone) };
+    let null = item.message.sender.reverse_path.is_null();
+    let mut next = sending.clone();
+    let (mut made, mut left_out) = (Vec::new(), Vec::new());
+    for (at, (index, change)) in changes.iter().enumerate() {
+        let recipient = next.recipients.get_mut(*index as usize);
+        let Some((recipient, after)) = recipient
+            .and_then(|recipient| state::step(recipient, change).ok().map(|after| (recipient, after)))
+        else {
+            left_out.push(at);
+            continue;
+        };
+        *recipient = after;
+        made.push((*index, change.clone()));
+        // Where nobody is to be told there is nothing to wait for.
+        if recipient.state.owes()
+            && (null || !remote::wants_end(recipient))
+            && let Ok(told) = state::step(recipient, &Change::Told)
+        {
+            *recipient = told;
+            made.push((*index, Change::Told));
+        }
+    }
+    let attempts = item.attempts;
+    let mut item = (**item).clone();
+    let due = remote::due_of(&next, &item);
+    let done = next.recipients.iter().all(|recipient| recipient.state.is_final());
+    item.progress = Progress::Sending(next);
+    if done {
+        let operation = Operation::Remote { place, changes: made, attempts, due: None, finished: Some(now) };
+        return (Some(operation), Altered::Finished { left_out });
+    }
+    if made.is_empty() {
+        return (None, Altered::Open { item: Arc::new(item), place, left_out });
+    }
+    item.due = due;
+    let hour = hour_of(due);
+    // What is due at once can stay in the chunk of an hour that is over.
+    let stays = |here: u32| here == hour || (here <= hour_of(now) && due <= now);
+    if state.hour_of(place.chunk).is_some_and(stays) {
+        let operation = Operation::Remote { place, changes: made, attempts, due: Some(due), finished: None };
+        return (Some(operation), Altered::Open { item: Arc::new(item), place, left_out });
+    }
+    let chunk = state.chunk_for(hour);
+    let operation = Operation::Moved { from: place, chunk, hour, item: Box::new(item.clone()) };
+    (Some(operation), Altered::Open { item: Arc::new(item), place: Place { chunk, ..place }, left_out })
 }
 
 fn settle_one(

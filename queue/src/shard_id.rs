@@ -1,6 +1,7 @@
 //! The names of shards, and which one something belongs to.
 
 use std::fmt;
+use std::str::FromStr;
 
 use mail::address::Domain;
 use mail::id::{AccountId, QueueId};
@@ -80,6 +81,23 @@ impl fmt::Display for ShardId {
             ShardKind::Quarantine => "quarantine",
         };
         write!(f, "{kind}-{}", self.index)
+    }
+}
+
+impl FromStr for ShardId {
+    type Err = ();
+
+    /// Reverse of its display: `outbound-3`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (kind, index) = text.rsplit_once('-').ok_or(())?;
+        let index = index.parse().map_err(|_| ())?;
+        let kind = match kind {
+            "ingest" => ShardKind::Ingest,
+            "outbound" => ShardKind::Outbound,
+            "quarantine" => ShardKind::Quarantine,
+            _ => return Err(()),
+        };
+        Ok(Self { kind, index })
     }
 }
 

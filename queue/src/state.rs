@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::item::{Destination, Expansion, Item, Outcome, Progress, RemoteState, Slice, Targets};
+use crate::entry::Change;
+use crate::item::{
+    Destination, Expansion, Item, Outcome, Progress, RemoteRecipient, RemoteState, Slice, Targets,
+};
 
 /// A change that an item does not allow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -93,7 +96,108 @@ pub fn is_done(expansion: &Expansion, recipients: u32) -> bool {
     expansion.expanded == recipients && expansion.pending() == 0
 }
 
-/// A remote recipient goes from one state to another.
+/// A remote recipient after a change. A success counts from any attempt while the recipient has not ended; whatever else
+/// an attempt says counts from the current one alone: so a late failure cannot undo what came after it. Nothing but its
+/// result, its lapse or a success ends a lease.
+pub fn step(recipient: &RemoteRecipient, change: &Change) -> Result<RemoteRecipient, Illegal> {
+    use RemoteState::{Cancelled, Delivered, Expired, Failed, Held, InDoubt, Leased, Pending, Relayed};
+    let state = &recipient.state;
+    let mut next = recipient.clone();
+    let current = |attempt: u32| match state {
+        Leased { attempt: now, .. } | InDoubt { attempt: now } if *now == attempt => Ok(()),
+        _ => Err(Illegal("the attempt is not the recipient's current one")),
+    };
+    match change {
+        Change::Leased { attempt, boot, seconds } => {
+            if !state.is_waiting() {
+                return Err(Illegal("the recipient does not wait to be tried"));
+            }
+            next.state = Leased { attempt: *attempt, boot: *boot, seconds: *seconds };
+        }
+        Change::Delivered { said, owed } => {
+            if !matches!(state, Pending | Leased { .. } | InDoubt { .. } | Held) {
+                return Err(Illegal("the recipient has ended"));
+            }
+            next.state = if *owed { Relayed } else { Delivered };
+            next.last = Some(said.clone());
+        }
+        Change::Deferred { said, not_before } => {
+            current(said.attempt)?;
+            (next.state, next.not_before) = (Pending, *not_before);
+            next.deferrals = next.deferrals.saturating_add(1);
+            next.last = Some(said.clone());
+        }
+        Change::Untried { attempt, not_before } => {
+            current(*attempt)?;
+            (next.state, next.not_before) = (Pending, *not_before);
+        }
+        Change::Failed { failure, said: Some(said) } => {
+            current(said.attempt)?;
+            next.state = Failed { failure: failure.clone(), settled: false };
+            next.last = Some(said.clone());
+        }
+        Change::Failed { failure, said: None } => {
+            if !state.is_waiting() {
+                return Err(Illegal("the recipient does not wait"));
+            }
+            next.state = Failed { failure: failure.clone(), settled: false };
+        }
+        Change::Doubted { attempt, said, not_before } => {
+            if !matches!(state, Leased { attempt: now, .. } if now == attempt) {
+                return Err(Illegal("the attempt holds no lease"));
+            }
+            (next.state, next.not_before) = (InDoubt { attempt: *attempt }, *not_before);
+            next.doubts = next.doubts.saturating_add(1);
+            if said.is_some() {
+                next.last.clone_from(said);
+            }
+        }
+        Change::Expired => {
+            if !state.is_waiting() {
+                return Err(Illegal("only what waits expires"));
+            }
+            next.state = Expired { settled: false };
+        }
+        Change::Held => {
+            if !state.is_waiting() {
+                return Err(Illegal("only what waits is held"));
+            }
+            next.state = Held;
+        }
+        Change::Retried { not_before } => {
+            if !matches!(state, Pending | InDoubt { .. } | Held) {
+                return Err(Illegal("the recipient does not wait"));
+            }
+            if *state == Held {
+                next.state = Pending;
+            }
+            next.not_before = *not_before;
+        }
+        Change::Cancelled => {
+            if !matches!(state, Pending | InDoubt { .. } | Held) {
+                return Err(Illegal("the recipient does not wait"));
+            }
+            next.state = Cancelled;
+        }
+        Change::Told => {
+            next.state = match state {
+                Failed { failure, settled: false } => Failed { failure: failure.clone(), settled: true },
+                Expired { settled: false } => Expired { settled: true },
+                Relayed => Delivered,
+                _ => return Err(Illegal("nobody is to be told")),
+            };
+        }
+        Change::DelayTold => {
+            if next.delay_told {
+                return Err(Illegal("the sender was told already"));
+            }
+            next.delay_told = true;
+        }
+    }
+    Ok(next)
+}
+
+/// A remote recipient goes from one state to another, as operations said it before attempts were recorded.
 pub fn advance(from: &RemoteState, to: &RemoteState) -> Result<(), Illegal> {
     use RemoteState::{Cancelled, Delivered, Expired, Failed, Pending};
     match (from, to) {
@@ -174,6 +278,115 @@ mod tests {
             .filter(|(from, to)| advance(&all[*from], &all[*to]).is_ok())
             .collect();
         assert_eq!(legal, [(0, 1), (0, 2), (0, 3), (0, 4), (0, 5), (0, 6), (2, 3), (4, 5)]);
+    }
+
+    fn recipient(state: RemoteState) -> RemoteRecipient {
+        let address = mail::address::Address::parse("bob@example.org").unwrap();
+        let recipient = mail::envelope::Recipient::new(address);
+        let mut remote = RemoteRecipient::from(crate::item::OutboundRecipient {
+            target: 0,
+            recipient,
+            state: RemoteState::Pending,
+        });
+        remote.state = state;
+        remote
+    }
+
+    /// Every state and every change: what comes out, and everything else is refused. Attempt 7 is under way.
+    #[test]
+    fn transitions_of_remote_recipients() {
+        let boot = uuid::Uuid::nil();
+        let failure = || Failure::new("5.1.1", "no");
+        let said = |attempt| crate::item::Said { attempt, ..crate::item::Said::new(1, "250 ok") };
+        let leased = |attempt| RemoteState::Leased { attempt, boot, seconds: 60 };
+        let states = [
+            ("pending", RemoteState::Pending),
+            ("leased", leased(7)),
+            ("in doubt", RemoteState::InDoubt { attempt: 7 }),
+            ("held", RemoteState::Held),
+            ("relayed", RemoteState::Relayed),
+            ("delivered", RemoteState::Delivered),
+            ("failed", RemoteState::Failed { failure: failure(), settled: false }),
+            ("failed, told", RemoteState::Failed { failure: failure(), settled: true }),
+            ("expired", RemoteState::Expired { settled: false }),
+            ("expired, told", RemoteState::Expired { settled: true }),
+            ("cancelled", RemoteState::Cancelled),
+        ];
+        let name = |state: &RemoteState| {
+            let same = |known: &RemoteState| std::mem::discriminant(known) == std::mem::discriminant(state);
+            let told = matches!(
+                state,
+                RemoteState::Failed { settled: true, .. } | RemoteState::Expired { settled: true }
+            );
+            let mut names =
+                states.iter().filter(|(name, known)| same(known) && name.ends_with("told") == told);
+            names.next().unwrap().0
+        };
+        let check = |change: Change, expected: &[(&str, &str)]| {
+            let legal: Vec<(&str, &str)> = states
+                .iter()
+                .filter_map(|(from, state)| {
+                    let next = step(&recipient(state.clone()), &change).ok()?;
+                    Some((*from, name(&next.state)))
+                })
+                .collect();
+            assert_eq!(legal, expected, "{change:?}");
+        };
+        let lease = Change::Leased { attempt: 8, boot, seconds: 60 };
+        check(lease, &[("pending", "leased"), ("in doubt", "leased")]);
+        // A success counts from any attempt.
+        for attempt in [6, 7, 8] {
+            let delivered = [
+                ("pending", "delivered"),
+                ("leased", "delivered"),
+                ("in doubt", "delivered"),
+                ("held", "delivered"),
+            ];
+            check(Change::Delivered { said: said(attempt), owed: false }, &delivered);
+            let relayed = delivered.map(|(from, _)| (from, "relayed"));
+            check(Change::Delivered { said: said(attempt), owed: true }, &relayed);
+        }
+        // Everything else from the current one.
+        let current = |to: &'static str| [("leased", to), ("in doubt", to)];
+        check(Change::Deferred { said: said(7), not_before: 9 }, &current("pending"));
+        check(Change::Untried { attempt: 7, not_before: 9 }, &current("pending"));
+        check(Change::Failed { failure: failure(), said: Some(said(7)) }, &current("failed"));
+        check(Change::Doubted { attempt: 7, said: None, not_before: 9 }, &[("leased", "in doubt")]);
+        for attempt in [6, 8] {
+            check(Change::Deferred { said: said(attempt), not_before: 9 }, &[]);
+            check(Change::Untried { attempt, not_before: 9 }, &[]);
+            check(Change::Failed { failure: failure(), said: Some(said(attempt)) }, &[]);
+            check(Change::Doubted { attempt, said: None, not_before: 9 }, &[]);
+        }
+        // Nothing happens under a lease but what its attempt says.
+        let waiting = |to: &'static str| [("pending", to), ("in doubt", to)];
+        check(Change::Failed { failure: failure(), said: None }, &waiting("failed"));
+        check(Change::Expired, &waiting("expired"));
+        check(Change::Held, &waiting("held"));
+        let retried = [("pending", "pending"), ("in doubt", "in doubt"), ("held", "pending")];
+        check(Change::Retried { not_before: 9 }, &retried);
+        let cancelled = [("pending", "cancelled"), ("in doubt", "cancelled"), ("held", "cancelled")];
+        check(Change::Cancelled, &cancelled);
+        let told = [("relayed", "delivered"), ("failed", "failed, told"), ("expired", "expired, told")];
+        check(Change::Told, &told);
+    }
+
+    #[test]
+    fn a_delay_is_told_once() {
+        let once = step(&recipient(RemoteState::Pending), &Change::DelayTold).unwrap();
+        assert!(once.delay_told && step(&once, &Change::DelayTold).is_err());
+    }
+
+    #[test]
+    fn doubts_and_deferrals_are_counted() {
+        let said = crate::item::Said { attempt: 7, ..crate::item::Said::new(1, "451 later") };
+        let leased = RemoteState::Leased { attempt: 7, boot: uuid::Uuid::nil(), seconds: 60 };
+        let doubted =
+            step(&recipient(leased), &Change::Doubted { attempt: 7, said: None, not_before: 9 }).unwrap();
+        assert_eq!((doubted.doubts, doubted.deferrals, doubted.not_before), (1, 0, 9));
+        let deferred = step(&doubted, &Change::Deferred { said: said.clone(), not_before: 50 }).unwrap();
+        assert_eq!((deferred.doubts, deferred.deferrals, deferred.not_before), (1, 1, 50));
+        assert_eq!(deferred.last, Some(said));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub struct ClockGuard {
     grace: Duration,
     last: Option<(u64, Instant)>,
     suspended_until: Option<Instant>,
+    went_back: bool,
 }
 
 /// How far the clocks may drift apart between two looks before it counts as a jump. NTP slews far less in a minute;
@@ -25,7 +26,7 @@ const JUMP_SECONDS_MIN: u64 = 30;
 impl ClockGuard {
     /// A guard that has seen nothing yet.
     pub fn new(grace: Duration) -> Self {
-        Self { grace, last: None, suspended_until: None }
+        Self { grace, last: None, suspended_until: None, went_back: true }
     }
 
     /// Whether something may expire now. `wall` in unix seconds.
@@ -34,6 +35,7 @@ impl ClockGuard {
             None => true,
             Some((wall_before, before)) => {
                 let expected = wall_before + now.saturating_duration_since(before).as_secs();
+                self.went_back |= wall + JUMP_SECONDS_MIN < expected;
                 wall.abs_diff(expected) > JUMP_SECONDS_MIN
             }
         };
@@ -48,6 +50,17 @@ impl ClockGuard {
                 true
             }
         }
+    }
+
+    /// Whether the wall clock may have gone back since the last call, as it may have before the first: then what was put
+    /// off is to be looked at again.
+    pub fn take_went_back(&mut self) -> bool {
+        std::mem::take(&mut self.went_back)
+    }
+
+    /// What was put off could not all be looked at: the next call of [`Self::take_went_back`] says so again.
+    pub fn look_again(&mut self) {
+        self.went_back = true;
     }
 }
 
@@ -81,25 +94,25 @@ mod tests {
     fn jumps_suspend_expiry() {
         let start = Instant::now();
         let mut guard = ClockGuard::new(Duration::from_secs(600));
-        let mut check = |wall: u64, seconds: u64, expected: bool| {
-            assert_eq!(
-                guard.may_expire(wall, start + Duration::from_secs(seconds)),
-                expected,
-                "at {seconds}"
-            );
-        };
         // A start is as good as a jump.
-        check(1_000_000, 0, false);
-        check(1_000_300, 300, false);
-        check(1_000_600, 600, true);
-        check(1_000_660, 660, true);
+        assert!(guard.take_went_back());
+        let check = |guard: &mut ClockGuard, wall: u64, seconds: u64, expected: bool| {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(guard.may_expire(wall, now), expected, "at {seconds}");
+        };
+        check(&mut guard, 1_000_000, 0, false);
+        check(&mut guard, 1_000_300, 300, false);
+        check(&mut guard, 1_000_600, 600, true);
+        check(&mut guard, 1_000_660, 660, true);
         // Five days forward in a minute, and back again.
-        check(1_432_720, 720, false);
-        check(1_432_780, 780, false);
-        check(1_000_840, 840, false);
-        check(1_001_380, 1_380, false);
-        check(1_001_440, 1_440, true);
+        check(&mut guard, 1_432_720, 720, false);
+        check(&mut guard, 1_432_780, 780, false);
+        assert!(!guard.take_went_back());
+        check(&mut guard, 1_000_840, 840, false);
+        check(&mut guard, 1_001_380, 1_380, false);
+        check(&mut guard, 1_001_440, 1_440, true);
         // A little drift is none.
-        check(1_001_520, 1_500, true);
+        check(&mut guard, 1_001_520, 1_500, true);
+        assert!(guard.take_went_back() && !guard.take_went_back());
     }
 }

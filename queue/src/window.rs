@@ -149,6 +149,13 @@ impl Window {
         wants
     }
 
+    /// Forgets what waits for a time: the clock was put back. A scan finds again what is due.
+    pub fn forget_waiting(&mut self) {
+        for (_, ticket) in std::mem::take(&mut self.waiting) {
+            self.stands.remove(&(ticket.shard, ticket.place.number));
+        }
+    }
+
     /// Tickets known, and taken.
     pub fn counts(&self) -> (usize, usize) {
         (self.stands.len(), self.taken)
@@ -245,6 +252,17 @@ mod tests {
         window.take(1, 0);
         window.complete(ticket(1));
         assert!(window.wants_scan() && !window.wants_scan());
+    }
+
+    #[test]
+    fn what_waits_is_forgotten_when_the_clock_goes_back() {
+        let mut window = Window::new(9, 9);
+        window.add(ticket(1), 0, 100);
+        window.add(ticket(2), 900, 100);
+        window.forget_waiting();
+        assert_eq!((window.counts(), window.next_due()), ((1, 0), None));
+        assert!(window.add(ticket(2), 50, 60));
+        assert_eq!(numbers(window.take(9, 60)), [1, 2]);
     }
 
     #[test]

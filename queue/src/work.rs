@@ -10,14 +10,16 @@ use futures_util::FutureExt;
 use mail::address::{Address, Domain};
 
 use crate::claim::Claimed;
+use crate::entry::Change;
 use crate::error::WorkError;
 use crate::item::{
-    Destination, Details, Expansion, Message, MessageDetails, OutboundRecipient, Outcome, Progress,
-    RemoteState, Slice, Target, Targets,
+    Destination, Details, Expansion, Failure, Item, Message, MessageDetails, OutboundRecipient, Outcome,
+    Progress, RemoteRecipient, RemoteState, Sending, Slice, Target, Targets,
 };
-use crate::queue::{Held, Inner, Queue};
-use crate::schedule::next_due;
-use crate::shard::{Accepted, Arrival, Settled, Settlement, ShardError};
+use crate::queue::{Held, Inner, Queue, expiry};
+use crate::remote;
+use crate::schedule::Waits;
+use crate::shard::{Accepted, Altered, Arrival, Settled, Settlement, ShardError};
 use crate::shard_id::outbound_index;
 use crate::window::Ticket;
 
@@ -31,7 +33,74 @@ pub struct CrashMark {
     crashes: u8,
 }
 
+/// Something to be told about a recipient elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct News {
+    /// Which one of the item's.
+    pub index: u32,
+    /// The recipient, with what was heard of it.
+    pub recipient: RemoteRecipient,
+    /// What is to be told.
+    pub event: Event,
+}
+
+/// What is to be told about a recipient elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// It failed.
+    Failed(Failure),
+    /// It was given up after too long a time.
+    Expired,
+    /// It was given up since the time is over that its sender had set (RFC 2852).
+    Late,
+    /// It takes longer.
+    Delayed,
+    /// Another host has taken it, which tells nobody.
+    Relayed,
+}
+
+/// The delay of a target is told under a number of its own, so that its end can be told too.
+const DELAY_PART: u32 = 1 << 31;
+
+impl News {
+    /// What the notification is named after, beside the message.
+    pub fn part(&self) -> u32 {
+        match self.event {
+            Event::Delayed => self.recipient.target | DELAY_PART,
+            Event::Failed(_) | Event::Expired | Event::Late | Event::Relayed => self.recipient.target,
+        }
+    }
+
+    /// What is committed when it has been told.
+    pub fn told(&self) -> (u32, Change) {
+        match self.event {
+            Event::Delayed => (self.index, Change::DelayTold),
+            Event::Failed(_) | Event::Expired | Event::Late | Event::Relayed => (self.index, Change::Told),
+        }
+    }
+}
+
 impl Queue {
+    /// What is to be told about the recipients of a claimed outbound item.
+    pub fn news(&self, claimed: &Claimed) -> Vec<News> {
+        let item = claimed.item();
+        let (now, delay) = (self.inner.clock.now(), self.inner.times(item).delay);
+        let event = |recipient: &RemoteRecipient| match &recipient.state {
+            RemoteState::Failed { failure, settled: false } => Some(Event::Failed(failure.clone())),
+            RemoteState::Expired { settled: false } if remote::is_late(&item.message) => Some(Event::Late),
+            RemoteState::Expired { settled: false } => Some(Event::Expired),
+            RemoteState::Relayed => Some(Event::Relayed),
+            _ if remote::is_delayed(&item.message, recipient, delay, now) => Some(Event::Delayed),
+            _ => None,
+        };
+        (0..)
+            .zip(remote::recipients(item))
+            .filter_map(|(index, recipient)| {
+                Some(News { index, recipient: recipient.clone(), event: event(recipient)? })
+            })
+            .collect()
+    }
+
     /// Where an address elsewhere waits to be sent.
     pub fn remote(&self, address: Address) -> Destination {
         let shard = outbound_index(address.domain(), self.inner.layout().outbound);
@@ -85,7 +154,7 @@ impl Queue {
         }
     }
 
-    /// A claimed item that [`Self::settle`] or [`Self::settle_remote`] said is done.
+    /// A claimed item that [`Self::settle`] said is done.
     pub fn finish(&self, claimed: Claimed) {
         claimed.guard.complete();
         metrics::counter!("postrider_queue_finished_total").increment(1);
@@ -96,7 +165,14 @@ impl Queue {
         let inner = &self.inner;
         let message = &claimed.item.message;
         let now = inner.clock.now();
-        let due = next_due(&inner.config, message.queue_id, claimed.item.attempts, now, message.expires);
+        let attempts = claimed.item.attempts;
+        let due = Waits::local(&inner.config).next_due(message.queue_id, attempts, now, message.expires);
+        if matches!(claimed.item.progress, Progress::Sending(_)) {
+            // What could not be told is told later; when the rest is due is not for this to say.
+            let place = claimed.place();
+            claimed.guard.give_back(place, now + inner.config.retry_seconds_min);
+            return;
+        }
         let put_off = match inner.shard_of(&claimed) {
             Ok(shard) => shard.put_off(claimed.place(), due).await,
             Err(_) => return,
@@ -146,7 +222,7 @@ impl Queue {
         targets: &[(u32, &Target)],
     ) -> Result<(), WorkError> {
         let expansion = claimed.expansion().ok_or(WorkError::Misused("only ingest items have targets"))?;
-        let mut groups: BTreeMap<(u16, &Domain, Option<u16>), Vec<OutboundRecipient>> = BTreeMap::new();
+        let mut groups: BTreeMap<(u16, &Domain, Option<u16>), Vec<RemoteRecipient>> = BTreeMap::new();
         for (number, target) in targets {
             let Destination::Remote { address, shard } = &target.to else { continue };
             let original = details
@@ -160,9 +236,9 @@ impl Queue {
                 recipient.orcpt = recipient.orcpt.or_else(|| Some(given()));
                 recipient.address = address.clone();
             }
-            let state = RemoteState::Pending;
-            let group = groups.entry((*shard, address.domain(), target.owner)).or_default();
-            group.push(OutboundRecipient { target: *number, recipient, state });
+            let (target, owner) = (*number, target.owner);
+            let group = groups.entry((*shard, address.domain(), owner)).or_default();
+            group.push(OutboundRecipient { target, recipient, state: RemoteState::Pending }.into());
         }
         let mut placing = Vec::new();
         for ((shard, _, owner), recipients) in groups {
@@ -177,20 +253,22 @@ impl Queue {
         Ok(())
     }
 
-    /// New states for recipients of a claimed outbound item, by index. `false`: the item is done.
-    pub async fn settle_remote(
-        &self,
-        claimed: &mut Claimed,
-        states: Vec<(u32, RemoteState)>,
-    ) -> Result<bool, WorkError> {
-        let shard = self.inner.shard_of(claimed)?;
-        match shard.settle_remote(claimed.place(), states, self.inner.clock.now()).await? {
-            Some(item) => {
-                claimed.item = item;
-                Ok(true)
+    /// What was told about recipients of a claimed outbound item, by index. The rest of it goes on its way.
+    pub async fn told(&self, claimed: Claimed, told: Vec<(u32, Change)>) -> Result<(), WorkError> {
+        let shard = self.inner.shard_of(&claimed)?;
+        let ticket = claimed.guard.ticket;
+        match self.inner.alter(shard, ticket.place, told).await? {
+            Altered::Open { item, place, .. } => {
+                claimed.guard.complete();
+                self.inner.learn_of(Ticket { place, ..ticket }, &item, true);
             }
-            None => Ok(false),
+            Altered::Finished { .. } => {
+                claimed.guard.complete();
+                metrics::counter!("postrider_queue_outbound_finished_total").increment(1);
+            }
+            Altered::Gone => claimed.guard.complete(),
         }
+        Ok(())
     }
 }
 
@@ -219,16 +297,21 @@ impl Inner {
         expansion: &Expansion,
         shard: u16,
         owner: Option<u16>,
-        recipients: Vec<OutboundRecipient>,
+        recipients: Vec<RemoteRecipient>,
     ) -> Result<(), WorkError> {
         let shard = self.outbound(shard).await?;
-        let first = recipients.first().ok_or(WorkError::Misused("no recipients"))?.target;
+        let first = recipients.first().ok_or(WorkError::Misused("no recipients"))?;
+        let domain = first.recipient.address.domain().clone();
+        let first = first.target;
         let (derived, watermark) = claimed.derivation(first);
         if shard.state().seen(&derived) != crate::fold::Seen::New {
             return Ok(());
         }
         let message = claimed.message();
         let reference = self.blobs.reference(&message.body, Holder::Shard(shard.log)).await?;
+        let now = self.clock.now();
+        let notes = message.details.notes().cloned().unwrap_or_default();
+        let given_up = now + self.config.retry_for(&domain).expire_seconds;
         let mut sender = message.sender.clone();
         if let Some(owner) = owner {
             let owner = expansion.owners.get(owner as usize);
@@ -239,16 +322,22 @@ impl Inner {
             body: reference.address,
             reference: reference.nonce,
             sender,
-            details: Details::Here(MessageDetails { recipients: Vec::new(), prefix: prefix.to_vec() }),
+            expires: expiry(given_up, notes.deliver_by),
+            details: Details::Here(MessageDetails { recipients: Vec::new(), prefix: prefix.to_vec() })
+                .noted(notes),
             derived: Some(derived),
             ..message.clone()
         };
-        let arrival = Arrival {
-            message,
-            progress: Progress::Outbound(recipients),
-            due: self.clock.now(),
-            claimable: true,
-            watermark,
+        let progress = Progress::Sending(Sending { route: None, recipients });
+        let arrival = Arrival { message, progress, due: now, claimable: true, watermark };
+        let item = Item {
+            number: 0,
+            message: Arc::new(arrival.message.clone()),
+            due: now,
+            attempts: 0,
+            began: None,
+            crashes: 0,
+            progress: arrival.progress.clone(),
         };
         let held = Held::of(&arrival.message);
         let accepted = shard.accept(arrival, self.config.items_max).await;
@@ -258,7 +347,9 @@ impl Inner {
         ) {
             held.release(&self.blobs, shard.log).await;
         }
-        if let Accepted::New(_) = accepted? {
+        if let Accepted::New(place) = accepted? {
+            let ticket = Ticket { shard: shard.id, place };
+            self.learn_of(ticket, &Item { number: place.number, ..item }, true);
             metrics::counter!("postrider_queue_outbound_total").increment(1);
         }
         Ok(())

@@ -13,9 +13,11 @@ use directory::entry::DomainSettings;
 use mail::address::{Address as MailAddress, Domain};
 use net::listener::Address;
 use net::tls::{Certificate, PemFiles};
+use queue::Retry;
 
 use crate::args::Dev;
 use crate::config::{ADMIN_SOCKET, Config, ListenerConfig, ServiceKind};
+use crate::role::Role;
 use crate::run::Started;
 
 /// Below the folder where the command is given; version control ignores it in this project's own.
@@ -25,6 +27,8 @@ const DOMAIN: &str = "example.test";
 const ACCOUNTS: [&str; 2] = ["alice", "bob"];
 const PASSWORD: &str = "postrider";
 const ADMIN_TOKEN: &str = "dev";
+const RETRY_SECONDS_MIN: u64 = 5;
+const RETRY_SECONDS_MAX: u64 = 60;
 
 /// The ports, before the offset is added.
 const PORTS: [(ServiceKind, u16); 7] = [
@@ -62,9 +66,35 @@ pub(crate) fn config(dev: &Dev) -> anyhow::Result<Config> {
     let socket = Address::Unix(config.data.join(ADMIN_SOCKET));
     listeners.push(ListenerConfig { service: ServiceKind::Admin, address: socket });
     config.listeners = listeners;
+    sending(&mut config, dev)?;
     config.check()?;
     make_certificate(&config)?;
     Ok(config)
+}
+
+/// Nothing is sent to other hosts unless the command line says where.
+fn sending(config: &mut Config, dev: &Dev) -> anyhow::Result<()> {
+    let sending = &mut config.smtp_out;
+    if let Some(resolver) = dev.resolver {
+        sending.resolvers = vec![resolver];
+        sending.mx_port = dev.mx_port;
+        sending.private_destinations = true;
+    } else if let Some(relay) = &dev.relay {
+        let (host, port) = relay
+            .rsplit_once(':')
+            .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)))
+            .ok_or_else(|| anyhow!("--relay {relay}: not HOST:PORT"))?;
+        let route = smtp_out::config::Route { domain: "*".to_owned(), host, port, ..Default::default() };
+        sending.routes = vec![route];
+    } else {
+        config.roles.retain(|role| *role != Role::SmtpOut);
+    }
+    // Whoever tries things does not wait for five minutes.
+    if config.queue.retry == Retry::default() {
+        config.queue.retry.seconds_min = RETRY_SECONDS_MIN;
+        config.queue.retry.seconds_max = RETRY_SECONDS_MAX;
+    }
+    Ok(())
 }
 
 /// Makes domain and accounts where they are not there yet, and prints what to try.
@@ -147,6 +177,13 @@ fn explain(config: &Config, token: &str) -> String {
     let port = |service| port(config, service);
     let command: PathBuf = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("postrider"));
     let (command, data) = (command.display(), config.data.display());
+    let sending = if !config.roles.contains(&Role::SmtpOut) {
+        "waits in the queue: start with --resolver or --relay to have it sent".to_owned()
+    } else if let Some(route) = config.smtp_out.routes.first().filter(|route| !route.host.is_empty()) {
+        format!("goes to {}:{}", route.host, route.port)
+    } else {
+        format!("goes to their mail exchangers, port {}", config.smtp_out.mx_port)
+    };
     format!(
         "Postrider runs on this machine alone. Accounts: {accounts}; password: {PASSWORD}
 Data: {data}
@@ -156,6 +193,8 @@ Data: {data}
   LMTP        127.0.0.1:{lmtp}
   IMAP        127.0.0.1:{imap} (STARTTLS), 127.0.0.1:{imaps} (TLS)
   admin       http://127.0.0.1:{admin}
+
+Mail for other domains {sending}.
 
 Send a mail:
   swaks --server 127.0.0.1:{smtp} --from someone@elsewhere.example --to alice@{DOMAIN}

@@ -10,11 +10,13 @@ pub(crate) enum Role {
     SmtpIn,
     /// Brings accepted mail to its mailboxes.
     Delivery,
+    /// Sends mail to other hosts.
+    SmtpOut,
     /// Lets clients read.
     Imap,
 }
 
 impl Role {
     /// All of it.
-    pub(crate) const ALL: [Self; 3] = [Self::SmtpIn, Self::Delivery, Self::Imap];
+    pub(crate) const ALL: [Self; 4] = [Self::SmtpIn, Self::Delivery, Self::SmtpOut, Self::Imap];
 }

@@ -44,10 +44,21 @@ pub(crate) async fn serve(
     let mut signals = Signals::new()?;
     let tls = tls(&config.certificates)?;
     let stores = Stores::open(&config).await?;
-    let api = wire::admin_api(&config, &stores.ground, Arc::new(stores.health.clone()))?;
+    let api = wire::admin_api(
+        &config,
+        &stores.ground,
+        Some(stores.queue.clone()),
+        Arc::new(stores.health.clone()),
+    )?;
     let greeting = prepare(Started { stores: &stores, api: &api }).await?;
     let shutdown = Shutdown::new();
-    let services = Services::new(&config, &stores, tls.as_ref());
+    let services = match Services::new(&config, &stores, tls.as_ref()) {
+        Ok(services) => services,
+        Err(error) => {
+            stores.close().await;
+            return Err(error);
+        }
+    };
     if let Err(error) = listen(&config, mode, &services, &api, tls.as_ref(), &shutdown).await {
         stores.close().await;
         return Err(error);
@@ -55,6 +66,7 @@ pub(crate) async fn serve(
     if config.roles.contains(&Role::Delivery) {
         services.deliver(&shutdown);
     }
+    services.send(&shutdown);
     stores.health.running();
     tracing::info!(hostname = config.hostname, data = %config.data.display(), "server runs");
     greet(&greeting)?;

@@ -18,13 +18,14 @@ use directory::{AccountStores, Directory, LogKeys, Temporary};
 use engine::{Archive, Engine, LogId, Sealer};
 use engine_embedded::Embedded;
 use imap::Imap;
-use mail::address::Address;
+use mail::address::Address as MailAddress;
 use mail::id::AccountId;
-use net::listener::Listener;
+use net::listener::{Address, Listener};
 use net::shutdown::Shutdown;
 use net::tls::TlsServer;
 use queue::{Clock, Foundation, Queue};
 use smtp_in::SmtpIn;
+use smtp_out::SmtpOut;
 use storage::{AccountSettings, OpenError, Principal, Storage};
 use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::token::Tokens;
@@ -33,6 +34,7 @@ use webmail_api::admin::{Api, Parts};
 use crate::audit::AuditLog;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
+use crate::role::Role;
 
 /// How long closing may take before the process ends all the same. What is durable stays so; the next start recovers
 /// what was left open.
@@ -98,6 +100,19 @@ impl Ground {
         Ok(Self { engine, keys, blobs, archive, storage, directory, audit, embedded })
     }
 
+    /// What the queue stands on. The engine's lock keeps every other process out.
+    pub(crate) fn under_queue(&self, config: &Config) -> Foundation {
+        Foundation {
+            engine: self.engine.clone(),
+            log_options: config.logs.clone(),
+            archive: Some(Arc::clone(&self.archive)),
+            blobs: self.blobs.clone(),
+            keys: self.keys.clone(),
+            clock: Clock::system(),
+            exclusive: true,
+        }
+    }
+
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
         let Self { engine, keys, blobs, archive, storage, directory, audit, embedded } = self;
@@ -128,15 +143,7 @@ impl Stores {
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         let health = Health::new(crate::metrics::install()?);
         let ground = Ground::open(config).await?;
-        let foundation = Foundation {
-            engine: ground.engine.clone(),
-            log_options: config.logs.clone(),
-            archive: Some(Arc::clone(&ground.archive)),
-            blobs: ground.blobs.clone(),
-            keys: ground.keys.clone(),
-            clock: Clock::system(),
-        };
-        let queue = match Queue::open(foundation, config.queue.clone()).await {
+        let queue = match Queue::open(ground.under_queue(config), config.queue.clone()).await {
             Ok(queue) => queue,
             Err(error) => {
                 ground.close().await;
@@ -175,12 +182,19 @@ impl Stores {
     }
 }
 
-/// The admin API over a directory.
-pub(crate) fn admin_api(config: &Config, ground: &Ground, monitor: Arc<dyn Monitor>) -> anyhow::Result<Api> {
+/// The admin API over a directory, and over the queue where it is open.
+pub(crate) fn admin_api(
+    config: &Config,
+    ground: &Ground,
+    queue: Option<Queue>,
+    monitor: Arc<dyn Monitor>,
+) -> anyhow::Result<Api> {
     let tokens = Tokens::open(&config.data.join("admin-tokens.json"), config.admin.tokens_max)?;
     Ok(Api::new(Parts {
         config: config.admin.clone(),
         directory: ground.directory.clone(),
+        storage: ground.storage.clone(),
+        queue,
         tokens,
         audit: Arc::new(ground.audit.clone()),
         monitor,
@@ -192,11 +206,12 @@ pub(crate) fn admin_api(config: &Config, ground: &Ground, monitor: Arc<dyn Monit
 pub(crate) struct Services {
     delivery: Delivery,
     smtp_in: SmtpIn,
+    smtp_out: Option<SmtpOut>,
     imap: Imap,
 }
 
 impl Services {
-    pub(crate) fn new(config: &Config, stores: &Stores, tls: Option<&TlsServer>) -> Self {
+    pub(crate) fn new(config: &Config, stores: &Stores, tls: Option<&TlsServer>) -> anyhow::Result<Self> {
         let mut smtp = config.smtp_in.clone();
         if smtp.hostname == smtp_in::Config::default().hostname {
             smtp.hostname.clone_from(&config.hostname);
@@ -210,7 +225,22 @@ impl Services {
         let delivery = Delivery::new(queue.clone(), storage.clone(), directory.clone(), local);
         let smtp_in = SmtpIn::new(smtp, directory.clone(), queue.clone(), storage.clone(), tls.cloned());
         let imap = Imap::new(config.imap.clone(), storage.clone(), directory.clone(), tls.cloned());
-        Self { delivery, smtp_in, imap }
+        let smtp_out =
+            if config.roles.contains(&Role::SmtpOut) { Some(sender(config, queue)?) } else { None };
+        Ok(Self { delivery, smtp_in, smtp_out, imap })
+    }
+
+    /// Sends mail to other hosts until the process ends, where that is this process's work; what is being sent then is
+    /// finished first.
+    pub(crate) fn send(&self, shutdown: &Shutdown) {
+        let Some(smtp_out) = self.smtp_out.clone() else { return };
+        let guard = shutdown.guard();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = smtp_out.run(guard.requested()) => {}
+                () = guard.aborted() => {}
+            }
+        });
     }
 
     /// Delivers from the queue into mailboxes until the process ends; what is under way then is finished first.
@@ -261,6 +291,22 @@ impl Services {
     }
 }
 
+/// The service that sends to other hosts.
+fn sender(config: &Config, queue: &Queue) -> anyhow::Result<SmtpOut> {
+    let mx = config.listeners.iter().filter(|listener| listener.service == ServiceKind::Smtp);
+    let listeners = mx.filter_map(|listener| match listener.address {
+        Address::Tcp(address) => Some(address),
+        Address::Unix(_) => None,
+    });
+    let parts = smtp_out::Parts {
+        config: config.smtp_out.clone(),
+        hostname: &config.hostname,
+        listeners: listeners.collect(),
+        queue,
+    };
+    SmtpOut::new(parts).context("smtp_out")
+}
+
 fn make_folder(path: &Path) -> anyhow::Result<()> {
     // Only the server's own user has any business here.
     fs::DirBuilder::new()
@@ -294,7 +340,12 @@ struct Accounts(Storage);
 
 #[async_trait]
 impl AccountStores for Accounts {
-    async fn create(&self, account: AccountId, _address: &Address, quota: Quota) -> Result<(), Temporary> {
+    async fn create(
+        &self,
+        account: AccountId,
+        _address: &MailAddress,
+        quota: Quota,
+    ) -> Result<(), Temporary> {
         self.0.create_account(account, settings(quota)).await.map_err(|error| Temporary(chain(&error)))
     }
 

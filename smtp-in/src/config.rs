@@ -20,6 +20,15 @@ pub struct Config {
     pub sender_login_check: bool,
     /// Submission without TLS: logins that send the password work, and MAIL does not ask for STARTTLS. For loopback.
     pub submission_without_tls: bool,
+    /// Recipients that a user may write to within an hour, so that a stolen password is of little use; more are put off
+    /// (450). Zero: no limit.
+    pub user_recipients_per_hour_max: u32,
+    /// How many seconds a user may have a message held before it is delivered (FUTURERELEASE). Zero: not offered.
+    pub hold_seconds_max: u64,
+    /// The shortest time, in seconds, within which a user may ask for delivery (DELIVERBY). Zero: not offered.
+    pub deliver_by_seconds_min: u64,
+    /// Users may say which of their messages go first (MT-PRIORITY).
+    pub priorities: bool,
     /// Seconds for which a client may take none of our replies.
     pub write_stall_seconds_max: u64,
     /// The detail of an address (`alice+lists@…`) chooses a mailbox, which is delivery's affair: LMTP mail for such an
@@ -37,6 +46,13 @@ impl Default for Config {
             null_sender_recipients_max: 5,
             sender_login_check: true,
             submission_without_tls: false,
+            // Ten times what a busy person writes; whoever runs lists on an account raises it.
+            user_recipients_per_hour_max: 10_000,
+            // Mail for the first day after a long holiday.
+            hold_seconds_max: 60 * 86_400,
+            // A greeting, a few answers and a commit at each host on the way.
+            deliver_by_seconds_min: 60,
+            priorities: true,
             // Replies are a few hundred bytes; who does not take them within a minute is gone.
             write_stall_seconds_max: 60,
             details_are_filed: false,

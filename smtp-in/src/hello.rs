@@ -9,6 +9,8 @@ use crate::session::Session;
 pub(crate) fn greeted(session: &mut Session, kind: HelloKind, domain: String) {
     session.forget();
     session.client.hello = Some((kind, domain));
+    let now = session.service.queue.clock().now();
+    session.pump.machine().tell_time(now);
     session.pump.machine().proceed();
 }
 

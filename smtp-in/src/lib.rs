@@ -20,6 +20,7 @@ mod mail;
 mod place;
 mod policy;
 mod rcpt;
+mod sender_limit;
 mod service;
 mod session;
 mod submission;

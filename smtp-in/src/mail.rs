@@ -23,6 +23,7 @@ pub(crate) async fn begin(
     envelope.body = parameters.body;
     envelope.smtputf8 = parameters.smtputf8;
     envelope.ret = parameters.ret;
-    envelope.envid = parameters.envid;
+    envelope.envid.clone_from(&parameters.envid);
+    submission::take_wishes(&service.config, &parameters, service.queue.clock().now(), &mut envelope)?;
     Ok(Transaction { envelope, resolved: Vec::new(), declared_size: parameters.size })
 }

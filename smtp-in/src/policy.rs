@@ -49,6 +49,11 @@ pub(crate) fn too_many_for_null_sender() -> Reply {
     Reply::new(452, status(4, 5, 3), "Too many recipients for a notification")
 }
 
+/// 450: the message can be sent later. 4.7.1 is about policy.
+pub(crate) fn too_many_for_user() -> Reply {
+    Reply::new(450, status(4, 7, 1), "Too many recipients within an hour, try again later")
+}
+
 pub(crate) fn loops() -> Reply {
     Reply::new(554, status(5, 4, 6), "Routing loop, too many Received lines")
 }

@@ -55,6 +55,12 @@ async fn check(
     {
         return Err(policy::too_many_for_null_sender());
     }
+    if let Some(principal) = &client.principal
+        && !service.sender_limit.take(principal.account, std::time::Instant::now())
+    {
+        info!(account_id = %principal.account, "user has written to as many as they may in an hour");
+        return Err(policy::too_many_for_user());
+    }
     let directory = &service.directory;
     let resolution = match path {
         ForwardPath::Address(address) => directory.resolve(address).await,

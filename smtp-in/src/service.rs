@@ -13,11 +13,14 @@ use net::tls::TlsServer;
 use queue::Queue;
 use sasl::Mechanism;
 use smtp_protocol::server::{Server, Settings};
+use smtp_protocol::wish::Wishes;
 use storage::Storage;
 use tracing::{Instrument, debug, info_span};
 
 use crate::config::Config;
+use crate::sender_limit::SenderLimit;
 use crate::session::Session;
+use crate::submission;
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) queue: Queue,
     pub(crate) storage: Storage,
+    pub(crate) sender_limit: SenderLimit,
     tls: Option<TlsServer>,
     mx: Arc<Settings>,
     submission: Arc<Settings>,
@@ -84,6 +88,7 @@ impl SmtpIn {
             // Users log in at submission; passwords offered to port 25 are mostly guesses.
             mechanisms: Vec::new(),
             passwords_in_clear: false,
+            wishes: Wishes::default(),
             limits: config.limits.clone(),
         };
         let submission = Settings {
@@ -91,11 +96,14 @@ impl SmtpIn {
             requires_auth: true,
             mechanisms: vec![Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login],
             passwords_in_clear: config.submission_without_tls,
+            wishes: submission::wishes(&config),
             ..mx.clone()
         };
         let lmtp = Settings { lmtp: true, starttls: false, ..mx.clone() };
         let (mx, submission, lmtp) = (Arc::new(mx), Arc::new(submission), Arc::new(lmtp));
-        Self { inner: Arc::new(Inner { config, directory, queue, storage, tls, mx, submission, lmtp }) }
+        let sender_limit = SenderLimit::new(config.user_recipients_per_hour_max);
+        let inner = Inner { config, directory, queue, storage, sender_limit, tls, mx, submission, lmtp };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Serves one connection until it ends or the shutdown ends it.

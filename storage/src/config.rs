@@ -13,6 +13,9 @@ pub struct Config {
     pub mailboxes_max: usize,
     /// Names an account may be subscribed to; they stand in the root as well.
     pub subscriptions_max: usize,
+    /// Addresses that an account's mail is not sent to since somebody has said that they do not exist; when there are
+    /// more, the oldest are tried again. They stand in the root as well. Zero: none are remembered.
+    pub suppressions_max: usize,
     /// Longest mailbox name, in octets of UTF-8.
     pub mailbox_name_bytes_max: usize,
     /// Levels a mailbox name may have.
@@ -40,6 +43,7 @@ impl Default for Config {
         Self {
             mailboxes_max: 10_000,
             subscriptions_max: 10_000,
+            suppressions_max: 1_000,
             mailbox_name_bytes_max: 1_000,
             mailbox_depth_max: 50,
             inline_facts_bytes: 4 << 10,

@@ -15,6 +15,7 @@ use crate::append::IngestId;
 use crate::mailbox::Role;
 use crate::marks::Marks;
 use crate::pack::{Unpack, packed_numbers, packed_uids, put_delta, put_varint, put_zigzag};
+use crate::suppression::Suppressed;
 
 /// First byte of every stored operation.
 const VERSION: u8 = 1;
@@ -101,6 +102,13 @@ pub enum Operation {
         mailbox: u32,
         /// Its role.
         role: Option<Role>,
+    },
+    /// Mail of the account is not sent to an address any more, or again.
+    Suppress {
+        /// The address, as `Address::key` has it.
+        address: String,
+        /// Why not. `None`: it is sent again.
+        why: Option<Suppressed>,
     },
 }
 
@@ -405,6 +413,7 @@ mod tests {
             Operation::Closed,
             Operation::QuotaLimit { bytes_max: Some(1), messages_max: None },
             Operation::MailboxRole { mailbox: 1, role: None },
+            Operation::Suppress { address: "a@b".into(), why: Some(Suppressed::new(7, "5.1.1", "no")) },
         ]
     }
 
@@ -422,7 +431,7 @@ mod tests {
             }
             stored.extend(bytes);
         }
-        assert_eq!(blake3::hash(&stored).to_hex()[..16], *"6cb1f1944d7a5af1");
+        assert_eq!(blake3::hash(&stored).to_hex()[..16], *"979bfc7c054d4ef2");
     }
 
     #[test]

@@ -81,6 +81,13 @@ impl AccountState {
                 quota.messages_max = *messages_max;
             }
             Operation::MailboxRole { mailbox, role } => self.mailbox_mut(seq, *mailbox)?.root.role = *role,
+            Operation::Suppress { address, why } => {
+                let suppressions = Arc::make_mut(&mut self.suppressions);
+                match why {
+                    Some(why) => suppressions.insert(address.clone(), why.clone()),
+                    None => suppressions.remove(address),
+                };
+            }
         }
         self.seq = seq;
         Ok(())

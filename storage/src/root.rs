@@ -1,6 +1,6 @@
 //! The root of an account: what is always read, and which pages there are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
@@ -15,9 +15,12 @@ use crate::mailbox::{Mailbox, Role};
 use crate::marks::Marks;
 use crate::quota::Quota;
 use crate::run::StoredRunPage;
+use crate::suppression::Suppressed;
 use crate::trail::StoredTrail;
 
 const VERSION: u8 = 1;
+/// As version 1, and behind it the addresses that mail is not sent to. Written only where there are some.
+const VERSION_WITH_SUPPRESSIONS: u8 = 2;
 
 /// How large the pages of an account are. Fixed when the account is made, so that all nodes cut them alike; no state
 /// depends on it.
@@ -87,22 +90,31 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![VERSION]).expect("the root holds nothing that postcard refuses")
+    pub(crate) fn encode(&self, suppressions: &BTreeMap<String, Suppressed>) -> Vec<u8> {
+        const NOTHING_REFUSED: &str = "the root holds nothing that postcard refuses";
+        if suppressions.is_empty() {
+            return postcard::to_extend(self, vec![VERSION]).expect(NOTHING_REFUSED);
+        }
+        let root = postcard::to_extend(self, vec![VERSION_WITH_SUPPRESSIONS]).expect(NOTHING_REFUSED);
+        postcard::to_extend(suppressions, root).expect(NOTHING_REFUSED)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Suppressed>), FormatError> {
+        let malformed = |error| FormatError::malformed("account root", error);
         let (version, payload) =
             bytes.split_first().ok_or_else(|| FormatError::malformed("account root", "empty"))?;
-        if *version != VERSION {
-            return Err(FormatError::Unknown { what: "version of account root", number: (*version).into() });
-        }
-        let (root, rest) = postcard::take_from_bytes(payload)
-            .map_err(|error| FormatError::malformed("account root", error))?;
+        let (root, rest) = postcard::take_from_bytes(payload).map_err(malformed)?;
+        let (suppressions, rest) = match *version {
+            VERSION => (BTreeMap::new(), rest),
+            VERSION_WITH_SUPPRESSIONS => postcard::take_from_bytes(rest).map_err(malformed)?,
+            other => {
+                return Err(FormatError::Unknown { what: "version of account root", number: other.into() });
+            }
+        };
         if !rest.is_empty() {
             return Err(FormatError::malformed("account root", "bytes left over"));
         }
-        Ok(root)
+        Ok((root, suppressions))
     }
 }
 

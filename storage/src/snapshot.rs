@@ -17,6 +17,9 @@ use crate::run::{RunsWritten, ThreadKeys};
 use crate::state::{AccountState, MailboxState, Part};
 use crate::trail::{ExpungedTrace, RetainedTrace, Trail, TrailWritten};
 
+/// About how much a suppressed address takes.
+const SUPPRESSION_BYTES: usize = 160;
+
 /// What a snapshot wrote, to be taken over when it is current.
 #[derive(Debug)]
 pub struct Written {
@@ -42,7 +45,7 @@ impl State for AccountState {
     }
 
     fn from_root(_log: LogId, root: &[u8]) -> Result<Self, FormatError> {
-        let root = Root::decode(root)?;
+        let (root, suppressions) = Root::decode(root)?;
         let mailbox = |(root, slots): (MailboxRoot, _)| {
             let index = MailboxIndex::from_stored(slots)?;
             if index.len() != root.messages as usize {
@@ -66,6 +69,7 @@ impl State for AccountState {
             expunged: Trail::from_stored(root.expunged),
             retained: Trail::from_stored(root.retained),
             producers: Producers::from_stored(root.producers),
+            suppressions: Arc::new(suppressions),
         })
     }
 
@@ -171,7 +175,7 @@ impl State for AccountState {
             producers: producers.stored,
         };
         let plan = Written { indexes, emails, threads, expunged, retained, producers };
-        SnapshotPages { root: root.encode(), written: pages, listed, plan }
+        SnapshotPages { root: root.encode(&self.suppressions), written: pages, listed, plan }
     }
 
     fn snapshotted(&mut self, _seq: u64, taken: &SnapshotPages<Written>) {
@@ -214,6 +218,9 @@ impl State for AccountState {
             self.producers.digest(),
         );
         add(postcard::to_stdvec(&(horizons, sums)));
+        if !self.suppressions.is_empty() {
+            add(postcard::to_stdvec(&*self.suppressions));
+        }
         *hasher.finalize().as_bytes()
     }
 
@@ -230,6 +237,7 @@ impl State for AccountState {
             + self.retained.weight()
             + self.producers.weight()
             + self.base.subscriptions.iter().map(|name| name.len() + 32).sum::<usize>()
+            + self.suppressions.len() * SUPPRESSION_BYTES
     }
 
     fn shed(&mut self, bytes: usize) {
@@ -289,6 +297,9 @@ impl AccountState {
             mailboxes.map(|mailbox| 40 + mailbox.root.name.len() + mailbox.index.pages() * 60).sum();
         let others =
             self.emails.pages() + self.threads.pages() + self.expunged.pages() + self.retained.pages();
-        200 + indexes + others * 60 + self.base.subscriptions.len() * 16
+        200 + indexes
+            + others * 60
+            + self.base.subscriptions.len() * 16
+            + self.suppressions.len() * SUPPRESSION_BYTES
     }
 }

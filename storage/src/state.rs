@@ -18,6 +18,7 @@ use crate::quota::Quota;
 use crate::root::{Base, Layout, MailboxRoot};
 use crate::run::ThreadKeys;
 use crate::store::AccountSettings;
+use crate::suppression::Suppressed;
 use crate::trail::{ExpungedTrace, RetainedTrace, Trail};
 
 /// An account at one moment. Cheap to clone, never changes.
@@ -34,6 +35,8 @@ pub struct AccountState {
     pub(crate) expunged: Trail<ExpungedTrace>,
     pub(crate) retained: Trail<RetainedTrace>,
     pub(crate) producers: Producers,
+    /// Addresses that mail is not sent to, as `Address::key` has them.
+    pub(crate) suppressions: Arc<BTreeMap<String, Suppressed>>,
 }
 
 /// A mailbox with its messages.
@@ -128,6 +131,7 @@ impl AccountState {
             expunged: Trail::default(),
             retained: Trail::default(),
             producers: Producers::from_stored(None),
+            suppressions: Arc::default(),
         }
     }
 

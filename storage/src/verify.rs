@@ -429,6 +429,7 @@ fn difference(one: &AccountState, other: &AccountState) -> String {
     compare("threads", one.threads.digest() == other.threads.digest());
     compare("expunged", one.expunged.digest() == other.expunged.digest());
     compare("retained", one.retained.digest() == other.retained.digest());
+    compare("suppressions", one.suppressions == other.suppressions);
     compare("delivered", one.producers.digest() == other.producers.digest());
     for (id, mailbox) in &*one.mailboxes {
         let equal = other.mailboxes.get(id).is_some_and(|other| {

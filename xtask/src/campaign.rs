@@ -11,7 +11,7 @@ use crate::{ci, fuzz};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which one: kill, power-cut, two-actors, planted, bad-input, fuzz.
+    /// Which one: kill, power-cut, sending, outside-world, two-actors, planted, bad-input, fuzz.
     name: String,
     /// How long it runs.
     #[arg(long, default_value_t = 10)]
@@ -41,14 +41,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let minutes = arguments.minutes.to_string();
     let (text, broken) = match arguments.name.as_str() {
         "fuzz" => fuzz::campaign(arguments.minutes, seed, &arguments.only)?,
+        "outside-world" => (outside_world()?, Vec::new()),
         "two-actors" => (two_actors(arguments.minutes, seed)?, Vec::new()),
         "planted" => (planted(seed)?, Vec::new()),
         "bad-input" => (bad_input(commit.trim())?, Vec::new()),
         name => (crashes(name, &minutes, seed)?, Vec::new()),
     };
     // Some take as long as they take.
-    let minutes =
-        if matches!(arguments.name.as_str(), "planted" | "bad-input") { "-" } else { minutes.as_str() };
+    let minutes = if matches!(arguments.name.as_str(), "planted" | "bad-input" | "outside-world") {
+        "-"
+    } else {
+        minutes.as_str()
+    };
     let path = process::root().join("docs/campaigns.tsv");
     let fresh = !path.exists();
     let mut table = OpenOptions::new().create(true).append(true).open(&path).context("docs/campaigns.tsv")?;
@@ -83,6 +87,12 @@ fn crashes(name: &str, minutes: &str, seed: u64) -> Result<String> {
     process::run(&mut ci::cargo(&["build", "--release", "--locked", "--workspace", "--bins"])?)?;
     let seed = seed.to_string();
     process::output(&mut ci::built("crash", "release", &[name, "--minutes", minutes, "--seed", &seed])?)
+}
+
+/// Ten thousand messages to two hundred domains.
+fn outside_world() -> Result<String> {
+    process::run(&mut ci::cargo(&["build", "--release", "--locked", "--workspace", "--bins"])?)?;
+    process::output(ci::scenarios(&["outside_world"], "release")?.env("POSTRIDER_WORLD", "10000,200"))
 }
 
 /// Two nodes on one account while a tenth of the compare-and-swaps times out.

@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     Step { name: "build", needs: &[], run: build },
     Step { name: "crash", needs: &["strace"], run: crash },
     Step { name: "end-to-end", needs: CLIENTS, run: end_to_end },
+    Step { name: "outside-world", needs: &["root", "/usr/sbin/postfix", "smtp-sink"], run: outside_world },
     Step { name: "storage-trouble", needs: &["root", "strace"], run: storage_trouble },
     Step { name: "conformance", needs: DOVECOT, run: conformance },
     Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
@@ -50,6 +51,7 @@ const CLIENTS: &[&str] = &[
     "neomutt",
     "tmux",
     "imapclient-interact",
+    "faketime",
 ];
 const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];
 const PEERS: &[&str] =
@@ -178,8 +180,14 @@ fn crash() -> Result<()> {
 fn end_to_end() -> Result<()> {
     let corpus = corpus::fetch()?;
     process::run(
-        scenarios(&["corpus", "real_clients", "bad_input"], "debug")?.env("POSTRIDER_CORPUS", corpus),
+        scenarios(&["corpus", "real_clients", "bad_input", "sending", "clock_jumps"], "debug")?
+            .env("POSTRIDER_CORPUS", corpus),
     )
+}
+
+/// Many domains, Postfix and smtp-sink: every recipient is accounted for.
+fn outside_world() -> Result<()> {
+    process::run(&mut scenarios(&["outside_world"], "debug")?)
 }
 
 /// A full and a failing disk: the first is mounted for the test.

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("queue", 3),
     ("smtp-in", 4),
     ("delivery", 4),
+    ("smtp-out", 4),
     ("imap", 4),
     ("webmail-api", 4),
     ("server", 5),

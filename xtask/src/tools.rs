@@ -28,6 +28,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "mbsync", source: Source::Debian("isync") },
     Tool { program: "neomutt", source: Source::Debian("neomutt") },
     Tool { program: "tmux", source: Source::Debian("tmux") },
+    // What the server is told another time with.
+    Tool { program: "faketime", source: Source::Debian("faketime") },
     Tool { program: "strace", source: Source::Debian("strace") },
     Tool { program: "/usr/lib/dovecot/imap", source: Source::Debian("dovecot-imapd") },
     Tool { program: "/usr/lib/dovecot/lmtp", source: Source::Debian("dovecot-lmtpd") },

@@ -14,11 +14,12 @@ const TEXT: &str = "Subject: hello\r\nMessage-ID: <1@a.test>\r\n\r\nbody\r\n";
 async fn one_message_to_one_mailbox() {
     for looked_up in [true, false] {
         let world = World::new(&Disk::new()).await;
-        world.submit("sender@far.test", &["alice@example.test"], TEXT, looked_up).await.unwrap();
+        let submitted = world.submit("sender@far.test", &["alice@example.test"], TEXT, looked_up).await;
+        let id = submitted.unwrap();
         world.settle().await;
         let expected = format!(
             "Return-Path: <sender@far.test>\r\nDelivered-To: alice@example.test\r\n\
-             Received: from a by b; now\r\n{TEXT}"
+             Received: from a by b with ESMTP id {id};\r\n\tnow\r\n{TEXT}"
         );
         assert_eq!(world.inbox("alice").await, [expected]);
         assert_eq!(world.queue.overview().ingest, 0);

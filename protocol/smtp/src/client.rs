@@ -48,14 +48,51 @@ pub enum Sent {
     Quit,
 }
 
-impl Sent {
-    /// How long to wait for the reply (RFC 5321 §4.5.3.2).
-    fn patience(self) -> Duration {
-        Duration::from_mins(match self {
-            Self::Data => 2,
-            Self::Body => 10,
-            _ => 5,
-        })
+/// How long to wait for replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For the greeting.
+    pub connection: Duration,
+    /// For the answers to HELO, EHLO, LHLO, STARTTLS and AUTH.
+    pub hello: Duration,
+    /// For the answer to MAIL.
+    pub mail: Duration,
+    /// For the answer to RCPT.
+    pub rcpt: Duration,
+    /// For the answer to DATA.
+    pub data: Duration,
+    /// For the answer to the message, or to a chunk of it.
+    pub body: Duration,
+    /// For the answers to RSET, NOOP and QUIT.
+    pub other: Duration,
+}
+
+impl Default for Patience {
+    /// RFC 5321 §4.5.3.2: a client should wait at least so long. It names nothing for the last.
+    fn default() -> Self {
+        Self {
+            connection: Duration::from_mins(5),
+            hello: Duration::from_mins(5),
+            mail: Duration::from_mins(5),
+            rcpt: Duration::from_mins(5),
+            data: Duration::from_mins(2),
+            body: Duration::from_mins(10),
+            other: Duration::from_mins(5),
+        }
+    }
+}
+
+impl Patience {
+    fn for_reply_to(&self, sent: Sent) -> Duration {
+        match sent {
+            Sent::Connection => self.connection,
+            Sent::Hello | Sent::StartTls | Sent::Auth => self.hello,
+            Sent::Mail => self.mail,
+            Sent::Rcpt => self.rcpt,
+            Sent::Data => self.data,
+            Sent::Chunk | Sent::Body => self.body,
+            Sent::Reset | Sent::Noop | Sent::Quit => self.other,
+        }
     }
 }
 
@@ -117,6 +154,9 @@ pub struct Client {
     /// Recipients accepted in this transaction.
     recipients: u32,
     encoder: DataEncoder,
+    /// The message is on its way: 354 has come, or BDAT was said, and its end was not given out.
+    in_body: bool,
+    patience: Patience,
     start_tls: bool,
     held: Option<Event>,
     closing: bool,
@@ -138,11 +178,25 @@ impl Client {
             auth: None,
             recipients: 0,
             encoder: DataEncoder::default(),
+            in_body: false,
+            patience: Patience::default(),
             start_tls: false,
             held: None,
             closing: false,
             ended: false,
         }
+    }
+
+    /// Waits for replies as long as this.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Whether the session is over, or will be with what the machine gives out next.
+    pub fn is_closing(&self) -> bool {
+        self.closing || self.ended
     }
 
     /// What the server announced last.
@@ -213,18 +267,32 @@ impl Client {
     pub fn end_body(&mut self) -> Result<Bytes, Violation> {
         let mut out = BytesMut::new();
         std::mem::take(&mut self.encoder).finish(&mut out)?;
+        self.in_body = false;
         self.expect_body();
         Ok(out.freeze())
     }
 
     /// The line before a chunk of `size` octets, to be given to the pump together with them.
     pub fn chunk(&mut self, size: u64, last: bool) -> Bytes {
+        let line = self.begin_chunk(size, last);
+        self.end_chunk(last);
+        line
+    }
+
+    /// As [`Client::chunk`], for a chunk whose octets take a while: the time for its answer begins with
+    /// [`Client::end_chunk`], and an answer before that ends the session as it does after DATA.
+    pub fn begin_chunk(&mut self, size: u64, last: bool) -> Bytes {
+        self.in_body = true;
+        Bytes::from(if last { format!("BDAT {size} LAST\r\n") } else { format!("BDAT {size}\r\n") })
+    }
+
+    /// All octets of the chunk are given to the pump.
+    pub fn end_chunk(&mut self, last: bool) {
+        self.in_body = false;
         if last {
             self.expect_body();
-            Bytes::from(format!("BDAT {size} LAST\r\n"))
         } else {
             self.expected.push_back(Sent::Chunk);
-            Bytes::from(format!("BDAT {size}\r\n"))
         }
     }
 
@@ -259,8 +327,12 @@ impl Client {
     fn reply(&mut self, reply: Reply) -> Option<Event> {
         self.waiting_since = None;
         let Some(to) = self.expected.front().copied() else {
-            // A server that closes for its own reasons says so (RFC 5321 §3.8).
             self.closing = true;
+            if std::mem::take(&mut self.in_body) {
+                // It has seen enough of the message; what follows of it would be taken for commands.
+                return Some(Event::Reply { to: Sent::Body, reply });
+            }
+            // A server that closes for its own reasons says so (RFC 5321 §3.8).
             return Some(if reply.code == 421 {
                 Event::Reply { to: Sent::Noop, reply }
             } else {
@@ -293,6 +365,7 @@ impl Client {
                 }
             }
             Sent::Rcpt if reply.is_positive() => self.recipients += 1,
+            Sent::Data => self.in_body = reply.code == 354,
             Sent::Quit => self.closing = true,
             _ => {}
         }
@@ -355,7 +428,7 @@ impl Machine for Client {
                     if self.ended {
                         return self.fail(Failure::Closed(first));
                     }
-                    let until = *self.waiting_since.get_or_insert(now) + first.patience();
+                    let until = *self.waiting_since.get_or_insert(now) + self.patience.for_reply_to(first);
                     if now >= until {
                         return self.fail(Failure::TimedOut(first));
                     }

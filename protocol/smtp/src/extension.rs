@@ -1,5 +1,6 @@
 //! What the server announces, and what a client reads out of it.
 
+use mail::date::SentDate;
 use sasl::Mechanism;
 
 /// What a server can do, as its answer to EHLO or LHLO says.
@@ -29,6 +30,12 @@ pub struct Extensions {
     pub recipients_max: Option<u32>,
     /// LIMITS MAILMAX (RFC 9422): transactions of a session.
     pub transactions_max: Option<u32>,
+    /// FUTURERELEASE (RFC 4865): how many seconds a message is held, and until when (unix seconds).
+    pub future_release: Option<(u64, u64)>,
+    /// DELIVERBY (RFC 2852): the shortest time that can be asked for; zero where none is said.
+    pub deliver_by: Option<u64>,
+    /// MT-PRIORITY (RFC 6710).
+    pub mt_priority: bool,
 }
 
 impl Extensions {
@@ -57,6 +64,18 @@ impl Extensions {
         if !limits.is_empty() {
             lines.push(format!("LIMITS {}", limits.join(" ")));
         }
+        if let Some((seconds, until)) = self.future_release {
+            let until = SentDate::utc(i64::try_from(until).unwrap_or(i64::MAX)).rfc3339();
+            lines.push(format!("FUTURERELEASE {seconds} {until}"));
+        }
+        match self.deliver_by {
+            Some(0) => lines.push("DELIVERBY".to_owned()),
+            Some(seconds) => lines.push(format!("DELIVERBY {seconds}")),
+            None => {}
+        }
+        if self.mt_priority {
+            lines.push("MT-PRIORITY".to_owned());
+        }
         if !self.auth.is_empty() {
             let names: Vec<&str> = self.auth.iter().map(|mechanism| mechanism.name()).collect();
             lines.push(format!("AUTH {}", names.join(" ")));
@@ -79,6 +98,16 @@ impl Extensions {
                 "DSN" => found.dsn = true,
                 "ENHANCEDSTATUSCODES" => found.enhanced_status_codes = true,
                 "STARTTLS" => found.starttls = true,
+                "FUTURERELEASE" => {
+                    let seconds = words.next().and_then(|word| word.parse().ok());
+                    let until = words.next().and_then(SentDate::parse_rfc3339);
+                    let until = until.and_then(|date| u64::try_from(date.unix_seconds).ok());
+                    found.future_release = seconds.zip(until);
+                }
+                "DELIVERBY" => {
+                    found.deliver_by = Some(words.next().and_then(|word| word.parse().ok()).unwrap_or(0));
+                }
+                "MT-PRIORITY" => found.mt_priority = true,
                 "AUTH" => found.auth = words.filter_map(|word| word.parse().ok()).collect(),
                 "LIMITS" => {
                     for limit in words {
@@ -115,11 +144,23 @@ mod tests {
             auth: vec![Mechanism::Plain, Mechanism::ScramSha256],
             recipients_max: Some(1000),
             transactions_max: Some(100),
+            future_release: Some((86_400, 1_796_126_400)),
+            deliver_by: Some(60),
+            mt_priority: true,
         };
         let lines = all.lines();
         assert_eq!(Extensions::parse(lines.iter().map(String::as_str)), all);
         assert!(lines.contains(&"LIMITS RCPTMAX=1000 MAILMAX=100".to_owned()));
-        let odd = ["", "size", "X-FOO 1", "AUTH=LOGIN PLAIN", "auth GSSAPI login", "LIMITS RCPTMAX=x FOO"];
+        assert!(lines.contains(&"FUTURERELEASE 86400 2026-12-01T12:00:00Z".to_owned()));
+        let odd = [
+            "",
+            "FUTURERELEASE x y",
+            "size",
+            "X-FOO 1",
+            "AUTH=LOGIN PLAIN",
+            "auth GSSAPI login",
+            "LIMITS RCPTMAX=x FOO",
+        ];
         let expected = Extensions { size: Some(0), auth: vec![Mechanism::Login], ..Extensions::default() };
         assert_eq!(Extensions::parse(odd), expected);
         assert!(Extensions::default().lines().is_empty());

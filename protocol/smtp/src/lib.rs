@@ -20,3 +20,4 @@ pub mod parameter;
 pub mod reply;
 pub mod server;
 pub mod status;
+pub mod wish;

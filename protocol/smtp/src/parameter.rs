@@ -8,6 +8,7 @@ use mail::xtext;
 
 use crate::reply::{Reply, bad_argument};
 use crate::status::status;
+use crate::wish::{self, By, Hold, Wishes};
 
 /// What a MAIL command says beside the reverse-path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +25,12 @@ pub struct MailParameters {
     pub envid: Option<String>,
     /// `AUTH=` (RFC 4954 §5): who submitted the message first, as the client claims. `Some(None)` is `<>`.
     pub auth: Option<Option<String>>,
+    /// `HOLDFOR=` or `HOLDUNTIL=` (RFC 4865), one of them.
+    pub hold: Option<Hold>,
+    /// `BY=` (RFC 2852).
+    pub by: Option<By>,
+    /// `MT-PRIORITY=` (RFC 6710).
+    pub priority: Option<i8>,
 }
 
 /// What a RCPT command says beside the forward-path.
@@ -41,6 +48,21 @@ const ENVID_CHARS_MAX: usize = 100;
 const ORCPT_CHARS_MAX: usize = 500;
 
 impl MailParameters {
+    /// Parameters of extensions that a server with these wishes does not offer are not recognized.
+    pub(crate) fn within(&self, wishes: &Wishes) -> Result<(), Reply> {
+        match self {
+            Self { hold: Some(Hold::For(_)), .. } if wishes.hold_seconds_max.is_none() => {
+                Err(unknown("HOLDFOR"))
+            }
+            Self { hold: Some(Hold::Until(_)), .. } if wishes.hold_seconds_max.is_none() => {
+                Err(unknown("HOLDUNTIL"))
+            }
+            Self { by: Some(_), .. } if wishes.by_seconds_min.is_none() => Err(unknown("BY")),
+            Self { priority: Some(_), .. } if !wishes.priority => Err(unknown("MT-PRIORITY")),
+            _ => Ok(()),
+        }
+    }
+
     /// Parses what follows the path.
     pub fn parse(text: &str) -> Result<Self, Reply> {
         let mut found = Self::default();
@@ -61,7 +83,19 @@ impl MailParameters {
                     let address = xtext::decode(value).filter(|text| Address::parse(text).is_ok());
                     found.auth = Some(Some(address.ok_or_else(bad)?));
                 }
-                ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH", _) => return Err(bad()),
+                // RFC 4865 §4: not both.
+                ("HOLDFOR" | "HOLDUNTIL", _) if found.hold.is_some() => return Err(bad()),
+                ("HOLDFOR", Some(value)) => found.hold = Some(Hold::parse_for(value).ok_or_else(bad)?),
+                ("HOLDUNTIL", Some(value)) => found.hold = Some(Hold::parse_until(value).ok_or_else(bad)?),
+                ("BY", Some(value)) => found.by = Some(By::parse(value).ok_or_else(bad)?),
+                ("MT-PRIORITY", Some(value)) => {
+                    found.priority = Some(wish::priority(value).ok_or_else(bad)?);
+                }
+                (
+                    "SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH" | "HOLDFOR" | "HOLDUNTIL" | "BY"
+                    | "MT-PRIORITY",
+                    _,
+                ) => return Err(bad()),
                 _ => return Err(unknown(&keyword)),
             }
         }
@@ -106,10 +140,20 @@ impl fmt::Display for MailParameters {
             write!(f, " ENVID={}", xtext::encode(envid))?;
         }
         match &self.auth {
-            Some(Some(address)) => write!(f, " AUTH={}", xtext::encode(address)),
-            Some(None) => f.write_str(" AUTH=<>"),
-            None => Ok(()),
+            Some(Some(address)) => write!(f, " AUTH={}", xtext::encode(address))?,
+            Some(None) => f.write_str(" AUTH=<>")?,
+            None => {}
         }
+        if let Some(hold) = self.hold {
+            write!(f, " {hold}")?;
+        }
+        if let Some(by) = self.by {
+            write!(f, " {by}")?;
+        }
+        if let Some(priority) = self.priority {
+            write!(f, " MT-PRIORITY={priority}")?;
+        }
+        Ok(())
     }
 }
 
@@ -200,6 +244,16 @@ mod tests {
                 ret: Some(Ret::Headers),
                 envid: Some("QQ+314159".into()),
                 auth: Some(Some("e=mc2@example.com".into())),
+                ..MailParameters::default()
+            },
+        );
+        good(
+            "HOLDUNTIL=2026-12-01T12:00:00Z BY=600;RT MT-PRIORITY=-3",
+            MailParameters {
+                hold: Some(Hold::Until(1_796_126_400)),
+                by: Some(By { seconds: 600, mode: mail::envelope::ByMode::Return, trace: true }),
+                priority: Some(-3),
+                ..MailParameters::default()
             },
         );
         good("AUTH=<>", MailParameters { auth: Some(None), ..MailParameters::default() });
@@ -226,13 +280,32 @@ mod tests {
             "=1",
             "-A=1",
             "A?=1",
+            "HOLDFOR",
+            "HOLDFOR=x",
+            "HOLDFOR=1 HOLDUNTIL=2026-12-01T12:00:00Z",
+            "HOLDUNTIL=tomorrow",
+            "BY=1",
+            "BY=0;R",
+            "MT-PRIORITY=10",
         ] {
             bad(text, 501);
         }
-        for text in ["X-UNKNOWN", "NOTIFY=NEVER", "REQUIRETLS", "HOLDFOR=1"] {
+        for text in ["X-UNKNOWN", "NOTIFY=NEVER", "REQUIRETLS"] {
             bad(text, 555);
         }
         bad(&format!("ENVID={}", "a".repeat(101)), 501);
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_recognized() {
+        let all = Wishes { hold_seconds_max: Some(60), by_seconds_min: Some(0), priority: true };
+        for text in ["HOLDFOR=1", "HOLDUNTIL=2026-12-01T12:00:00Z", "BY=1;N", "MT-PRIORITY=1"] {
+            let parameters = MailParameters::parse(text).unwrap();
+            assert_eq!(parameters.within(&all), Ok(()), "{text}");
+            let refused = parameters.within(&Wishes::default()).map_err(|reply| reply.code);
+            assert_eq!(refused, Err(555), "{text}");
+        }
+        assert_eq!(MailParameters::default().within(&Wishes::default()), Ok(()));
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub fn ok(status: Status, text: impl Into<Cow<'static, str>>) -> Reply {
 }
 
 /// 501: an argument is wrong.
-pub(crate) fn bad_argument(text: impl Into<Cow<'static, str>>) -> Reply {
+pub fn bad_argument(text: impl Into<Cow<'static, str>>) -> Reply {
     Reply::new(501, status(5, 5, 4), text)
 }
 

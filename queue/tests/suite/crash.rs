@@ -14,8 +14,8 @@ use mail::address::ReversePath;
 use mail::envelope::{Envelope, Recipient};
 use mail::id::{AccountId, QueueId};
 use parking_lot::Mutex;
-use queue::item::{Destination, Failure, Outcome, Progress, RemoteState, Target};
-use queue::{Claimed, Origin, Queue, Resolved, ShardKind, Standing, Submission, Work, WorkError};
+use queue::item::{Destination, Failure, Outcome, Target};
+use queue::{Claimed, Event, Origin, Queue, Resolved, ShardKind, Standing, Submission, Work, WorkError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
@@ -295,18 +295,15 @@ impl World {
         Ok(())
     }
 
-    async fn notify_remote(&self, queue: &Queue, mut claimed: Claimed) -> Result<(), WorkError> {
-        let Progress::Outbound(recipients) = claimed.item().progress.clone() else { unreachable!() };
-        let mut states = Vec::new();
-        for (index, recipient) in (0..).zip(&recipients) {
-            if recipient.state == (RemoteState::Expired { settled: false }) {
-                self.bounce(queue, &claimed, recipient.target).await?;
-                states.push((index, RemoteState::Expired { settled: true }));
-            }
+    async fn notify_remote(&self, queue: &Queue, claimed: Claimed) -> Result<(), WorkError> {
+        let mut told = Vec::new();
+        for news in queue.news(&claimed) {
+            // What waits to be sent finds nobody here who would; so nothing but its end is told.
+            assert_eq!(news.event, Event::Expired);
+            self.bounce(queue, &claimed, news.part()).await?;
+            told.push(news.told());
         }
-        if !queue.settle_remote(&mut claimed, states).await? {
-            queue.finish(claimed);
-        }
+        queue.told(claimed, told).await?;
         self.count("expired");
         Ok(())
     }

@@ -6,7 +6,7 @@ mod reference;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use net::listener::Address;
 use net::tls::PemFiles;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,8 @@ pub(crate) struct Config {
     pub(crate) user: String,
     /// Seconds that sessions get to end in order when the process is told to end.
     pub(crate) shutdown_seconds: u64,
-    /// What this process does. Without `delivery`, mail waits in the queue.
+    /// What this process does. Without `delivery`, mail waits in the queue; without `smtp-out`, mail for other hosts
+    /// does.
     pub(crate) roles: Vec<Role>,
     /// Certificates; a client that names none of their names gets the first. Read again on SIGHUP.
     pub(crate) certificates: Vec<PemFiles>,
@@ -48,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) queue: queue::Config,
     /// Local delivery, from the queue into mailboxes.
     pub(crate) delivery: delivery::Config,
+    /// Sending to other hosts. Its `hostname` is the one above unless it says another.
+    pub(crate) smtp_out: smtp_out::Config,
     /// IMAP.
     pub(crate) imap: imap::Config,
     /// Accounts, aliases, passwords.
@@ -123,6 +126,7 @@ impl Default for Config {
             smtp_in: smtp_in::Config::default(),
             queue: queue::Config::default(),
             delivery: delivery::Config::default(),
+            smtp_out: smtp_out::Config::default(),
             imap: imap::Config::default(),
             directory: directory::Config::default(),
             storage: storage::Config::default(),
@@ -176,6 +180,13 @@ impl Config {
             files.certificate = folder.join(&files.certificate);
             files.key = folder.join(&files.key);
         }
+        for route in &mut self.smtp_out.routes {
+            for path in [&mut route.ca, &mut route.password_file] {
+                if !path.as_os_str().is_empty() {
+                    *path = folder.join(&*path);
+                }
+            }
+        }
         for listener in &mut self.listeners {
             if let Address::Unix(path) = &mut listener.address {
                 *path = self.data.join(&*path);
@@ -191,6 +202,8 @@ impl Config {
         {
             bail!("hostname: {:?} is not the name of a host", self.hostname);
         }
+        self.smtp_out.check().map_err(|wrong| anyhow!("smtp_out: {wrong}"))?;
+        self.delivery.check().map_err(|wrong| anyhow!("delivery: {wrong}"))?;
         for listener in &self.listeners {
             let role = listener.service.role();
             if let Some(role) = role

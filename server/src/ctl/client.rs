@@ -13,6 +13,7 @@ use axum::http::{Method, Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use net::stream::Stream;
 use net::tls::TlsClient;
+use queue::Queue;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tower::ServiceExt as _;
@@ -28,6 +29,13 @@ use crate::wire::{self, Ground};
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// What a command works on, where it has to open the store itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    Directory,
+    Queue,
+}
+
 /// Where requests go.
 pub(crate) enum Client {
     /// To a server, one connection for each request.
@@ -35,12 +43,12 @@ pub(crate) enum Client {
     /// To a server elsewhere.
     Remote { uri: Uri, token: String, tls: Option<TlsClient> },
     /// To the store itself, which this process has locked.
-    Process { router: Router, ground: Box<Ground> },
+    Process { router: Router, ground: Box<Ground>, queue: Option<Queue> },
 }
 
 impl Client {
     /// Finds the server, or opens the store where none is running.
-    pub(crate) async fn connect(reach: &Reach) -> anyhow::Result<Self> {
+    pub(crate) async fn connect(reach: &Reach, needs: Needs) -> anyhow::Result<Self> {
         if let Some(url) = &reach.url {
             return remote(url, reach);
         }
@@ -56,17 +64,29 @@ impl Client {
                         config.data.display()
                     );
                 }
-                // Without the queue: commands are no reason to count a start.
+                // The queue is only looked at: commands are no reason to count a start.
                 let ground = Ground::open(&config)
                     .await
                     .with_context(|| format!("no server answers at {}", socket.display()))?;
-                let router = wire::admin_api(&config, &ground, Arc::new(Command))?.router();
-                Ok(Self::Process { router, ground: Box::new(ground) })
+                let queue = match needs {
+                    Needs::Directory => None,
+                    Needs::Queue => {
+                        let opened = Queue::inspect(ground.under_queue(&config), config.queue.clone()).await;
+                        Some(opened.context("queue")?)
+                    }
+                };
+                let router = wire::admin_api(&config, &ground, queue.clone(), Arc::new(Command))?.router();
+                Ok(Self::Process { router, ground: Box::new(ground), queue })
             }
             Err(error) => {
                 Err(error).with_context(|| format!("cannot reach the server at {}", socket.display()))
             }
         }
+    }
+
+    /// Whether there is a server, and not only the store.
+    pub(crate) fn is_server(&self) -> bool {
+        !matches!(self, Self::Process { .. })
     }
 
     /// Sends a request; an answer that is a problem is an error.
@@ -99,8 +119,11 @@ impl Client {
 
     /// Ends it. A store that was opened is closed in order.
     pub(crate) async fn close(self) {
-        if let Self::Process { ground, router } = self {
+        if let Self::Process { ground, router, queue } = self {
             drop(router);
+            if let Some(queue) = queue {
+                queue.close();
+            }
             ground.close().await;
         }
     }

@@ -6,24 +6,24 @@ use anyhow::bail;
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::client::Client;
-use super::{print, secret};
+use super::client::{Client, Needs};
+use super::{print, queue, secret};
 use crate::args::{
     AccountCommand, AliasCommand, AppPasswordCommand, Command, DomainCommand, DomainOptions, Limit,
-    ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument, TokenCommand,
+    ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument, SuppressionCommand, TokenCommand,
 };
 
 /// A request to be made, and how to reach whom.
-struct Request {
-    reach: Reach,
-    method: Method,
-    path: String,
-    body: Option<Value>,
-    show: Show,
+pub(super) struct Request {
+    pub(super) reach: Reach,
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+    pub(super) show: Show,
 }
 
 /// How the answer is shown.
-enum Show {
+pub(super) enum Show {
     Answer,
     /// A sentence instead of an empty answer.
     Done(String),
@@ -33,12 +33,30 @@ enum Show {
     Names(&'static str),
     /// One member of the answer.
     Member(&'static str),
+    /// What waits in the queue, page by page, at most so many.
+    QueueItems {
+        limit: u64,
+    },
+    /// What happened in a shard, to its end.
+    QueueReplay {
+        from: Option<u64>,
+        cursor: Option<String>,
+    },
+    /// What is said to other hosts, until interrupted.
+    QueueDialogues,
+    /// What is known of a message.
+    QueueTrace,
+    /// The queue in numbers.
+    QueueSummary,
+    /// What was done to it.
+    QueueActed,
 }
 
 /// Carries out one of the operator's commands.
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
     let Some(request) = request(command)? else { return Ok(()) };
-    let client = Client::connect(&request.reach).await?;
+    let needs = if request.path.starts_with("/admin/v1/queue") { Needs::Queue } else { Needs::Directory };
+    let client = Client::connect(&request.reach, needs).await?;
     let result = exchange(&client, &request).await;
     client.close().await;
     result
@@ -46,14 +64,29 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
 
 async fn exchange(client: &Client, request: &Request) -> anyhow::Result<()> {
     let json = request.reach.json;
-    if let Show::Names(kind) = request.show {
-        return names(client, &request.path, kind, json).await;
+    match &request.show {
+        Show::Names(kind) => return names(client, &request.path, kind, json).await,
+        Show::QueueItems { limit } => return queue::list(client, &request.path, *limit, json).await,
+        Show::QueueReplay { from, cursor } => {
+            return queue::replay(client, &request.path, *from, cursor.as_deref()).await;
+        }
+        Show::QueueDialogues => return queue::watch(client, &request.path, json).await,
+        Show::Answer
+        | Show::Done(_)
+        | Show::Secret
+        | Show::Member(_)
+        | Show::QueueTrace
+        | Show::QueueSummary
+        | Show::QueueActed => {}
     }
     let answer = client.send(request.method.clone(), &request.path, request.body.as_ref()).await?;
     match (&request.show, &answer) {
         (Show::Done(text), _) if !json => print::line(text),
         (Show::Secret, Some(answer)) if !json => print::line(answer["secret"].as_str().unwrap_or_default()),
         (Show::Member(name), Some(answer)) => print::answer(Some(&answer[*name]), json),
+        (Show::QueueTrace, Some(answer)) if !json => queue::trace(answer),
+        (Show::QueueSummary, Some(answer)) if !json => queue::summary(answer),
+        (Show::QueueActed, Some(answer)) if !json => queue::acted(answer),
         _ => print::answer(answer.as_ref(), json),
     }
     Ok(())
@@ -93,14 +126,16 @@ fn request(command: Command) -> anyhow::Result<Option<Request>> {
         Command::List(command) => Some(list(command)),
         Command::Password(command) => Some(password(command)?),
         Command::AppPassword(command) => Some(app_password(command)),
+        Command::Suppression(command) => Some(suppression(command)),
         Command::Token(command) => Some(token(command)),
+        Command::Queue(command) => Some(queue::request(command)),
         Command::Dev(_) | Command::Serve { .. } | Command::Check { .. } | Command::Config(_) => {
             bail!("not a command for the admin API")
         }
     })
 }
 
-fn get(reach: Reach, path: String, show: Show) -> Request {
+pub(super) fn get(reach: Reach, path: String, show: Show) -> Request {
     Request { reach, method: Method::GET, path, body: None, show }
 }
 
@@ -108,7 +143,7 @@ fn delete(reach: Reach, path: String, gone: String) -> Request {
     Request { reach, method: Method::DELETE, path, body: None, show: Show::Done(gone) }
 }
 
-fn send(reach: Reach, method: Method, path: String, body: Value) -> Request {
+pub(super) fn send(reach: Reach, method: Method, path: String, body: Value) -> Request {
     Request { reach, method, path, body: Some(without_null(body)), show: Show::Answer }
 }
 
@@ -257,6 +292,17 @@ fn app_password(command: AppPasswordCommand) -> Request {
     }
 }
 
+fn suppression(command: SuppressionCommand) -> Request {
+    let of = |address: &str| format!("/admin/v1/accounts/{}/suppressions", escape(address));
+    match command {
+        SuppressionCommand::List { address, reach } => get(reach, of(&address), Show::Answer),
+        SuppressionCommand::Remove { address, suppressed, reach } => {
+            let path = format!("{}/{}", of(&address), escape(&suppressed));
+            delete(reach, path, format!("{address}: mail is sent to {suppressed} again"))
+        }
+    }
+}
+
 fn token(command: TokenCommand) -> Request {
     const PATH: &str = "/admin/v1/tokens";
     match command {
@@ -278,7 +324,7 @@ fn names_of(domain: &str) -> String {
 }
 
 /// What was not said is left out, so that it stays as it is.
-fn without_null(mut body: Value) -> Value {
+pub(super) fn without_null(mut body: Value) -> Value {
     if let Some(members) = body.as_object_mut() {
         members.retain(|_, value| !value.is_null());
     }
@@ -286,7 +332,7 @@ fn without_null(mut body: Value) -> Value {
 }
 
 /// Percent-encoding of one segment of a path, or of a query value (RFC 3986 §2.1).
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     use std::fmt::Write as _;
     text.bytes().fold(String::with_capacity(text.len()), |mut escaped, byte| {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'@') {

@@ -4,6 +4,7 @@
 mod client;
 mod command;
 mod print;
+mod queue;
 mod secret;
 
 pub(crate) use command::run;

@@ -1,12 +1,16 @@
 //! Handles: how callers read from a log and commit to it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout_at;
 
+use crate::context::Context;
 use crate::error::EngineError;
 use crate::id::LogId;
 use crate::logs::LogsInner;
@@ -57,6 +61,15 @@ impl<S: State> LogHandle<S> {
     pub(crate) fn new(shared: Arc<Shared<S>>, logs: Arc<LogsInner<S>>) -> Self {
         let held = shared.held.clone();
         Self { shared, logs, held }
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.shared.context
+    }
+
+    /// Where chunks of the archive lie.
+    pub(crate) fn archive_index(&self) -> &Mutex<BTreeMap<u64, Bytes>> {
+        &self.shared.archive_index
     }
 
     /// Which log.

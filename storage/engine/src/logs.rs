@@ -262,6 +262,7 @@ impl<S: State> LogsInner<S> {
             used: AtomicU64::new(0),
             closed: OnceLock::new(),
             stop: Notify::new(),
+            archive_index: Mutex::default(),
             held: Arc::new(()),
         });
         self.touch(&shared);

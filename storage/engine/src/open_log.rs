@@ -1,9 +1,11 @@
 //! An open log: what its actor shares with its handles and with the cache.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::context::{Context, OpenError};
@@ -102,6 +104,8 @@ pub(crate) struct Shared<S: State> {
     pub(crate) used: AtomicU64,
     pub(crate) closed: OnceLock<Closed>,
     pub(crate) stop: Notify,
+    /// Where chunks of the archive lie, by the number of their first operation, as far as somebody has looked.
+    pub(crate) archive_index: Mutex<BTreeMap<u64, Bytes>>,
     /// One count per handle, and one of its own.
     pub(crate) held: Arc<()>,
 }

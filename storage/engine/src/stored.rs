@@ -118,6 +118,19 @@ pub fn open_entry(
     before: &ChainHash,
     row: &EntryRow,
 ) -> Result<Entry, StoredError> {
+    let (entry, follows) = open_entry_alone(log, sealer, row)?;
+    if follows != *before {
+        return Err(StoredError::Chain);
+    }
+    Ok(entry)
+}
+
+/// Opens a row without knowing what stands before it, and tells the hash of what has to.
+pub fn open_entry_alone(
+    log: LogId,
+    sealer: &dyn Sealer,
+    row: &EntryRow,
+) -> Result<(Entry, ChainHash), StoredError> {
     let sealed = sealed_part("entry", &row.bytes)?;
     let place = entry_place(log, row.first_seq, row.last_seq, row.nonce);
     let plain = sealer.open(&place, sealed).map_err(StoredError::Unsealed)?;
@@ -125,9 +138,7 @@ pub fn open_entry(
     if row.first_seq == 0 || row.last_seq < row.first_seq {
         return Err(malformed("numbers out of order"));
     }
-    if plain.len() < 32 {
-        return Err(malformed("no hash"));
-    }
+    let Some(follows) = plain.first_chunk::<32>().copied() else { return Err(malformed("no hash")) };
     let mut rest = &plain[32..];
     for _ in row.first_seq..=row.last_seq {
         take_chunk(&mut rest).ok_or_else(|| malformed("fewer operations than numbers"))?;
@@ -135,11 +146,8 @@ pub fn open_entry(
     if !rest.is_empty() {
         return Err(malformed("more operations than numbers"));
     }
-    if plain[..32] != before[..] {
-        return Err(StoredError::Chain);
-    }
     let hash = entry_hash(&place, &plain);
-    Ok(Entry { first_seq: row.first_seq, last_seq: row.last_seq, hash, plain })
+    Ok((Entry { first_seq: row.first_seq, last_seq: row.last_seq, hash, plain }, follows))
 }
 
 fn entry_place(log: LogId, first_seq: u64, last_seq: u64, nonce: uuid::Uuid) -> Vec<u8> {

@@ -4,10 +4,12 @@
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use mail::address::Address;
 use mail::id::ModSeq;
 use storage::{
     AccountSettings, AppendError, CopyError, Delivered, Delivery, FlagAction, FlagChange, FlagsError,
-    IngestId, InternalDate, MailboxError, OpenError, Principal, Role, StorageError, Target, Vanished,
+    IngestId, InternalDate, MailboxError, OpenError, Principal, Role, StorageError, Suppressed, Target,
+    Vanished,
 };
 use uuid::Uuid;
 
@@ -294,6 +296,40 @@ async fn mailboxes_are_created_renamed_and_deleted() {
     assert_eq!(listing(&account, inbox).await, "");
     assert_eq!(listing(&account, mailbox(&account, "old")).await, "1() 2()");
     assert!(account.state().mailbox_by_name("INBOX/sub").is_some());
+}
+
+#[tokio::test]
+async fn suppressed_addresses_are_remembered_until_they_are_taken_off() {
+    let mut disk = Disk::eventful();
+    disk.config.suppressions_max = 2;
+    let (storage, account) = disk.start_with_account().await;
+    let address = |text: &str| Address::parse(text).unwrap();
+    let why = |since| Suppressed::new(since, "5.1.1", "no such user");
+    assert!(account.suppress(&address("Bob@where.test"), why(7)).await.unwrap());
+    assert!(!account.suppress(&address("bob@WHERE.test"), why(9)).await.unwrap(), "it stays as it was");
+    assert!(account.suppress(&address("carol@where.test"), why(5)).await.unwrap());
+    // The oldest goes.
+    assert!(account.suppress(&address("dave@where.test"), why(8)).await.unwrap());
+    assert!(!account.unsuppress(&address("carol@where.test")).await.unwrap());
+    let inbox = mailbox(&account, "inbox");
+    for number in 0..8 {
+        let body = write(&account, &message(number)).await;
+        account.append(request(body, inbox, "")).await.unwrap();
+    }
+    drop(account);
+    storage.close_idle();
+    for storage in [storage, disk.start().await] {
+        let account = open(&storage).await;
+        let state = account.state();
+        let listed: Vec<_> = state.suppressions().map(|(address, why)| (address, why.since)).collect();
+        assert_eq!(listed, [("bob@where.test", 7), ("dave@where.test", 8)]);
+        assert_eq!(state.suppressed(&address("BOB@where.test")), Some(&why(7)));
+        assert_eq!(state.suppressed(&address("carol@where.test")), None);
+    }
+    let account = open(&disk.start().await).await;
+    assert!(account.unsuppress(&address("bob@where.test")).await.unwrap());
+    assert!(account.unsuppress(&address("dave@where.test")).await.unwrap());
+    assert_eq!(account.state().suppressions().count(), 0);
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 mod mailbox;
 mod memory;
+mod outbound;
 mod peer;
 mod smtp;
 mod table;
@@ -67,6 +68,9 @@ fn run(plan: &Plan) -> Result<()> {
     mailbox::large(plan, &mut table)?;
     memory::large_message(plan, &mut table)?;
     memory::idle_sessions(plan, &mut table)?;
+    outbound::through(plan, &mut table)?;
+    outbound::latency(plan, &mut table)?;
+    outbound::waiting(plan, &mut table)?;
     let text = table.markdown(plan)?;
     println!("{text}");
     if let (Some(output), false) = (&plan.output, plan.smoke) {

@@ -1,128 +1,21 @@
-//! The peers: Debian's Postfix and Dovecot with folders and ports of their own, and smtp-sink. Each is stopped by
-//! process id when dropped.
+//! The peers beside Postfix: Debian's Dovecot with a folder and ports of its own, and smtp-sink. Each is stopped by process
+//! id when dropped.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
-
-/// A port that is free now.
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
+use testkit::postfix::{folder, free_port, run, wait_for};
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-/// A folder that every user may enter, as the peers' own users have to.
-fn folder() -> Result<TempDir> {
-    let folder = tempfile::Builder::new().prefix("postrider-bench-").tempdir()?;
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    Ok(folder)
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let output =
-        Command::new(program).args(arguments).stdin(Stdio::null()).output().context(program.to_owned())?;
-    if !output.status.success() {
-        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
-}
-
-fn wait_for(address: SocketAddr) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(address).is_err() {
-        if Instant::now() > deadline {
-            bail!("nobody listens on {address}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// Where Postfix brings what it has accepted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Onward {
-    Discard,
-    Lmtp(SocketAddr),
-}
-
-#[derive(Debug)]
-pub(crate) struct Postfix {
-    folder: TempDir,
-    port: u16,
-}
-
-impl Postfix {
-    pub(crate) fn start(onward: Onward) -> Result<Self> {
-        let folder = folder()?;
-        let root = folder.path().display().to_string();
-        let port = free_port()?;
-        for name in ["etc", "queue", "data"] {
-            fs::create_dir(folder.path().join(name))?;
-        }
-        run("chown", &["postfix", &format!("{root}/data")])?;
-        for name in ["dynamicmaps.cf", "postfix-files"] {
-            fs::copy(format!("/etc/postfix/{name}"), folder.path().join("etc").join(name))?;
-        }
-        let transport = match onward {
-            Onward::Discard => "discard:".to_owned(),
-            Onward::Lmtp(address) => format!("lmtp:inet:{}:{}", address.ip(), address.port()),
-        };
-        let log = format!("/var/log/postrider-bench-{port}.log");
-        let main = format!(
-            "compatibility_level = 3.6\nqueue_directory = {root}/queue\ndata_directory = {root}/data\nmail_owner = postfix\n\
-             maillog_file = {log}\ninet_interfaces = 127.0.0.1\ninet_protocols = ipv4\nmyhostname = peer.example.test\n\
-             mydestination =\nlocal_recipient_maps =\nmynetworks = 127.0.0.0/8\nsmtpd_peername_lookup = no\n\
-             disable_dns_lookups = yes\nsmtp_host_lookup = native\nin_flow_delay = 0\ndefault_process_limit = 200\n\
-             initial_destination_concurrency = 50\ndefault_destination_concurrency_limit = 50\n\
-             smtpd_client_connection_count_limit = 0\nsmtpd_client_connection_rate_limit = 0\n\
-             lmtp_destination_concurrency_limit = 50\nmessage_size_limit = 200000000\nmailbox_size_limit = 0\n\
-             default_transport = {transport}\nrelay_transport = {transport}\nalias_maps =\n\
-             import_environment = MAIL_CONFIG=$config_directory MAIL_LOGTAG\n"
-        );
-        fs::write(folder.path().join("etc/main.cf"), main)?;
-        let master = fs::read_to_string("/usr/share/postfix/master.cf.dist")?;
-        let mut lines = String::new();
-        for line in master.lines() {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            if line.starts_with(['#', ' ', '\t']) || fields.len() < 8 {
-                continue;
-            }
-            let service = if fields[0] == "smtp" && fields[1] == "inet" {
-                format!("127.0.0.1:{port}")
-            } else {
-                fields[0].into()
-            };
-            let rest = fields[5..].join(" ");
-            writeln!(lines, "{service} {} {} {} n {rest}", fields[1], fields[2], fields[3])?;
-        }
-        lines.push_str("postlog unix-dgram n - n - 1 postlogd\n");
-        fs::write(folder.path().join("etc/master.cf"), lines)?;
-        run("/usr/sbin/postfix", &["-c", &format!("{root}/etc"), "start"])?;
-        wait_for(address(port))?;
-        Ok(Self { folder, port })
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        address(self.port)
-    }
-}
-
-impl Drop for Postfix {
-    fn drop(&mut self) {
-        let configuration = self.folder.path().join("etc").display().to_string();
-        let _ = run("/usr/sbin/postfix", &["-c", &configuration, "stop"]);
-        let _ = fs::remove_file(format!("/var/log/postrider-bench-{}.log", self.port));
-    }
 }
 
 #[derive(Debug)]
@@ -218,6 +111,56 @@ impl Sink {
 }
 
 impl Drop for Sink {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// smtp-sink, which answers, and counts what it was sent.
+#[derive(Debug)]
+pub(crate) struct CountingSink {
+    child: Child,
+    port: u16,
+    messages: Arc<AtomicU64>,
+}
+
+impl CountingSink {
+    pub(crate) fn start() -> Result<Self> {
+        let port = free_port()?;
+        let mut child = Command::new("smtp-sink")
+            .args(["-u", "postfix", "-c", &format!("127.0.0.1:{port}"), "500"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let output = child.stdout.take().context("its output")?;
+        let messages = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&messages);
+        std::thread::spawn(move || {
+            // `sess=3 quit=2 mesg=7`, again and again, each behind the other with a carriage return.
+            for line in BufReader::new(output).split(b'\r').map_while(Result::ok) {
+                let text = String::from_utf8_lossy(&line);
+                let number = text.split("mesg=").nth(1).and_then(|rest| rest.split_whitespace().next());
+                if let Some(number) = number.and_then(|number| number.parse().ok()) {
+                    count.store(number, Ordering::Relaxed);
+                }
+            }
+        });
+        wait_for(address(port))?;
+        Ok(Self { child, port, messages })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        address(self.port)
+    }
+
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for CountingSink {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use testkit::imap::{self, Imap};
+use testkit::postfix::{Onward, Postfix};
 use testkit::server::{Options, PASSWORD, Server, binary};
 
 use crate::Plan;
-use crate::peer::{self, Dovecot, Onward, Postfix, Sink, user};
+use crate::peer::{self, Dovecot, Sink, user};
 use crate::table::{Table, Unit};
 
 const BYTES: usize = 10_240;

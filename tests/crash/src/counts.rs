@@ -24,6 +24,7 @@ trail_bytes = 512
 
 [smtp_in]
 submission_without_tls = true
+user_recipients_per_hour_max = 0
 ";
 
 /// Metric, its name in a result line, and whether a run in which it stays at zero has tested nothing. Conflicts and

@@ -127,7 +127,7 @@ fn subject(account: &str, id: u64) -> Subject {
 }
 
 /// A submission session of the first account, in plain, which the configuration of the test allows.
-fn log_in(submission: SocketAddr) -> Result<Smtp> {
+pub(crate) fn log_in(submission: SocketAddr) -> Result<Smtp> {
     let mut client = Smtp::hello(submission)?;
     client.command(&format!("AUTH PLAIN {FIRST_ACCOUNT_PLAIN}"), 235)?;
     Ok(client)

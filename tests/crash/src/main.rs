@@ -1,7 +1,7 @@
 //! Crashes from outside: the server is killed, or its disk loses what was not synced, while clients work; then it is
 //! started again and what clients find is judged against what had been acknowledged to them.
 //!
-//! `crash smoke` is the short form for every run of the tests; `crash kill|power-cut` with `--minutes` are campaigns.
+//! `crash smoke` is the short form for every run of the tests; `crash kill|power-cut|sending` with `--minutes` are campaigns.
 //! A campaign prints lines `result<TAB>fault<TAB>counts`.
 #![allow(clippy::print_stdout, reason = "a command line tool speaks on standard output")]
 
@@ -11,6 +11,7 @@ mod kill;
 mod load;
 mod observe;
 mod power;
+mod sending;
 mod strace;
 
 use std::process::ExitCode;
@@ -51,6 +52,15 @@ enum Command {
         #[arg(long)]
         seed: u64,
     },
+    /// SIGKILL while mail is sent.
+    Sending {
+        /// How long to go on; two thirds of it are kills, the rest power cuts.
+        #[arg(long)]
+        minutes: u64,
+        /// Seed of all random choices.
+        #[arg(long)]
+        seed: u64,
+    },
     /// Power cuts of a server that answers before the sync (built with its feature `sabotage`): has to be noticed.
     Planted {
         /// Seed of all random choices.
@@ -62,7 +72,13 @@ enum Command {
 fn main() -> ExitCode {
     let done: Result<()> = match Arguments::parse().command {
         Command::Smoke { seed } => kill::run(kill::Plan { rounds: 4, limit: None, seed, between: 150 })
-            .and_then(|()| power::run(power::Plan { images: 24, limit: None, seed, operations: 400 })),
+            .and_then(|()| power::run(power::Plan { images: 24, limit: None, seed, operations: 400 }))
+            .and_then(|()| {
+                sending::kill(&sending::Plan { rounds: 4, images: 0, limit: None, seed, between: 60 })
+            })
+            .and_then(|()| {
+                sending::power(&sending::Plan { rounds: 0, images: 9, limit: None, seed, between: 60 })
+            }),
         Command::Kill { minutes, seed } => kill::run(kill::Plan {
             rounds: usize::MAX,
             limit: Some(Duration::from_secs(minutes * 60)),
@@ -75,6 +91,16 @@ fn main() -> ExitCode {
             seed,
             operations: 1_500,
         }),
+        Command::Sending { minutes, seed } => {
+            let plan = |seconds, between| sending::Plan {
+                rounds: usize::MAX,
+                images: usize::MAX,
+                limit: Some(Duration::from_secs(seconds)),
+                seed,
+                between,
+            };
+            sending::kill(&plan(minutes * 40, 120)).and_then(|()| sending::power(&plan(minutes * 20, 500)))
+        }
         Command::Planted { seed } => power::planted(seed),
     };
     match done {

@@ -2,14 +2,14 @@
 //! a server is started on it, and what clients find is judged.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use testkit::server::Server;
+use testkit::server::{Options, Server};
 
 use crate::counts::{self, Counts};
 use crate::image::{Disk, Unsynced};
@@ -36,11 +36,11 @@ pub(crate) fn run(plan: Plan) -> Result<()> {
     while images < plan.images && plan.limit.is_none_or(|limit| started.elapsed() < limit) {
         let folder = tempfile::tempdir()?;
         let seed = plan.seed.wrapping_add(recording);
-        let (run, events, root) = record(folder.path(), seed, plan.operations, &mut work)?;
+        let (run, events, root) = record_load(folder.path(), seed, plan.operations, &mut work)?;
         acknowledged += run.ledger.acknowledged();
-        let left = plan.images - images;
-        let time = plan.limit.map(|limit| started + limit);
-        images += judge(folder.path(), &run, &events, &root, seed, left, time, &mut counts)?;
+        let deadline = plan.limit.map(|limit| started + limit);
+        let part = Part { seed, images: plan.images - images, deadline };
+        images += judge(folder.path(), &run, &events, &root, &part, &mut counts)?;
         recording += 1;
     }
     work.require()?;
@@ -62,13 +62,16 @@ pub(crate) fn planted(seed: u64) -> Result<()> {
     for recording in 0..recordings {
         let folder = tempfile::tempdir()?;
         let seed = seed.wrapping_add(recording);
-        let (run, events, root) = record(folder.path(), seed, 400, &mut Counts::default())?;
+        let (run, events, root) = record_load(folder.path(), seed, 400, &mut Counts::default())?;
         // What was recorded is whole, so what goes wrong now is what a client or `check` meets after the power cut.
-        if let Err(problem) = judge(folder.path(), &run, &events, &root, seed, images, None, &mut counts) {
+        let part = Part { seed, images, deadline: None };
+        if let Err(problem) = judge(folder.path(), &run, &events, &root, &part, &mut counts) {
             // Trouble of the test itself is no proof of anything.
-            let problem = problem.downcast::<Damage>()?;
+            if !problem.is::<Damage>() {
+                return Err(problem);
+            }
             let image = counts.values().sum::<usize>() + 1;
-            let problem = problem.to_string().replace(['\t', '\n'], " ");
+            let problem = format!("{problem:#}").replace(['\t', '\n'], " ");
             println!(
                 "result\t250 before the sync, power cut\tcaught_in_image={image} problem={problem:.200}"
             );
@@ -78,29 +81,41 @@ pub(crate) fn planted(seed: u64) -> Result<()> {
     bail!("an answer before the sync was not noticed: {counts:?}")
 }
 
-/// Runs a server under strace with mixed load, then stops it.
-fn record(
+/// Records mixed load.
+fn record_load(
     folder: &Path,
     seed: u64,
     operations: usize,
     counts: &mut Counts,
-) -> Result<(Arc<Run>, Vec<Event>, std::path::PathBuf)> {
+) -> Result<(Arc<Run>, Vec<Event>, PathBuf)> {
+    let run = Arc::new(Run::default());
+    let options = counts::options(&folder.join("data"))?;
+    let (events, root) = record(folder, options, |server| {
+        let load = Load::start(&run, server, seed);
+        let deadline = Instant::now() + Duration::from_secs(240);
+        while run.ledger.acknowledged() < operations {
+            if Instant::now() > deadline {
+                bail!("only {} operations in time:\n{}", run.ledger.acknowledged(), server.log_tail(20));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        load.stop();
+        counts.add(server)
+    })?;
+    Ok((run, events, root))
+}
+
+/// Runs a server under strace while `work` is done, then stops it: what it did to its folder.
+pub(crate) fn record(
+    folder: &Path,
+    mut options: Options,
+    work: impl FnOnce(&Server) -> Result<()>,
+) -> Result<(Vec<Event>, PathBuf)> {
     let trace = folder.join("trace");
-    let mut options = counts::options(&folder.join("data"))?;
     options.wrapper = strace::arguments(&trace);
     options.patience = Duration::from_secs(180);
     let server = Server::start(&options)?;
-    let run = Arc::new(Run::default());
-    let load = Load::start(&run, &server, seed);
-    let deadline = Instant::now() + Duration::from_secs(240);
-    while run.ledger.acknowledged() < operations {
-        if Instant::now() > deadline {
-            bail!("only {} operations in time:\n{}", run.ledger.acknowledged(), server.log_tail(20));
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    load.stop();
-    counts.add(&server)?;
+    work(&server)?;
     // The server is stopped in order, so that the record ends whole and can be compared with the folder.
     std::process::Command::new("kill").arg("-TERM").arg(server.process()?.to_string()).status()?;
     server.stop_wrapped(Duration::from_secs(60))?;
@@ -112,20 +127,52 @@ fn record(
         disk.play(index, event);
     }
     disk.compare(&root).context("the record is not complete")?;
-    Ok((run, events, root))
+    Ok((events, root))
 }
 
-#[allow(clippy::too_many_arguments, reason = "one call; a struct would only rename these")]
+/// Which images are made of a record.
+pub(crate) struct Part {
+    pub(crate) seed: u64,
+    /// At most so many.
+    pub(crate) images: usize,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// Judges what clients find after power cuts under mixed load.
 fn judge(
     folder: &Path,
     run: &Run,
     events: &[Event],
     root: &Path,
-    seed: u64,
-    images: usize,
-    deadline: Option<Instant>,
+    part: &Part,
     counts: &mut BTreeMap<&'static str, usize>,
 ) -> Result<usize> {
+    rebuild(folder, events, root, part, counts, |_, image, instant| {
+        let options = counts::options(image)?;
+        let server = Server::start(&options)?;
+        let found = observe::until(&server, Duration::from_secs(30), |found| {
+            run.ledger.judge(found, instant).clean()
+        })?;
+        let verdict = run.ledger.judge(&found, instant);
+        if !verdict.clean() {
+            bail!(Damage(verdict.to_string()));
+        }
+        server.stop(Duration::from_secs(30))?;
+        kill::check(&options)
+    })
+}
+
+/// Rebuilds the folder as it may have been at syncs, and looks at each image: with the fault, at its folder, and with the
+/// instant at which the power went.
+pub(crate) fn rebuild(
+    folder: &Path,
+    events: &[Event],
+    root: &Path,
+    part: &Part,
+    counts: &mut BTreeMap<&'static str, usize>,
+    mut look: impl FnMut(Unsynced, &Path, f64) -> Result<()>,
+) -> Result<usize> {
+    let Part { seed, images, deadline } = *part;
     let mut random = StdRng::seed_from_u64(seed);
     let syncs: Vec<usize> =
         (0..events.len()).filter(|index| matches!(events[*index].change, Change::Sync { .. })).collect();
@@ -156,20 +203,8 @@ fn judge(
             let image = folder.join("image");
             let _ = std::fs::remove_dir_all(&image);
             disk.write(root, &image, unsynced, &mut random)?;
-            let options = counts::options(&image)?;
-            let server = Server::start(&options)
-                .with_context(|| format!("seed {seed}, sync {point}, {}", unsynced.name()))?;
-            let found = observe::until(&server, Duration::from_secs(30), |found| {
-                run.ledger.judge(found, instant).clean()
-            })
-            .with_context(|| format!("seed {seed}, sync {point}, {}", unsynced.name()))?;
-            let verdict = run.ledger.judge(&found, instant);
-            if !verdict.clean() {
-                let place = format!("seed {seed}, sync {point} of {usable}, {}", unsynced.name());
-                bail!(Damage(format!("{place}: {verdict}")));
-            }
-            server.stop(Duration::from_secs(30))?;
-            kill::check(&options)?;
+            look(unsynced, &image, instant)
+                .with_context(|| format!("seed {seed}, sync {point} of {usable}, {}", unsynced.name()))?;
             *counts.entry(unsynced.name()).or_default() += 1;
             done += 1;
         }

@@ -4,15 +4,19 @@
 //! The full disk is a small file system in memory, which needs the right to mount; the failing disk is made by strace.
 #![allow(clippy::print_stdout, reason = "what was counted is for people")]
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use end_to_end::innocent::{self, Leaves};
 use end_to_end::run;
+use testkit::dns::{Data, Dns};
 use testkit::imap::{self, Imap};
 use testkit::message;
+use testkit::reports;
 use testkit::server::{Options, PASSWORD, Server};
+use testkit::sink::Sink;
 use testkit::smtp::Smtp;
 
 const ALICE: &str = "alice@example.test";
@@ -133,6 +137,93 @@ fn full_disk() -> Result<()> {
     server.stop(Duration::from_secs(30))?;
     println!(
         "full disk: {} accepted, {refused} refused for now, {restarts} restarts, lost 0, doubled 0",
+        accepted.len()
+    );
+    Ok(())
+}
+
+/// While mail goes out: nobody is dialled whose lease cannot be written, what another host has taken is not lost sight of,
+/// and everything goes out once there is room.
+#[test]
+fn full_disk_while_sending() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let disk = Small::mount(folder.path().join("disk"), 512)?;
+    let (live, dead) = (Ipv4Addr::new(127, 0, 7, 1), Ipv4Addr::new(127, 0, 7, 99));
+    let sink = Sink::start(&[live])?;
+    let dns = Dns::start()?;
+    dns.exchanger("other.test", 10, "mx.other.test", dead);
+    let settings = folder.path().join("postrider.toml");
+    std::fs::write(
+        &settings,
+        "[smtp_in]\nsubmission_without_tls = true\n\n[queue]\npoll_seconds = 1\n\n\
+         [queue.retry]\nseconds_min = 1\nseconds_max = 2\n\n\
+         [smtp_out.limits]\nsuspend_seconds_min = 1\nsuspend_seconds_max = 1\n",
+    )?;
+    let mut options = Options::new(&disk.0.join("data"));
+    let (resolver, port) = (dns.address().to_string(), sink.port().to_string());
+    let arguments = ["--config", &settings.to_string_lossy(), "--resolver", &resolver, "--mx-port", &port]
+        .map(str::to_owned);
+    options.arguments = arguments.to_vec();
+    let mut server = Server::start(&options)?;
+    let send = |server: &Server, id: u64, to: &str| -> Result<u16> {
+        let mut smtp = Smtp::hello(server.submission())?;
+        smtp.command("AUTH PLAIN AGFsaWNlQGV4YW1wbGUudGVzdABwb3N0cmlkZXI=", 235)?;
+        Ok(smtp.send(ALICE, &[to], message::numbered(id, 4_000).as_bytes())?.code)
+    };
+    let mut accepted = Vec::new();
+    for id in 1..=40 {
+        ensure!(send(&server, id, &format!("user-{id}@other.test"))? == 250);
+        accepted.push(id);
+    }
+    // The host comes to life while the disk is full: then nothing can be leased, and nothing is dialled.
+    let filler = disk.0.join("filler");
+    let fill = format!("dd if=/dev/zero of={} bs=64k 2>/dev/null; true", filler.display());
+    run("sh", &["-c", &fill])?;
+    dns.remove("mx.other.test").add("mx.other.test", Data::A(live));
+    let mut refused = 0;
+    for id in 41..=80 {
+        match send(&server, id, &format!("user-{id}@other.test")) {
+            Ok(250) => accepted.push(id),
+            Ok(421 | 451 | 452) | Err(_) => refused += 1,
+            Ok(code) => anyhow::bail!("{code}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    ensure!(refused > 0, "the disk never became full");
+    let while_full = sink.count();
+    std::fs::remove_file(&filler)?;
+    let deadline = Instant::now() + Duration::from_secs(90);
+    let mut restarts = 0;
+    loop {
+        if server.ended() {
+            restarts += 1;
+            server = Server::start(&options)?;
+        }
+        let taken = sink.taken();
+        if accepted.iter().all(|id| taken.iter().any(|one| one.id == *id)) {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "only {} went out:\n{}", taken.len(), server.log_tail(20));
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // What went out twice was in doubt, and its history says so.
+    let mut doubled = 0;
+    let taken = sink.taken();
+    for id in &accepted {
+        let copies = taken.iter().filter(|one| one.id == *id).count() as u64;
+        let traced = server.get(&format!("/admin/v1/queue/trace?id={}", message::message_id(*id)))?;
+        let traced: serde_json::Value = serde_json::from_str(&traced)?;
+        let recipients = traced.as_array().into_iter().flatten();
+        let recipients = recipients.flat_map(|item| item["recipients"].as_array().into_iter().flatten());
+        let doubts = recipients.filter_map(|one| one["doubts"].as_u64()).max().unwrap_or(0);
+        ensure!(copies <= 1 + doubts, "message {id} went out {copies} times with {doubts} doubts");
+        doubled += copies - 1;
+    }
+    ensure!(reports::reported(server.imap(), ALICE)?.is_empty(), "somebody was told of a failure");
+    server.stop(Duration::from_secs(30))?;
+    println!(
+        "full disk while sending: {} accepted, {refused} refused for now, {while_full} went out meanwhile, \
+         {doubled} twice in doubt, {restarts} restarts, lost 0",
         accepted.len()
     );
     Ok(())

@@ -1,11 +1,15 @@
-//! What tests from outside share: starting the server, small blocking SMTP and IMAP clients, a ledger of what was
-//! acknowledged, and messages.
+//! What tests from outside share: starting the server, a name server, hosts that take mail, Postfix, small blocking
+//! SMTP and IMAP clients, a ledger of what was acknowledged, and messages.
 //!
 //! The clients here are deliberately not built on the project's own protocol crates: they read replies as a stranger
 //! would. They are for tests on loopback and trust the server not to send endless lines.
 
+pub mod dns;
 pub mod imap;
 pub mod ledger;
 pub mod message;
+pub mod postfix;
+pub mod reports;
 pub mod server;
+pub mod sink;
 pub mod smtp;

@@ -9,8 +9,9 @@ pub const ID_FIELD: &str = "X-Test-Id";
 pub fn numbered(id: u64, size: usize) -> String {
     let mut text = format!(
         "From: Load <load@example.net>\r\nTo: someone@example.test\r\nSubject: test {id}\r\n\
-         Date: Mon, 02 Mar 2026 10:00:00 +0000\r\nMessage-ID: <{id}@load.example.net>\r\n{ID_FIELD}: {id}\r\n\
-         MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+         Date: Mon, 02 Mar 2026 10:00:00 +0000\r\nMessage-ID: <{}>\r\n{ID_FIELD}: {id}\r\n\
+         MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n",
+        message_id(id)
     );
     let mut line = 0_u64;
     while text.len() < size {
@@ -19,6 +20,11 @@ pub fn numbered(id: u64, size: usize) -> String {
         line += 1;
     }
     text
+}
+
+/// The Message-ID of a numbered message, without the angle brackets.
+pub fn message_id(id: u64) -> String {
+    format!("{id}@load.example.net")
 }
 
 /// The number in the id field of a header block.

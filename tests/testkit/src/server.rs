@@ -216,17 +216,22 @@ impl Server {
 
     /// What it has counted since its start, as `/metrics` shows it.
     pub fn metrics(&self) -> Result<String> {
+        self.get("/metrics")
+    }
+
+    /// What the admin API answers to a GET of this path.
+    pub fn get(&self, path: &str) -> Result<String> {
         let token = std::fs::read_to_string(self.data.join("admin-token")).context("admin-token")?;
         let mut stream = TcpStream::connect(self.admin())?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         // HTTP/1.0: no chunks, and the answer ends with the connection.
-        write!(stream, "GET /metrics HTTP/1.0\r\nAuthorization: Bearer {}\r\n\r\n", token.trim())?;
+        write!(stream, "GET {path} HTTP/1.0\r\nAuthorization: Bearer {}\r\n\r\n", token.trim())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
         let status = head.lines().next().unwrap_or_default();
         if status.split(' ').nth(1) != Some("200") {
-            bail!("/metrics: {status}");
+            bail!("{path}: {status} {body}");
         }
         Ok(body.to_owned())
     }

@@ -10,6 +10,8 @@ use axum::http::{Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use directory::Directory;
+use queue::Queue;
+use storage::Storage;
 
 use super::audit::{Act, Audit};
 use super::body::Object;
@@ -33,6 +35,10 @@ pub struct Parts {
     pub config: Config,
     /// What it shows and changes.
     pub directory: Directory,
+    /// Accounts.
+    pub storage: Storage,
+    /// The queue, where it is open.
+    pub queue: Option<Queue>,
     /// Tokens of callers over TCP.
     pub tokens: Tokens,
     /// Where acts are written down.
@@ -58,6 +64,14 @@ impl Api {
 
     pub(crate) fn directory(&self) -> &Directory {
         &self.parts.directory
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.parts.storage
+    }
+
+    pub(crate) fn queue(&self) -> Option<&Queue> {
+        self.parts.queue.as_ref()
     }
 
     pub(crate) fn monitor(&self) -> &dyn Monitor {

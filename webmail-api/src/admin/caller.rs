@@ -80,11 +80,14 @@ pub enum Scope {
     Metrics,
     /// Making and withdrawing tokens: as good as everything.
     Tokens,
+    /// Looking at the queue, which tells who writes to whom, and acting on it.
+    Queue,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Read, Self::Write, Self::Passwords, Self::Metrics, Self::Tokens];
+    pub const ALL: [Self; 6] =
+        [Self::Read, Self::Write, Self::Passwords, Self::Metrics, Self::Tokens, Self::Queue];
 
     /// The name on the command line and in the API.
     pub fn name(self) -> &'static str {
@@ -94,6 +97,7 @@ impl Scope {
             Self::Passwords => "passwords",
             Self::Metrics => "metrics",
             Self::Tokens => "tokens",
+            Self::Queue => "queue",
         }
     }
 }

@@ -4,7 +4,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::api::Api;
 use super::caller::Scope;
-use super::{accounts, aliases, domains, lists, monitor, openapi, tokens};
+use super::{accounts, aliases, domains, lists, monitor, openapi, queue, shards, suppressions, tokens};
 
 /// One endpoint.
 pub(crate) struct Endpoint {
@@ -149,6 +149,21 @@ pub(crate) fn table() -> Vec<Endpoint> {
             gone,
             delete(accounts::delete_app_password),
         ),
+        read(
+            "/admin/v1/accounts/{address}/suppressions",
+            "Addresses that the account's mail is not sent to, since notifications said that they do not exist.",
+            JsonList("Suppression"),
+            get(suppressions::list),
+        ),
+        act(
+            "delete",
+            "/admin/v1/accounts/{address}/suppressions/{suppressed}",
+            write,
+            "Lets mail be sent to an address again.",
+            None,
+            gone,
+            delete(suppressions::remove),
+        ),
         act(
             "post",
             "/admin/v1/aliases",
@@ -210,6 +225,78 @@ pub(crate) fn table() -> Vec<Endpoint> {
             gone,
             delete(lists::delete),
         ),
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue",
+                "The queue in numbers; reads all that waits for other hosts.",
+                Json("QueueSummary"),
+                get(queue::summary),
+            )
+        },
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue/items",
+                "What waits, from the query parameter `from` on, at most `limit`.",
+                Json("QueueItems"),
+                get(queue::items),
+            )
+        },
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue/trace",
+                "All that is known of a message by its id in the queue or its Message-ID, until two weeks after its end.",
+                JsonList("QueueItem"),
+                get(queue::trace),
+            )
+        },
+        act(
+            "post",
+            "/admin/v1/queue/acts",
+            Scope::Queue,
+            "Acts on what waits for other hosts. What is being sent at this moment is left alone, and counted.",
+            Some("QueueAct"),
+            (200, Json("QueueActed")),
+            post(queue::act),
+        ),
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue/shards",
+                "The queue's shards, with the cursors of those who follow them.",
+                JsonList("QueueShard"),
+                get(shards::list),
+            )
+        },
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue/shards/{shard}/entries",
+                "What happened in a shard, from the number `from` on, or from where the cursor `cursor` stands; at most `limit`.",
+                Json("QueueEntries"),
+                get(shards::entries),
+            )
+        },
+        act(
+            "post",
+            "/admin/v1/queue/shards/{shard}/cursors",
+            Scope::Queue,
+            "Notes how far a consumer has read; with `next` zero its cursor goes.",
+            Some("QueueCursor"),
+            gone,
+            post(shards::move_cursor),
+        ),
+        Endpoint {
+            scope: Some(Scope::Queue),
+            ..read(
+                "/admin/v1/queue/dialogues",
+                "What was said to and by other hosts after the line `after`; waits for some seconds. Kept only while somebody asks.",
+                Json("QueueDialogues"),
+                get(shards::dialogues),
+            )
+        },
         Endpoint {
             scope: Some(Scope::Tokens),
             ..read(

@@ -1,4 +1,4 @@
-//! The admin API: the directory as JSON over HTTP, for the command line and for other programs.
+//! The admin API: directory and queue as JSON over HTTP, for the command line and for other programs.
 //!
 //! Over the Unix socket a caller is known by its user id, over TCP by a token with scopes ([`token`]). Which scope an
 //! endpoint asks for stands beside it in `endpoint`, the table from which both the router and the OpenAPI document
@@ -18,7 +18,10 @@ mod lists;
 pub mod monitor;
 mod openapi;
 mod problem;
+mod queue;
 mod serve;
+mod shards;
+mod suppressions;
 pub mod token;
 mod tokens;
 

@@ -26,7 +26,7 @@ pub(crate) fn document() -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": schemas(),
+            "schemas": merged(schemas(), queue_schemas()),
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
         },
     })
@@ -63,15 +63,59 @@ fn operation(endpoint: &Endpoint) -> Value {
     let mut parameters: Vec<Value> = in_path
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
         .collect();
-    if endpoint.path.ends_with("/names") {
-        parameters.push(json!({ "name": "from", "in": "query", "schema": { "type": "string" } }));
-        parameters
-            .push(json!({ "name": "limit", "in": "query", "schema": { "type": "integer", "minimum": 1 } }));
-    }
+    parameters.extend(in_query(endpoint.path));
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
     operation
+}
+
+/// Parameters of the query string.
+fn in_query(path: &str) -> Vec<Value> {
+    let text = || json!({ "type": "string" });
+    let parameter = |name: &str, schema: Value| json!({ "name": name, "in": "query", "schema": schema });
+    let mut parameters = Vec::new();
+    if path.ends_with("/names") || path.ends_with("/queue/items") {
+        parameters.push(parameter("from", text()));
+        parameters.push(parameter("limit", json!({ "type": "integer", "minimum": 1 })));
+    }
+    if path.ends_with("/queue/items") {
+        let members = queue_filter();
+        let members =
+            members.iter().map(|(name, schema)| parameter(name.trim_start_matches('?'), schema.clone()));
+        parameters.extend(members);
+    }
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    if path.ends_with("/entries") {
+        let members = [("from", number()), ("cursor", text()), ("limit", number())];
+        parameters.extend(members.map(|(name, schema)| parameter(name, schema)));
+    }
+    if path.ends_with("/queue/dialogues") {
+        parameters.extend([parameter("after", number()), parameter("host", text())]);
+    }
+    if path.ends_with("/queue/trace") {
+        let mut id = parameter("id", text());
+        id["required"] = json!(true);
+        parameters.push(id);
+    }
+    parameters
+}
+
+/// What chooses items of the queue.
+fn queue_filter() -> Vec<(&'static str, Value)> {
+    let text = || json!({ "type": "string" });
+    let seconds = || json!({ "type": "integer", "minimum": 0, "description": "Unix seconds." });
+    let one_of = |values: &[&str]| json!({ "type": "string", "enum": values });
+    vec![
+        ("?kind", one_of(&["ingest", "outbound", "quarantine"])),
+        ("?queue_id", text()),
+        ("?domain", text()),
+        ("?site", json!({ "type": "string", "description": "The host that was spoken to last." })),
+        ("?sender", json!({ "type": "string", "description": "An address, @domain, or <>." })),
+        ("?state", one_of(&["pending", "deferred", "leased", "in-doubt", "held", "telling"])),
+        ("?accepted_before", seconds()),
+        ("?accepted_since", seconds()),
+    ]
 }
 
 fn reference(name: &str) -> Value {
@@ -157,6 +201,9 @@ fn schemas() -> Value {
         "NewAppPassword": object("Without services: good for all.", &[
             ("name", text()), ("?services", list(service())),
         ]),
+        "Suppression": object("An address that the account's mail is not sent to.", &[
+            ("address", address()), ("since", seconds()), ("status", text()), ("reason", text()),
+        ]),
         "Secret": object("Shown once.", &[("secret", text())]),
         "Alias": object("An alias.", &[
             ("address", address()), ("targets", list(address())), ("send_as", flag()), ("created", seconds()),
@@ -180,6 +227,86 @@ fn schemas() -> Value {
         ]),
         "NewToken": object("A token to be made.", &[
             ("name", text()), ("scopes", list(scope())), ("?expires", or_null(seconds())),
+        ]),
+    })
+}
+
+/// Both objects' members in one.
+fn merged(mut one: Value, other: Value) -> Value {
+    if let (Value::Object(one), Value::Object(other)) = (&mut one, other) {
+        one.extend(other);
+    }
+    one
+}
+
+fn queue_schemas() -> Value {
+    let text = || json!({ "type": "string" });
+    let address = || json!({ "type": "string", "examples": ["alice@example.test"] });
+    let flag = || json!({ "type": "boolean" });
+    let number = || json!({ "type": "integer", "minimum": 0 });
+    let seconds = || json!({ "type": "integer", "minimum": 0, "description": "Unix seconds." });
+    let or_null = |schema: Value| json!({ "anyOf": [schema, { "type": "null" }] });
+    let list = |schema: Value| json!({ "type": "array", "items": schema });
+    let one_of = |values: Vec<&str>| json!({ "type": "string", "enum": values });
+    json!({
+        "QueueSummary": object("The queue in numbers.", &[
+            ("ingest", number()), ("outbound", number()), ("quarantined", number()), ("in_flight", number()),
+            ("recipients", number()), ("states", list(reference("QueueCount"))),
+            ("ages", list(reference("QueueCount"))), ("domains", list(reference("QueueDomain"))),
+        ]),
+        "QueueCount": object("How many recipients.", &[("name", text()), ("recipients", number())]),
+        "QueueDomain": object("What waits for one domain.", &[
+            ("domain", text()), ("recipients", number()), ("deferred", number()), ("oldest", seconds()),
+            ("last", or_null(reference("QueueSaid"))),
+        ]),
+        "QueueItems": object("What waits; `next` is the `from` of the next request.", &[
+            ("items", list(reference("QueueItem"))), ("next", or_null(text())),
+        ]),
+        "QueueItem": object("A message in a shard of the queue, or what is remembered of it.", &[
+            ("queue_id", text()), ("message_id", or_null(text())), ("shard", text()), ("number", number()),
+            ("sender", text()), ("account", or_null(text())), ("size", number()), ("accepted", seconds()),
+            ("priority", json!({ "type": "integer", "minimum": -9, "maximum": 9 })), ("route", or_null(text())),
+            ("standing", one_of(vec!["waiting", "quarantined", "finished"])), ("due", or_null(seconds())),
+            ("expires", or_null(seconds())), ("attempts", or_null(number())), ("crashes", or_null(number())),
+            ("pending", or_null(number())), ("reason", or_null(text())), ("since", or_null(seconds())),
+            ("recipients", list(reference("QueueRecipient"))),
+        ]),
+        "QueueRecipient": object("A recipient, and what became of it so far.", &[
+            ("address", or_null(address())), ("account", or_null(text())), ("state", text()),
+            ("not_before", or_null(seconds())), ("deferrals", number()), ("doubts", number()),
+            ("status", or_null(text())), ("text", or_null(text())), ("notified", or_null(flag())),
+            ("last", or_null(reference("QueueSaid"))),
+        ]),
+        "QueueSaid": object("What another host said, or what was found instead.", &[
+            ("at", seconds()), ("attempt", number()), ("host", or_null(text())), ("address", or_null(text())),
+            ("tls", or_null(text())), ("tls_verified", flag()), ("reply", text()),
+        ]),
+        "QueueFilter": object("What is left out does not matter.", &queue_filter()),
+        "QueueAct": object("Something to be done; `all` where the filter says nothing. `route` is for reroute.", &[
+            ("action", one_of(vec!["retry", "hold", "release", "cancel", "expire", "reroute", "drop"])),
+            ("?filter", reference("QueueFilter")), ("?all", flag()), ("?route", or_null(text())),
+        ]),
+        "QueueActed": object("What was done.", &[
+            ("items", number()), ("recipients", number()), ("in_flight", number()),
+        ]),
+        "QueueShard": object("A log of the queue.", &[
+            ("shard", text()), ("seq", number()), ("items", number()), ("cursors", list(reference("QueueCursor"))),
+        ]),
+        "QueueCursor": object("How far a consumer has read; zero, in a request: it goes.", &[
+            ("name", text()), ("next", number()),
+        ]),
+        "QueueEntries": object("What happened in a shard; `next` is the `from` of the next request, and at `end` is all read.", &[
+            ("entries", list(reference("QueueEntry"))), ("next", number()), ("end", number()),
+        ]),
+        "QueueEntry": object("Something that happened.", &[
+            ("seq", number()), ("what", text()), ("item", or_null(number())), ("queue_id", or_null(text())),
+            ("details", json!({ "type": "object" })),
+        ]),
+        "QueueDialogues": object("What was said; `next` is the `after` of the next request.", &[
+            ("lines", list(reference("QueueLine"))), ("next", number()),
+        ]),
+        "QueueLine": object("C: ours, S: theirs.", &[
+            ("number", number()), ("at", seconds()), ("connection", number()), ("host", text()), ("text", text()),
         ]),
     })
 }

@@ -126,8 +126,9 @@ impl World {
         })
         .await
         .ok()?;
+        let clock = disk.clock.clone();
         let foundation =
-            Foundation { engine, log_options, archive: None, blobs, keys, clock: disk.clock.clone() };
+            Foundation { engine, log_options, archive: None, blobs, keys, clock, exclusive: true };
         let config_queue = queue::Config {
             ingest_shards: 3,
             outbound_shards: 2,
@@ -209,16 +210,27 @@ impl World {
         resolved: Vec<Resolved>,
         text: &str,
     ) -> Result<QueueId, SubmitError> {
+        self.submit_from(Origin::default(), envelope, resolved, text).await
+    }
+
+    pub(crate) async fn submit_from(
+        &self,
+        origin: Origin,
+        envelope: Envelope,
+        resolved: Vec<Resolved>,
+        text: &str,
+    ) -> Result<QueueId, SubmitError> {
         let failed = |error: queue::BodyError| SubmitError::Unavailable { reason: error.to_string() };
         let first = resolved.iter().find_map(|found| match found {
             Resolved::Account { id, .. } => Some(*id),
             _ => None,
         });
         let mut writer = self.queue.body_writer(first).await.map_err(failed)?;
+        let id = writer.queue_id();
         writer.write(Bytes::copy_from_slice(text.as_bytes())).await.map_err(failed)?;
         let body = writer.finish().await.map_err(failed)?;
-        let prefix = Bytes::from_static(b"Received: from a by b; now\r\n");
-        let submission = Submission { envelope, resolved, body, prefix, origin: Origin::default() };
+        let prefix = format!("Received: from a by b with ESMTP id {id};\r\n\tnow\r\n").into();
+        let submission = Submission { envelope, resolved, body, prefix, origin };
         Ok(self.queue.submit(submission).await?.queue_id())
     }
 

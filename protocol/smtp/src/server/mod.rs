@@ -24,6 +24,7 @@ use crate::line::LineReader;
 use crate::parameter::{MailParameters, RcptParameters};
 use crate::reply::Reply;
 use crate::status::status;
+use crate::wish::Wishes;
 
 pub use auth::rejected;
 pub use limits::Limits;
@@ -49,6 +50,8 @@ pub struct Settings {
     pub mechanisms: Vec<Mechanism>,
     /// Mechanisms that send the password work without TLS too. For loopback and tests.
     pub passwords_in_clear: bool,
+    /// What a sender may wish of when a message is delivered.
+    pub wishes: Wishes,
     /// The limits.
     pub limits: Limits,
 }
@@ -132,6 +135,8 @@ pub struct Server {
     authenticated: bool,
     transaction: Option<Transaction>,
     counts: Counts,
+    /// The wall clock, as the service told it last.
+    time: u64,
     /// Since when the client is waited for; set anew with each line, so that a line byte by byte gains nothing.
     waiting_since: Option<Instant>,
     /// Replies to clients that make many errors are held back until then.
@@ -188,6 +193,7 @@ impl Server {
             authenticated: false,
             transaction: None,
             counts: Counts::default(),
+            time: 0,
             waiting_since: None,
             tarpit: Tarpit::Open,
             ended: false,
@@ -225,6 +231,11 @@ impl Server {
             Some(exporter) if offered => Binding::Exporter(exporter),
             _ => Binding::None,
         };
+    }
+
+    /// The wall clock (unix seconds), which FUTURERELEASE is announced by. To be told before EHLO is answered.
+    pub fn tell_time(&mut self, now: u64) {
+        self.time = now;
     }
 
     /// Errors that the client has made so far.

@@ -224,6 +224,7 @@ impl Server {
 
     fn extensions(&self) -> Extensions {
         let limits = self.limits();
+        let wishes = self.settings.wishes;
         Extensions {
             pipelining: true,
             size: Some(limits.message_bytes_max),
@@ -237,6 +238,11 @@ impl Server {
             auth: if self.authenticated { Vec::new() } else { self.mechanisms().collect() },
             recipients_max: Some(limits.recipients_max),
             transactions_max: Some(limits.transactions_max),
+            future_release: wishes
+                .hold_seconds_max
+                .map(|seconds| (seconds, self.time.saturating_add(seconds))),
+            deliver_by: wishes.by_seconds_min,
+            mt_priority: wishes.priority,
         }
     }
 
@@ -278,6 +284,7 @@ impl Server {
         if self.hello == Some(HelloKind::Helo) && parameters != MailParameters::default() {
             return Err(Reply::new(555, status(5, 5, 4), "Parameters need EHLO"));
         }
+        parameters.within(&self.settings.wishes)?;
         if unicode && !parameters.smtputf8 {
             return Err(Reply::new(553, status(5, 6, 7), "Address needs SMTPUTF8"));
         }

@@ -7,14 +7,15 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use machine::{Machine, Step};
 use mail::address::{Address, ReversePath};
-use mail::envelope::{BodyType, Notify, Ret};
+use mail::envelope::{BodyType, ByMode, Notify, Ret};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use sasl::Mechanism;
 use sasl::server::Binding;
-use smtp_protocol::client::{Client, Event, Failure, Sent};
+use smtp_protocol::client::{Client, Event, Failure, Patience, Sent};
 use smtp_protocol::command::HelloKind;
 use smtp_protocol::parameter::{MailParameters, RcptParameters};
+use smtp_protocol::wish::{By, Hold};
 
 use crate::policy::{Session, settings};
 
@@ -113,6 +114,9 @@ fn tls_login_and_parameters() {
                 ret: Some(Ret::Headers),
                 envid: Some("a b=c".into()),
                 auth: Some(Some("alice@x.test".into())),
+                hold: Some(Hold::For(60)),
+                by: Some(By { seconds: 120, mode: ByMode::Notify, trace: true }),
+                priority: Some(-2),
             };
             talk.client.mail(&ReversePath::from(address("jürgen")), &parameters);
             let parameters = RcptParameters { notify: Notify::FAILURE, orcpt: Some("rfc822;a+b@x".into()) };
@@ -201,6 +205,79 @@ proptest! {
             steps += 1;
         }
         prop_assert!(steps < 300);
+    }
+}
+
+/// RFC 5321 §3.8: a host may end a session at any time, also while a message comes; then it is the message that it has
+/// answered, and nothing can follow.
+#[test]
+fn answered_in_the_middle_of_a_message() {
+    for answer in ["552 5.3.4 enough\r\n", "421 4.3.2 going down\r\n"] {
+        let now = std::time::Instant::now();
+        let mut client = Client::new(false);
+        client.input(b"220 hi\r\n", now);
+        assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Connection, .. })));
+        client.data();
+        assert!(matches!(client.next(now), Step::Write(_)));
+        client.input(b"354 go\r\n", now);
+        assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Data, .. })));
+        client.encode_body(b"a line\r\n").unwrap();
+        assert!(matches!(client.next(now), Step::Wait { until: None }));
+        assert!(!client.is_closing());
+        client.input(answer.as_bytes(), now);
+        match client.next(now) {
+            Step::Event(Event::Reply { to: Sent::Body, reply }) => {
+                assert_eq!(reply.code, answer[..3].parse().unwrap());
+            }
+            step => panic!("{step:?}"),
+        }
+        assert!(client.is_closing());
+        assert!(matches!(client.next(now), Step::Close));
+    }
+}
+
+/// A chunk may take longer than its answer: the time for that begins behind the last octet.
+#[test]
+fn the_answer_to_a_chunk_is_waited_for_from_its_end() {
+    let minutes = std::time::Duration::from_mins;
+    let start = std::time::Instant::now();
+    let mut client = Client::new(false);
+    client.input(b"220 hi\r\n", start);
+    assert!(matches!(client.next(start), Step::Event(Event::Reply { .. })));
+    assert_eq!(client.begin_chunk(5, true), "BDAT 5 LAST\r\n");
+    assert!(matches!(client.next(start + minutes(30)), Step::Wait { until: None }));
+    client.end_chunk(true);
+    match client.next(start + minutes(31)) {
+        Step::Wait { until } => assert_eq!(until, Some(start + minutes(41))),
+        step => panic!("{step:?}"),
+    }
+    client.input(b"250 ok\r\n", start + minutes(32));
+    let step = client.next(start + minutes(32));
+    assert!(matches!(step, Step::Event(Event::Reply { to: Sent::Body, .. })), "{step:?}");
+}
+
+/// RFC 5321 §4.5.3.2: each stage has its time, and lines that trickle in do not set the clock back.
+#[test]
+fn patience_by_stage() {
+    let seconds = std::time::Duration::from_secs;
+    let patience = Patience { connection: seconds(10), mail: seconds(20), ..Patience::default() };
+    let start = std::time::Instant::now();
+    let mut client = Client::new(false).with_patience(patience);
+    let until = |step| match step {
+        Step::Wait { until } => until.map(|until| until - start),
+        step => panic!("{step:?}"),
+    };
+    assert_eq!(until(client.next(start)), Some(seconds(10)));
+    client.input(b"220-one\r\n", start + seconds(5));
+    assert_eq!(until(client.next(start + seconds(5))), Some(seconds(10)));
+    client.input(b"220 two\r\n", start + seconds(6));
+    assert!(matches!(client.next(start + seconds(6)), Step::Event(Event::Reply { .. })));
+    client.mail(&ReversePath::NULL, &MailParameters::default());
+    assert!(matches!(client.next(start + seconds(6)), Step::Write(_)));
+    assert_eq!(until(client.next(start + seconds(6))), Some(seconds(26)));
+    match client.next(start + seconds(26)) {
+        Step::Event(Event::Failed(failure)) => assert_eq!(failure, Failure::TimedOut(Sent::Mail)),
+        step => panic!("{step:?}"),
     }
 }
 

@@ -276,6 +276,22 @@ async fn remove_note(handle: &LogHandle<Notes>, shelf: u8, number: u64) {
     handle.commit(vec![shelf], remove).await.unwrap();
 }
 
+/// Every operation is read again once, whether it lies in the log, in the archive, or on both sides of the seam.
+async fn replays(handle: &LogHandle<Notes>, step: usize) {
+    let last = handle.refresh(&[]).await.unwrap().seq;
+    let mut from = 1;
+    while from <= last {
+        let part = handle.replay(from, step).await.unwrap();
+        assert!((1..=step).contains(&part.operations.len()), "{from}");
+        for (number, _) in part.operations {
+            assert_eq!(number, from);
+            from += 1;
+        }
+        assert_eq!(part.next, from);
+    }
+    assert!(handle.replay(from + 50, step).await.unwrap().operations.is_empty());
+}
+
 /// The whole of it: two actors on one log commit, take snapshots, archive, trim and collect, and what is stored checks.
 pub async fn actors(engine: &Engine) {
     let options = LogOptions {
@@ -320,6 +336,9 @@ pub async fn actors(engine: &Engine) {
         for shelf in Notes::all_shelves() {
             assert_eq!(*state.notes(shelf), expected[usize::from(shelf)]);
         }
+    }
+    for step in [7, 1_000] {
+        replays(&handles[0], step).await;
     }
     drop(handles);
     for node in &nodes {

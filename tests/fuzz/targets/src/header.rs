@@ -5,7 +5,7 @@ use mail::header::address_list::parse_address_list;
 use mail::header::decode::{decode_charset, decode_header_text};
 use mail::header::select::{FieldSelector, Keep};
 use mail::thread::{base_subject, message_id, message_ids};
-use mail::{flag, uid, xtext};
+use mail::{flag, status_report, uid, xtext};
 
 use crate::input::{Cuts, Input};
 
@@ -18,6 +18,7 @@ pub fn run(data: &[u8]) {
     addresses(value);
     texts(name, value);
     dates(value);
+    reports(value);
     fields(name, value, &cuts);
 }
 
@@ -85,6 +86,16 @@ fn dates(value: &[u8]) {
         assert_eq!(SentDate::parse_internal(&text), Some(date), "{text}");
         let _ = date.local_day();
     }
+}
+
+/// Reports of others about messages: claims of bounded number and size.
+fn reports(value: &[u8]) {
+    let recipients = status_report::recipients(value);
+    assert!(recipients.len() <= 100);
+    for recipient in recipients {
+        assert!(recipient.diagnostic.len() <= 3 * value.len());
+    }
+    assert!(status_report::queue_ids(value).len() <= 100 + value.len() / 32);
 }
 
 /// However the header is cut, the same fields come out; and each field is either among the named or among the others.

@@ -8,7 +8,7 @@ use engine::{LogId, PageId, PartPages, State};
 use mail::address::{Address, ReversePath};
 use mail::envelope::{BodyType, Recipient};
 use mail::id::{AccountId, QueueId};
-use queue::entry::{Departure, Operation, Place};
+use queue::entry::{Change, Departure, Operation, Place};
 use queue::fold::ShardState;
 use queue::item::{
     Derivation, Destination, Details, Expansion, Failure, Item, Message, MessageDetails, OutboundRecipient,
@@ -181,7 +181,7 @@ fn history() -> Vec<Operation> {
         },
         Operation::Settled { place: place(1), outcomes: Vec::new(), placed: true, finished: Some(4000) },
         accepted(Progress::Ingest(Expansion::default()), 1, 0, None),
-        accepted(Progress::Outbound(vec![outbound]), 1, 0, Some(derived)),
+        accepted(Progress::Outbound(vec![outbound.clone()]), 1, 0, Some(derived)),
         Operation::Expanded {
             place: place(4),
             expanded: 1,
@@ -195,6 +195,32 @@ fn history() -> Vec<Operation> {
         Operation::RemoteSettled {
             place: Place { chunk: 1, number: 5 },
             states: vec![(0, RemoteState::Failed { failure, settled: true })],
+            finished: Some(9001),
+        },
+        accepted(Progress::Outbound(vec![outbound]), 3, 2, Some(Derivation { part: 2, ..derived })),
+        Operation::Remote {
+            place: Place { chunk: 2, number: 12 },
+            changes: vec![(0, Change::Leased { attempt: 1, boot: Uuid::from_u128(3), seconds: 60 })],
+            attempts: 1,
+            due: None,
+            finished: None,
+        },
+        Operation::Remote {
+            place: Place { chunk: 2, number: 12 },
+            changes: vec![
+                (0, Change::Doubted { attempt: 1, said: None, not_before: 9 }),
+                (0, Change::Expired),
+            ],
+            attempts: 1,
+            due: Some(9),
+            finished: None,
+        },
+        Operation::Rerouted { place: Place { chunk: 2, number: 12 }, route: Some("mx.test:25".into()) },
+        Operation::Remote {
+            place: Place { chunk: 2, number: 12 },
+            changes: vec![(0, Change::Told)],
+            attempts: 1,
+            due: None,
             finished: Some(9001),
         },
         Operation::Window { below: 8 },

@@ -10,6 +10,7 @@ use sasl::scram::ScramVerifier;
 use smtp_protocol::reply::{Reply, ok};
 use smtp_protocol::server::{Event, ForwardPath, Limits, Server, Settings, rejected};
 use smtp_protocol::status::status;
+use smtp_protocol::wish::Wishes;
 
 /// Largest message that the service takes.
 pub(crate) const MESSAGE_BYTES_MAX: u64 = 2000;
@@ -34,13 +35,17 @@ pub(crate) fn settings(kind: u32) -> Settings {
         requires_auth: false,
         mechanisms: Vec::new(),
         passwords_in_clear: false,
+        wishes: Wishes::default(),
         limits,
     };
     let all = vec![Mechanism::ScramSha256Plus, Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login];
     match kind % 4 {
         0 => mx,
         1 => Settings { lmtp: true, starttls: false, ..mx },
-        2 => Settings { requires_auth: true, mechanisms: all, passwords_in_clear: true, ..mx },
+        2 => {
+            let wishes = Wishes { hold_seconds_max: Some(86_400), by_seconds_min: Some(60), priority: true };
+            Settings { requires_auth: true, mechanisms: all, passwords_in_clear: true, wishes, ..mx }
+        }
         _ => Settings {
             mechanisms: all,
             limits: Limits {

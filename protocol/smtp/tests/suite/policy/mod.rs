@@ -12,6 +12,7 @@ use sasl::scram::ScramVerifier;
 use smtp_protocol::reply::{Reply, ok};
 use smtp_protocol::server::{Event, ForwardPath, Limits, Server, Settings, rejected};
 use smtp_protocol::status::status;
+use smtp_protocol::wish::Wishes;
 
 static VERIFIER: LazyLock<ScramVerifier> =
     LazyLock::new(|| ScramVerifier::derive(&"secret".into(), vec![1; 16], NonZeroU32::new(4096).unwrap()));
@@ -26,6 +27,7 @@ pub(crate) fn settings(kind: &str) -> Settings {
         requires_auth: false,
         mechanisms: Vec::new(),
         passwords_in_clear: false,
+        wishes: Wishes::default(),
         limits: Limits { message_bytes_max: 1000, recipients_max: 3, ..Limits::default() },
     };
     match kind {
@@ -34,6 +36,7 @@ pub(crate) fn settings(kind: &str) -> Settings {
         "submission" => Settings {
             requires_auth: true,
             mechanisms: vec![Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login],
+            wishes: Wishes { hold_seconds_max: Some(86_400), by_seconds_min: Some(60), priority: true },
             ..base
         },
         "small" => Settings {
