@@ -46,6 +46,12 @@ pub(crate) async fn item(agent: &Inner, claimed: &mut Claimed) -> Result<Next, T
             }
             return Err(trouble);
         }
+        if placed.partial {
+            if !agent.queue.settle(claimed, placed.outcomes, false).await? {
+                return Ok(Next::Finished);
+            }
+            continue;
+        }
         // What went where it was to go need not be listed.
         let outcomes: Vec<_> = placed
             .outcomes
@@ -93,6 +99,8 @@ struct PlacedSlice {
     trouble: Option<Trouble>,
     /// One at least failed, and nobody can be told.
     held: Option<Failure>,
+    /// Targets elsewhere are placed when these outcomes are committed.
+    partial: bool,
 }
 
 async fn place_slice(
@@ -112,7 +120,10 @@ async fn place_slice(
             (_, stopped) => here.push((number, target, stopped)),
         }
     }
-    let mut placed = PlacedSlice::default();
+    // Whoever is stopped is settled before others are placed: the attempt after a crash, which asks no list, has to find
+    // the same groups, since they are known by their first target.
+    let stopping = here.iter().any(|(.., stopped)| stopped.is_some());
+    let mut placed = PlacedSlice { partial: stopping && !remote.is_empty(), ..PlacedSlice::default() };
     let facts = LazyFacts::default();
     let works: Vec<_> = here
         .into_iter()
@@ -137,7 +148,7 @@ async fn place_slice(
             Err(trouble) => placed.trouble = Some(trouble),
         }
     }
-    if !remote.is_empty() {
+    if !remote.is_empty() && !placed.partial {
         match agent.queue.place_remote(claimed, details, &remote).await {
             Ok(()) => placed.outcomes.extend(remote.iter().map(|(number, _)| (*number, Outcome::Queued))),
             Err(error) => placed.trouble = Some(error.into()),
@@ -293,7 +304,6 @@ async fn place_local(
         .recipients
         .get(target.recipient as usize)
         .ok_or(WorkError::Misused("a target has no recipient"))?;
-    suppression::learn(agent, claimed, &facts, &recipient.address, &opened).await;
     let prefix = trace::prefix(&reverse_path, &recipient.address, &details.prefix);
     let mut mailbox = mailbox(agent.config.subaddress, detail);
     loop {
@@ -309,7 +319,11 @@ async fn place_local(
         let delivery =
             storage::Delivery { ingest: attempt.ingest(), watermark: claimed.watermark(), request };
         return match opened.deliver(delivery).await {
-            Ok(Delivered::Placed(_) | Delivered::Already) => Ok(Fate::Delivered),
+            Ok(Delivered::Placed(_)) => {
+                suppression::learn(agent, claimed, &facts, &recipient.address, &opened).await;
+                Ok(Fate::Delivered)
+            }
+            Ok(Delivered::Already) => Ok(Fate::Delivered),
             Ok(Delivered::Rejected) => Ok(attempt.rejected_before()),
             Err(AppendError::OverQuota) => attempt.reject(Failure::new("5.2.2", "the mailbox is full")).await,
             Err(AppendError::Mailbox(_) | AppendError::NoMailbox) if mailbox != inbox() => {

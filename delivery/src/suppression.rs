@@ -3,9 +3,11 @@
 //!
 //! A notification is believed where it is about a message that went from its addressee to the address that it names.
 
+use std::collections::HashSet;
+
 use bytes::BytesMut;
 use futures_util::StreamExt;
-use mail::address::Address;
+use mail::address::{Address, Domain};
 use mail::dsn::{Action, Status};
 use mail::mime::Facts;
 use mail::status_report::{self, ReportedRecipient};
@@ -15,6 +17,10 @@ use storage::{Account, Principal, StorageError, Suppressed};
 
 use crate::agent::{Inner, Trouble};
 
+/// Messages that one report can be about. A returned header names those that it came through; ours comes first or last.
+const IDS_MAX: usize = 4;
+/// Domains that one report can name.
+const DOMAINS_MAX: usize = 4;
 /// Statuses that say that an address does not exist (RFC 3463 §3.2, RFC 7505 §4): a mailbox, a system, a syntax, one
 /// of several, moved away, and a domain that takes no mail.
 fn says_that_it_does_not_exist(status: Status) -> bool {
@@ -101,20 +107,32 @@ impl Report<'_> {
         if gone.is_empty() {
             return Ok(());
         }
-        let ids = status_report::queue_ids(&self.read(&self.parts.returned).await?);
-        // One at a time looks through the queue's history.
-        let Ok(_alone) = self.agent.tracing.acquire().await else { return Ok(()) };
         let now = self.agent.queue.clock().now();
+        let mut ids = status_report::queue_ids(&self.read(&self.parts.returned).await?);
+        // Ours say when they were made. Anybody can write a report, and what it names costs a look at a shard's history.
+        ids.retain(|id| id.0.get_timestamp().is_some());
+        ids.dedup();
+        ids.truncate(IDS_MAX);
+        let mut domains: Vec<&Domain> = Vec::new();
+        for one in &gone {
+            let named = [one.original.as_ref(), Some(&one.recipient)].into_iter().flatten();
+            for domain in named.map(Address::domain) {
+                if domains.len() < DOMAINS_MAX && !domains.contains(&domain) {
+                    domains.push(domain);
+                }
+            }
+        }
+        // One at a time; whoever finds somebody looking learns it from the next report.
+        let Ok(_alone) = self.agent.tracing.try_acquire() else { return Ok(()) };
         for id in ids {
-            let sent: Vec<String> = self
-                .agent
-                .queue
-                .trace(id)
-                .await?
-                .iter()
-                .filter(|view| view.reverse_path.address().is_some_and(|from| from.key() == addressee.key()))
-                .flat_map(elsewhere)
-                .collect();
+            let mut sent: HashSet<String> = HashSet::new();
+            for domain in &domains {
+                let views = self.agent.queue.trace_to(id, domain).await?;
+                let from = |view: &&ItemView| {
+                    view.reverse_path.address().is_some_and(|from| from.key() == addressee.key())
+                };
+                sent.extend(views.iter().filter(from).flat_map(elsewhere));
+            }
             for one in &gone {
                 let named = [Some(&one.recipient), one.original.as_ref()].into_iter().flatten();
                 for address in named.filter(|address| sent.contains(&address.key())) {

@@ -150,8 +150,8 @@ impl Notification<'_> {
         let action = self.recipients.first().map_or(Action::Failed, |report| report.action);
         let utf8 = self.to.needs_smtputf8() || self.recipients.iter().any(RecipientReport::needs_utf8);
         let mut out = String::new();
-        self.header(action, &mut out);
-        self.for_people(action, &mut out);
+        self.header(action, utf8, &mut out);
+        self.for_people(action, utf8, &mut out);
         self.for_machines(utf8, &mut out);
         self.begin_returned(&mut out);
         NotificationText {
@@ -160,7 +160,7 @@ impl Notification<'_> {
         }
     }
 
-    fn header(&self, action: Action, out: &mut String) {
+    fn header(&self, action: Action, utf8: bool, out: &mut String) {
         let host = one_line(self.reporting_mta);
         field(out, "From", format_args!("Mail Delivery System <MAILER-DAEMON@{host}>"));
         field(out, "To", format_args!("<{}>", self.to));
@@ -180,21 +180,22 @@ impl Notification<'_> {
             "Content-Type",
             format_args!("multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\""),
         );
-        let encoding = if self.returned.eight_bit || self.returned.smtputf8 { "8bit" } else { "7bit" };
+        let eight_bit = utf8 || self.returned.eight_bit || self.returned.smtputf8;
+        let encoding = if eight_bit { "8bit" } else { "7bit" };
         field(out, "Content-Transfer-Encoding", format_args!("{encoding}"));
         out.push_str("\r\nThis is a delivery status notification in MIME format.\r\n");
     }
 
     /// The part that people read.
-    fn for_people(&self, action: Action, out: &mut String) {
+    fn for_people(&self, action: Action, utf8: bool, out: &mut String) {
         let mut text = format!("This is the mail system at {}.\r\n\r\n", one_line(self.reporting_mta));
         text.push_str(action.explanation());
         text.push_str("\r\n");
         for report in &self.recipients {
             push(&mut text, format_args!("\r\n  <{}>\r\n", report.recipient));
             if let Some(diagnostic) = report.diagnostic {
-                let said =
-                    report.remote_mta.map(|host| format!("{} said: ", one_line(host))).unwrap_or_default();
+                let host = report.remote_mta.filter(|_| is_reply(diagnostic));
+                let said = host.map(|host| format!("{} said: ", one_line(host))).unwrap_or_default();
                 wrap(&format!("{said}{}", one_line(diagnostic)), "    ", &mut text);
             }
             if let Some(note) = report.note {
@@ -209,6 +210,10 @@ impl Notification<'_> {
             _ => "\r\nThe header of the message is attached below the technical details.\r\n",
         };
         text.push_str(returned);
+        // What another host said in other letters must not keep the notification from a host that takes none.
+        if !utf8 && !self.returned.eight_bit && !self.returned.smtputf8 {
+            text = in_ascii(&text);
+        }
         let boundary = self.boundary;
         push(out, format_args!("\r\n--{boundary}\r\n"));
         field(out, "Content-Description", format_args!("Notification"));
@@ -285,13 +290,10 @@ impl RecipientReport<'_> {
             field(out, "Remote-MTA", format_args!("dns; {}", one_line(host)));
         }
         if let Some(diagnostic) = self.diagnostic {
-            let kind = if self.remote_mta.is_some() { "smtp" } else { "x-postrider" };
+            // RFC 3464 §2.3.6: what a host said, and not what we say of it.
+            let kind = if self.remote_mta.is_some() && is_reply(diagnostic) { "smtp" } else { "x-postrider" };
             let words = one_line(diagnostic);
-            let words = if utf8 {
-                words
-            } else {
-                words.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
-            };
+            let words = if utf8 { words } else { in_ascii(&words) };
             let mut folded = String::new();
             wrap(&format!("{kind}; {words}"), "\t", &mut folded);
             field(out, "Diagnostic-Code", format_args!("{}", folded.trim()));
@@ -311,6 +313,18 @@ fn field(out: &mut String, name: &str, value: fmt::Arguments<'_>) {
 
 fn push(out: &mut String, text: fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to a String does not fail");
+}
+
+/// Whether a diagnostic is a host's reply: it begins with a code (RFC 5321 §4.2).
+fn is_reply(diagnostic: &str) -> bool {
+    let (code, rest) = diagnostic.split_at_checked(3).unwrap_or_default();
+    code.bytes().all(|byte| byte.is_ascii_digit())
+        && matches!(rest.bytes().next(), None | Some(b' ' | b'-'))
+        && !code.is_empty()
+}
+
+fn in_ascii(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect()
 }
 
 /// Text from outside without anything that could end a line, and not endless.
@@ -451,6 +465,30 @@ mod tests {
              Subject: lost\r\n\
              \r\n\
              --boundary42--\r\n"
+        );
+    }
+
+    /// What is declared as 7bit is, whatever a host said; and what no host said is not put into its mouth (RFC 3464 §2.3.6).
+    #[test]
+    fn words_of_others() {
+        let (to, lost) = (Address::parse("a@client.test").unwrap(), Address::parse("b@x.test").unwrap());
+        let check = |diagnostic, expected: &[&str]| {
+            let (remote_mta, diagnostic) = (Some("mx.x.test"), Some(diagnostic));
+            let failed = RecipientReport { remote_mta, diagnostic, ..report(&lost, Action::Failed) };
+            let (_, text) = facts(&notification(&to, vec![failed]), b"Subject: lost\r\n");
+            assert!(text.is_ascii() && text.contains("\r\nContent-Transfer-Encoding: 7bit\r\n"), "{text}");
+            for words in expected {
+                assert!(text.contains(words), "{words}: {text}");
+            }
+        };
+        check(
+            "550 Postfach gelöscht",
+            &["mx.x.test said: 550 Postfach gel?scht", "Diagnostic-Code: smtp; 550 P"],
+        );
+        check("550-5.1.1 no", &["mx.x.test said: 550-5.1.1 no", "Diagnostic-Code: smtp; 550-5.1.1 no"]);
+        check(
+            "4.4.1 no answer",
+            &["\r\n    4.4.1 no answer", "Diagnostic-Code: x-postrider; 4.4.1 no answer"],
         );
     }
 

@@ -244,46 +244,35 @@ impl Queue {
 
     /// Everything that is known of a message: unfinished items and history, in all shards.
     pub async fn trace(&self, queue_id: QueueId) -> Result<Vec<ItemView>, WorkError> {
-        self.trace_where(Wanted::Queue(queue_id)).await
+        let since = accepted_hour(queue_id);
+        let views = self.trace_where(Wanted::Queue(queue_id), since).await?;
+        // The clock may have been ahead then, and what was put off since lies in an hour before.
+        if views.is_empty() && since > 0 {
+            return self.trace_where(Wanted::Queue(queue_id), 0).await;
+        }
+        Ok(views)
+    }
+
+    /// As [`Self::trace`], of what went to one domain elsewhere alone: looks into one shard, from the hour on in which the
+    /// message was accepted.
+    pub async fn trace_to(&self, queue_id: QueueId, domain: &Domain) -> Result<Vec<ItemView>, WorkError> {
+        let index = outbound_index(domain, self.inner.layout().outbound);
+        let shards = self.inner.outbound_made(index).await?.cloned();
+        trace_in(shards, &Wanted::Queue(queue_id), accepted_hour(queue_id)).await
     }
 
     /// As [`Self::trace`], for all messages with this Message-ID. Looks through the whole history.
     pub async fn trace_message_id(&self, message_id: &str) -> Result<Vec<ItemView>, WorkError> {
         let message_id = message_id.trim().trim_start_matches('<').trim_end_matches('>');
-        self.trace_where(Wanted::Message(message_id)).await
+        self.trace_where(Wanted::Message(message_id), 0).await
     }
 
-    async fn trace_where(&self, wanted: Wanted<'_>) -> Result<Vec<ItemView>, WorkError> {
-        /// Enough for a message with many domains, and for a Message-ID that somebody uses again and again.
-        const VIEWS_MAX: usize = 10_000;
-        // Ids of accepted messages hold the time of acceptance, and nothing of them lies in chunks of earlier hours.
-        let since = match wanted {
-            Wanted::Queue(queue_id) => {
-                queue_id.0.get_timestamp().map_or(0, |time| time.to_unix().0 / HOUR).saturating_sub(1)
-            }
-            Wanted::Message(_) => 0,
-        };
-        let mut views = Vec::new();
+    async fn trace_where(&self, wanted: Wanted<'_>, since: u64) -> Result<Vec<ItemView>, WorkError> {
+        let mut shards = Vec::new();
         for kind in [ShardKind::Ingest, ShardKind::Outbound, ShardKind::Quarantine] {
-            for shard in self.shards(kind).await? {
-                let state = shard.state();
-                for chunk in state.chunks().filter(|chunk| u64::from(chunk.hour) >= since) {
-                    let state = shard.with(&[chunk.id]).await?;
-                    let Some(content) = state.chunk(chunk.id) else { continue };
-                    let live =
-                        content.live().filter(|item| wanted.is(item.message.queue_id, message_id(item)));
-                    views.extend(live.map(|item| view(&shard, item)));
-                    let done = content.finished();
-                    let done = done.filter(|done| wanted.is(done.queue_id, done.message_id.as_deref()));
-                    views.extend(done.map(|finished| finished_view(&shard, finished)));
-                    if views.len() >= VIEWS_MAX {
-                        views.truncate(VIEWS_MAX);
-                        return Ok(views);
-                    }
-                }
-            }
+            shards.extend(self.shards(kind).await?);
         }
-        Ok(views)
+        trace_in(shards, &wanted, since).await
     }
 
     /// Finished items of one kind of shard, at most so many, those of the newest chunks first.
@@ -495,6 +484,40 @@ fn changes_for(action: &Action, recipient: &RemoteRecipient, now: u64) -> Vec<Ch
         Action::Expire if held => vec![Change::Retried { not_before: now }, Change::Expired],
         _ => Vec::new(),
     }
+}
+
+/// The hour in which a message was accepted, as its id says: nothing of it lies in chunks of earlier hours. Zero: it does
+/// not say.
+fn accepted_hour(queue_id: QueueId) -> u64 {
+    queue_id.0.get_timestamp().map_or(0, |time| time.to_unix().0 / HOUR).saturating_sub(1)
+}
+
+/// What these shards know of a message in chunks of the hour `since` and later.
+async fn trace_in(
+    shards: impl IntoIterator<Item = Shard>,
+    wanted: &Wanted<'_>,
+    since: u64,
+) -> Result<Vec<ItemView>, WorkError> {
+    /// Enough for a message with many domains, and for a Message-ID that somebody uses again and again.
+    const VIEWS_MAX: usize = 10_000;
+    let mut views = Vec::new();
+    for shard in shards {
+        let state = shard.state();
+        for chunk in state.chunks().filter(|chunk| u64::from(chunk.hour) >= since) {
+            let state = shard.with(&[chunk.id]).await?;
+            let Some(content) = state.chunk(chunk.id) else { continue };
+            let live = content.live().filter(|item| wanted.is(item.message.queue_id, message_id(item)));
+            views.extend(live.map(|item| view(&shard, item)));
+            let done = content.finished();
+            let done = done.filter(|done| wanted.is(done.queue_id, done.message_id.as_deref()));
+            views.extend(done.map(|finished| finished_view(&shard, finished)));
+            if views.len() >= VIEWS_MAX {
+                views.truncate(VIEWS_MAX);
+                return Ok(views);
+            }
+        }
+    }
+    Ok(views)
 }
 
 /// What a trace looks for.

@@ -30,10 +30,10 @@ impl Inner {
     /// One round over all shards.
     pub(crate) async fn keep(&self) {
         let may_expire = self.may_expire(self.clock.now());
-        let far = self.clocks.lock().take_went_back();
-        if far {
+        if self.clocks.lock().take_went_back() {
             self.clock_went_back();
         }
+        let far = self.far.swap(false, Ordering::Relaxed);
         for shard in &self.ingest {
             if let Err(error) = self.find_due(shard, far).await {
                 self.look_again(far);
@@ -51,7 +51,10 @@ impl Inner {
                     shards.push(shard);
                 }
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "outbound shard cannot be opened"),
+                Err(error) => {
+                    self.look_again(far);
+                    tracing::warn!(%error, "outbound shard cannot be opened");
+                }
             }
         }
         for shard in shards {
@@ -75,12 +78,14 @@ impl Inner {
         self.window.lock().forget_waiting();
         self.lineup.lock().forget_waiting();
         self.scanned.lock().clear();
+        self.far.store(true, Ordering::Relaxed);
         self.send_wake.notify_one();
     }
 
+    /// What a look that went far has not seen is looked for in the next round.
     fn look_again(&self, far: bool) {
         if far {
-            self.clocks.lock().look_again();
+            self.far.store(true, Ordering::Relaxed);
         }
     }
 
@@ -138,6 +143,7 @@ impl Inner {
         let mut chunks = Vec::new();
         {
             let mut scanned = self.scanned.lock();
+            scanned.retain(|(of, id), _| *of != shard.id || state.hour_of(*id).is_some());
             for chunk in state.chunks() {
                 if chunk.live == 0 {
                     scanned.remove(&(shard.id, chunk.id));
@@ -150,8 +156,12 @@ impl Inner {
         }
         // Not always from the first: what has no room must not be in front of what has.
         if !chunks.is_empty() {
-            let turn = self.scans.fetch_add(1, Ordering::Relaxed) * FUTILE_MAX;
-            let from = turn % chunks.len();
+            let from = {
+                let mut scans = self.scans.lock();
+                let scan = scans.entry(shard.id).or_default();
+                *scan = scan.wrapping_add(1);
+                scan.wrapping_mul(FUTILE_MAX) % chunks.len()
+            };
             chunks.rotate_left(from);
         }
         let mut futile = 0;
@@ -167,9 +177,11 @@ impl Inner {
             if fits {
                 self.scanned.lock().insert((shard.id, chunk), items);
             }
+            if !fits {
+                self.look_again(far);
+            }
             futile = if found { 0 } else { futile + 1 };
             if futile == FUTILE_MAX {
-                self.look_again(far);
                 break;
             }
         }
@@ -185,7 +197,7 @@ impl Inner {
             }
         }
         let old = forgettable_chunks(&state, now, self.config.history_seconds);
-        if !old.is_empty() {
+        if may_expire && !old.is_empty() {
             shard.forget(old).await?;
         }
         self.spread_watermark(shard).await

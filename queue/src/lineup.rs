@@ -1,8 +1,8 @@
 //! The line-up: what this process knows of that is due to be sent, by destination domain, and in which order it goes.
 //! Pure bookkeeping; the shards are the truth, and a scan of them finds again whatever is not in here.
 //!
-//! Domains take turns. Within one, a higher priority goes first, except that one pick in eight is taken from the
-//! lowest, so that nothing starves; within a priority senders take turns, so that a thousand messages of one do not
+//! Domains take turns. Within one, a higher priority goes first, except that one pick in eight is taken from each
+//! priority in turn, so that nothing starves; within a priority senders take turns, so that a thousand messages of one do not
 //! stand in front of the one of another. No sender may fill the line-up: what it has beyond its share waits in the shards.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -105,8 +105,8 @@ pub struct Watched {
     pub lapses: Instant,
 }
 
-/// One pick in so many is from the lowest priority.
-const LOWEST_EVERY: u32 = 8;
+/// One pick in so many is from the priorities below the highest, in turn.
+const LOWER_EVERY: u32 = 8;
 
 impl Lineup {
     /// Nothing in line.
@@ -424,10 +424,14 @@ impl Lane {
 
     fn pick(&mut self) -> Option<Key> {
         self.picks = self.picks.wrapping_add(1);
-        let mut entry = if self.picks.is_multiple_of(LOWEST_EVERY) {
-            self.levels.first_entry()?
+        let priority = if self.picks.is_multiple_of(LOWER_EVERY) {
+            let turn = (self.picks / LOWER_EVERY) as usize % self.levels.len().saturating_sub(1).max(1);
+            *self.levels.keys().nth(turn)?
         } else {
-            self.levels.last_entry()?
+            *self.levels.last_key_value()?.0
+        };
+        let std::collections::btree_map::Entry::Occupied(mut entry) = self.levels.entry(priority) else {
+            return None;
         };
         let level = entry.get_mut();
         let sender = level.turn.pop_front()?;
@@ -469,7 +473,13 @@ pub fn sender_of(item: &Item) -> u64 {
 
 /// A local part up to what changes from message to message.
 fn stem(local: &str) -> &str {
-    let end = local.find(|c: char| matches!(c, '+' | '=') || c.is_ascii_digit()).unwrap_or(local.len());
+    let at = |c: char| matches!(c, '+' | '=') || c.is_ascii_digit();
+    let end = local.find(at).unwrap_or(local.len());
+    // VERP: `list-owner-alice=example.org`, where the recipient begins behind the last hyphen.
+    let end = match local[end..].chars().next() {
+        Some('=') => local[..end].rfind('-').unwrap_or(end),
+        _ => end,
+    };
     let stem = local[..end].trim_end_matches(['-', '_', '.']);
     if stem.is_empty() { local } else { stem }
 }
@@ -587,6 +597,20 @@ mod tests {
     }
 
     #[test]
+    fn no_priority_starves() {
+        let mut lineup = lineup();
+        for number in 0..100 {
+            lineup.add(ticket(number), line("a.test", 1, 9), 0, 0);
+            lineup.add(ticket(100 + number), line("a.test", 1, -9), 0, 0);
+        }
+        lineup.add(ticket(999), line("a.test", 2, 0), 0, 0);
+        let turns = lineup.turns(1, 0);
+        let first = numbers(lineup.take(&turns[0], 24, 0));
+        assert!(first.contains(&999), "{first:?}");
+        assert!(first.iter().filter(|number| **number < 100).count() >= 21, "{first:?}");
+    }
+
+    #[test]
     fn a_lease_is_waited_for_from_when_it_is_first_seen() {
         let mut lineup = lineup();
         let start = Instant::now();
@@ -628,6 +652,8 @@ mod tests {
         check("bounces-1234-alice=example.org", "bounces");
         check("bounces+alice=example.org", "bounces");
         check("list-owner", "list-owner");
+        check("owner-list-alice=example.org", "owner-list");
+        check("alice=example.org", "alice");
         check("007", "007");
     }
 }

@@ -1,7 +1,7 @@
 //! The queue as its users see it: opening it, taking bodies and submissions.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,11 @@ pub(crate) struct Inner {
     pub(crate) dialogues: Dialogues,
     /// Outbound chunks of which everything is kept in mind, by the number of items that ever came into them.
     pub(crate) scanned: Mutex<HashMap<(ShardId, u32), u32>>,
-    /// Rounds that looked for what is to be sent.
-    pub(crate) scans: AtomicUsize,
+    /// Rounds that looked for what is to be sent, by shard.
+    pub(crate) scans: Mutex<HashMap<ShardId, usize>>,
+    /// The next round looks at what is put off for longer than anything is: a clock that was ahead put it there. As after
+    /// a start.
+    pub(crate) far: AtomicBool,
     /// No other process can work on the same store.
     pub(crate) exclusive: bool,
     /// Rung when the window has room for what did not fit before.
@@ -169,7 +172,8 @@ impl Queue {
             lapse_wake: Arc::default(),
             dialogues: Dialogues::default(),
             scanned: Mutex::default(),
-            scans: AtomicUsize::new(0),
+            scans: Mutex::default(),
+            far: AtomicBool::new(true),
             exclusive,
             scan: Arc::default(),
             facts: Mutex::new(FactsCache::new(config.facts_bytes_max)),

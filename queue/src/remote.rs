@@ -52,6 +52,8 @@ pub(crate) struct Times {
     pub(crate) delay: u64,
     /// The longest wait between two attempts, in seconds, see [`Waits::longest`](crate::schedule::Waits::longest).
     pub(crate) longest: u64,
+    /// Whether what has expired may be given up now. Until then it is tried as what has not.
+    pub(crate) may_expire: bool,
 }
 
 /// What is next for an item at `now`.
@@ -69,7 +71,8 @@ pub(crate) fn next(item: &Item, times: Times, now: u64) -> Next {
     let due_one = |recipient| due_one(&item.message, recipient, not_before(recipient, times.longest, now));
     if let Some(due) = waiting.map(due_one).min() {
         // What has expired is not left waiting for a later attempt.
-        return Next::Try { due: due.min(item.message.expires) };
+        let end = item.message.expires;
+        return Next::Try { due: if times.may_expire || end > now { due.min(end) } else { due } };
     }
     if recipients.iter().any(|recipient| recipient.state == RemoteState::Held) {
         Next::Held
@@ -224,7 +227,7 @@ mod tests {
     #[test]
     fn next_is_what_matters_most() {
         let check = |states: &[(RemoteState, u64)], expected: Next| {
-            let times = Times { delay: 0, longest: 86_400 };
+            let times = Times { delay: 0, longest: 86_400, may_expire: true };
             assert_eq!(next(&item(None, states), times, 2_000), expected, "{states:?}");
         };
         let pending = |not_before| (RemoteState::Pending, not_before);
@@ -239,6 +242,16 @@ mod tests {
         check(&[(RemoteState::Expired { settled: true }, 0)], Next::Nothing);
     }
 
+    /// While the clock is in doubt, what has expired keeps its waits.
+    #[test]
+    fn what_may_not_expire_waits_as_before() {
+        let item = item(None, &[(RemoteState::Pending, 101_500)]);
+        let next_at = |may_expire, now| next(&item, Times { delay: 0, longest: 86_400, may_expire }, now);
+        assert_eq!(next_at(true, 101_200), Next::Try { due: 101_000 });
+        assert_eq!(next_at(false, 101_200), Next::Try { due: 101_500 });
+        assert_eq!(next_at(false, 100_900), Next::Try { due: 101_000 });
+    }
+
     #[test]
     fn delays_are_told_when_they_are_due() {
         let by = Some(DeliverBy { until: 9_000, mode: ByMode::Notify, trace: false });
@@ -248,7 +261,7 @@ mod tests {
                 sending.recipients[0].deferrals = deferrals;
                 sending.recipients[0].delay_told = delay_told;
             }
-            let times = Times { delay: 3_600, longest: 86_400 };
+            let times = Times { delay: 3_600, longest: 86_400, may_expire: true };
             assert_eq!(next(&item, times, now), expected, "{by:?} {deferrals} {delay_told} {now}");
         };
         check(None, 1, false, 4_599, Next::Try { due: 50_000 });

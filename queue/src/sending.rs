@@ -130,10 +130,12 @@ impl Inner {
 
     /// How long things may take for an item. Nobody hears of a delay while the clock is in doubt.
     pub(crate) fn times(&self, item: &Item) -> Times {
-        let Some(domain) = remote::domain(item) else { return Times { delay: 0, longest: u64::MAX } };
-        let sure = self.may_expire(self.clock.now());
-        let delay = if sure { self.config.retry_for(domain).delay_notice_seconds } else { 0 };
-        Times { delay, longest: Waits::remote(&self.config, domain).longest() }
+        let may_expire = self.may_expire(self.clock.now());
+        let Some(domain) = remote::domain(item) else {
+            return Times { delay: 0, longest: u64::MAX, may_expire };
+        };
+        let delay = if may_expire { self.config.retry_for(domain).delay_notice_seconds } else { 0 };
+        Times { delay, longest: Waits::remote(&self.config, domain).longest(), may_expire }
     }
 
     /// A taken item goes to whatever is next.
@@ -212,7 +214,6 @@ impl Inner {
                 return Vec::new();
             }
         };
-        let may_expire = self.may_expire(now);
         let mut claims = Vec::with_capacity(guards.len());
         for guard in guards {
             let place = guard.ticket.place;
@@ -220,14 +221,13 @@ impl Inner {
                 guard.complete();
                 continue;
             };
-            let next = remote::next(item, self.times(item), now);
+            let times = self.times(item);
+            let next = remote::next(item, times, now);
             if !matches!(next, Next::Try { due } if due <= now) {
                 guard.hand_on(place, item);
                 continue;
             }
-            let longest = self.times(item).longest;
-            let late = item.message.expires <= now;
-            if late && may_expire {
+            if item.message.expires <= now && times.may_expire {
                 match self.alter(shard, place, remote::expired(item)).await {
                     Ok(Altered::Open { item, place, .. }) => guard.hand_on(place, &item),
                     Ok(Altered::Finished { .. } | Altered::Gone) => guard.complete(),
@@ -238,8 +238,8 @@ impl Inner {
             let due = (0..)
                 .zip(remote::recipients(item))
                 .filter(|(_, recipient)| {
-                    let not_before = remote::not_before(recipient, longest, now);
-                    recipient.state.is_waiting() && (late || not_before <= now)
+                    let not_before = remote::not_before(recipient, times.longest, now);
+                    recipient.state.is_waiting() && not_before <= now
                 })
                 .map(|(index, recipient)| Due {
                     index,

@@ -477,7 +477,9 @@ fn alter_one(state: &ShardState, alteration: &Alteration, now: u64) -> (Option<O
     }
     let attempts = item.attempts;
     let mut item = (**item).clone();
-    let due = remote::due_of(&next, &item);
+    // Whoever is to be told something is told now, whatever the item had waited for.
+    let owes = next.recipients.iter().any(|recipient| recipient.state.owes());
+    let due = remote::due_of(&next, &item).min(if owes { now } else { u64::MAX });
     let done = next.recipients.iter().all(|recipient| recipient.state.is_final());
     item.progress = Progress::Sending(next);
     if done {

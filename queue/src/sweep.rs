@@ -26,7 +26,7 @@ const JUMP_SECONDS_MIN: u64 = 30;
 impl ClockGuard {
     /// A guard that has seen nothing yet.
     pub fn new(grace: Duration) -> Self {
-        Self { grace, last: None, suspended_until: None, went_back: true }
+        Self { grace, last: None, suspended_until: None, went_back: false }
     }
 
     /// Whether something may expire now. `wall` in unix seconds.
@@ -52,15 +52,9 @@ impl ClockGuard {
         }
     }
 
-    /// Whether the wall clock may have gone back since the last call, as it may have before the first: then what was put
-    /// off is to be looked at again.
+    /// Whether the wall clock went back since the last call: then what was put off is to be looked at again.
     pub fn take_went_back(&mut self) -> bool {
         std::mem::take(&mut self.went_back)
-    }
-
-    /// What was put off could not all be looked at: the next call of [`Self::take_went_back`] says so again.
-    pub fn look_again(&mut self) {
-        self.went_back = true;
     }
 }
 
@@ -95,7 +89,6 @@ mod tests {
         let start = Instant::now();
         let mut guard = ClockGuard::new(Duration::from_secs(600));
         // A start is as good as a jump.
-        assert!(guard.take_went_back());
         let check = |guard: &mut ClockGuard, wall: u64, seconds: u64, expected: bool| {
             let now = start + Duration::from_secs(seconds);
             assert_eq!(guard.may_expire(wall, now), expected, "at {seconds}");

@@ -232,7 +232,9 @@ impl Queue {
             let mut recipient = original.clone();
             // An address that is not the one the sender gave says so, for the notification (RFC 3461 §5.2.3).
             if recipient.address != *address {
-                let given = || format!("rfc822;{}", original.address);
+                // RFC 6533 §3.
+                let kind = if original.address.needs_smtputf8() { "utf-8" } else { "rfc822" };
+                let given = || format!("{kind};{}", original.address);
                 recipient.orcpt = recipient.orcpt.or_else(|| Some(given()));
                 recipient.address = address.clone();
             }

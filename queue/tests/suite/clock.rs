@@ -6,7 +6,7 @@ use std::time::Duration;
 use engine::memory::MemoryEngine;
 use mail::envelope::Notify;
 use queue::item::Said;
-use queue::{AttemptReport, AttemptResult, Leased, Queue};
+use queue::{AttemptReport, AttemptResult, Config, Leased, Queue};
 
 use crate::operate::Bench;
 use crate::setup::{self, Disk};
@@ -101,4 +101,22 @@ async fn accepted_while_it_was_ahead() {
     let claimed = tokio::time::timeout(Duration::from_secs(10), queue.claim(9)).await.unwrap();
     let ids: Vec<_> = claimed.iter().map(|claimed| claimed.item().message.queue_id).collect();
     assert_eq!(ids, [id], "{held} is held");
+}
+
+/// A message that has expired is tried with the waits that it has until the clock can be trusted, and not without end.
+#[tokio::test]
+async fn expired_before_the_clock_is_trusted() {
+    let (disk, engine) = (Disk::new(), MemoryEngine::new());
+    let config = Config { expiry_grace_seconds: 3_600, ..Disk::config() };
+    let queue = disk.open(&engine, config).await.unwrap();
+    let bench = Bench { disk, engine, queue };
+    bench.send("a@us.test", &["b@other.test"], |_| ()).await;
+    bench.disk.clock.set(bench.disk.clock.now() + 6 * 86_400);
+    let leased = due_soon(&bench.queue).await;
+    assert_eq!(leased.len(), 1);
+    report(&bench.queue, leased, &deferred()).await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(bench.queue.outbound().turns_now(99).len(), 0);
+    bench.disk.clock.set(bench.disk.clock.now() + 4 * 3_600);
+    assert_eq!(due_soon(&bench.queue).await.len(), 1);
 }
