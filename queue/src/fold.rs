@@ -556,6 +556,15 @@ impl State for ShardState {
         slots + self.remembered() * 24 + 1_024
     }
 
+    fn put_away(&mut self, part: &u32) {
+        if let Ok(at) = self.slots.binary_search_by_key(part, |slot| slot.row.id)
+            && self.slots[at].changed.is_none()
+            && self.slots[at].page.is_some()
+        {
+            Arc::make_mut(&mut self.slots[at]).content = Content::Away(Vec::new());
+        }
+    }
+
     fn shed(&mut self, bytes: usize) {
         let mut clean: Vec<usize> = (0..self.slots.len())
             .filter(|at| {
@@ -589,10 +598,10 @@ impl Slot {
         }
     }
 
-    /// Bytes in memory, about.
+    /// Bytes in memory, about: what is small in a page has its strings each by itself there.
     fn memory(&self) -> usize {
         match &self.content {
-            Content::Loaded(chunk) => chunk.bytes(),
+            Content::Loaded(chunk) => 2 * chunk.bytes(),
             Content::Away(pending) => pending.len() * 600,
         }
     }

@@ -10,6 +10,7 @@ mod ctl;
 mod dev;
 mod health;
 mod logs;
+mod memory;
 mod metrics;
 mod privilege;
 mod role;

@@ -165,6 +165,7 @@ impl Stores {
 
     /// Lets the process end when the engine has seen a write fail, and keeps figures current.
     fn watch(&self) {
+        crate::memory::give_back();
         let mut poisoned = self.ground.embedded.poisoned();
         let health = self.health.clone();
         tokio::spawn(async move {

@@ -91,6 +91,11 @@ struct Decided {
     answer: Result<Outcome, EngineError>,
 }
 
+/// Nobody has written for so long: there is nothing to do.
+const IDLE: Duration = Duration::from_secs(10);
+/// Less than this is left where it is.
+const WRITE_OUT_MIN: u64 = 1024 * 1024;
+
 pub(crate) struct Committer {
     tables: Arc<Tables>,
     config: CommitConfig,
@@ -100,6 +105,8 @@ pub(crate) struct Committer {
     /// Number of the last group, and of the last one that was synced.
     group: u64,
     synced: u64,
+    /// Bytes in memory that no table holds yet, about.
+    unwritten: u64,
 }
 
 /// Values of rows that the group so far would leave: only those that conditions asked about or changed.
@@ -113,15 +120,20 @@ impl Committer {
         space: Space,
         poisoned: watch::Sender<Option<String>>,
         group: u64,
+        recovered: u64,
     ) -> Self {
         let heads = HeadCache::new(heads_max);
-        Self { tables, config, heads, space, poisoned, group, synced: group }
+        Self { tables, config, heads, space, poisoned, group, synced: group, unwritten: recovered }
     }
 
     /// Runs until every sender is gone.
     pub(crate) fn run(mut self, commands: &Receiver<Command>) {
         let mut waiting = VecDeque::new();
         while self.gather(commands, &mut waiting) {
+            if waiting.is_empty() {
+                self.write_out();
+                continue;
+            }
             if let Some(reason) = self.poisoned.borrow().clone() {
                 refuse(&mut waiting, &reason);
                 continue;
@@ -135,9 +147,29 @@ impl Committer {
         }
     }
 
-    /// Waits for a command, then takes what else is there. `false`: nobody can send any more.
+    /// While there is nothing to do, what lies in memory and in the journal is written to tables: so an idle server holds
+    /// little, and a start has little to read.
+    fn write_out(&mut self) {
+        if self.unwritten < WRITE_OUT_MIN
+            || self.space.shortage().is_some()
+            || self.poisoned.borrow().is_some()
+        {
+            return;
+        }
+        self.unwritten = 0;
+        if let Err(error) = self.tables.write_out() {
+            tracing::warn!(%error, "tables are not written out");
+        }
+    }
+
+    /// Waits for a command, then takes what else is there. None after a while: there is nothing to do. `false`: nobody can
+    /// send any more.
     fn gather(&self, commands: &Receiver<Command>, waiting: &mut VecDeque<Command>) -> bool {
-        let Ok(first) = commands.recv() else { return false };
+        let first = match commands.recv_timeout(IDLE) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        };
         let mut bytes = first.write.bytes();
         waiting.push_back(first);
         let until = Instant::now() + Duration::from_millis(self.config.linger_ms);
@@ -178,6 +210,7 @@ impl Committer {
             return;
         }
         self.space.wrote(bytes);
+        self.unwritten += bytes as u64;
         let failed = self.write(items, sync).err();
         if failed.is_none() {
             metrics::histogram!("postrider_engine_group_writes").record(group.len() as f64);

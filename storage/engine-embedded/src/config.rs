@@ -44,7 +44,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             commit: CommitConfig::default(),
-            cache_bytes: 64 * 1024 * 1024,
+            cache_bytes: 16 * 1024 * 1024,
             memtable_bytes: 32 * 1024 * 1024,
             journal_bytes_max: 256 * 1024 * 1024,
             worker_threads: 2,

@@ -96,6 +96,14 @@ impl Tables {
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
+    /// Lets what the tables hold in memory be written out, in the background.
+    pub(crate) fn write_out(&self) -> Result<(), fjall::Error> {
+        for keyspace in [&self.log, &self.page, &self.row] {
+            keyspace.rotate_memtable()?;
+        }
+        Ok(())
+    }
+
     /// What a failed read means. Blocks that do not match their checksum are damage, all else may pass.
     #[allow(clippy::unused_self, reason = "reads belong to the tables")]
     pub(crate) fn read_error(&self, error: &fjall::Error) -> EngineError {
@@ -160,7 +168,7 @@ impl Embedded {
         if !data.exists() {
             create(folder, &data, &config)?;
         }
-        cut_torn_end(&data)?;
+        let recovered = cut_torn_end(&data)?;
         let tables = open_tables(&data, &config).map_err(OpenError::Database)?;
         let group = read_group(&tables).map_err(OpenError::Row)?;
         let tables = Arc::new(tables);
@@ -168,8 +176,15 @@ impl Embedded {
         let (commands, receiver) = mpsc::channel();
         let space = Space::new(folder.to_path_buf(), config.reserve_bytes);
         let permits_max = config.commit.pending_bytes_max.div_ceil(PERMIT_BYTES).clamp(1, 1 << 20) as u32;
-        let committer =
-            Committer::new(tables.clone(), config.commit.clone(), config.heads_max, space, poison, group);
+        let committer = Committer::new(
+            tables.clone(),
+            config.commit.clone(),
+            config.heads_max,
+            space,
+            poison,
+            group,
+            recovered,
+        );
         let thread = std::thread::Builder::new()
             .name("storage-commit".into())
             .spawn(move || committer.run(&receiver))

@@ -38,12 +38,15 @@ struct Batch {
     mark: Option<Mark>,
 }
 
-/// Cuts off the end of the newest journal where it was torn; refuses where it was damaged.
-pub(crate) fn cut_torn_end(folder: &Path) -> Result<(), OpenError> {
+/// Cuts off the end of the newest journal where it was torn; refuses where it was damaged. Answers how many bytes of it
+/// are in use.
+pub(crate) fn cut_torn_end(folder: &Path) -> Result<u64, OpenError> {
     let io = |path: &Path, source| OpenError::Io { path: path.into(), source };
-    let Some(path) = newest_journal(folder).map_err(|source| io(folder, source))? else { return Ok(()) };
+    let Some(path) = newest_journal(folder).map_err(|source| io(folder, source))? else { return Ok(0) };
     let bytes = fs::read(&path).map_err(|source| io(&path, source))?;
-    let Some(torn) = find_torn(&bytes) else { return Ok(()) };
+    let Some(torn) = find_torn(&bytes) else {
+        return Ok((bytes.len() - bytes.iter().rev().take_while(|byte| **byte == 0).count()) as u64);
+    };
     if let Some(later) = torn.followed_by_synced {
         return Err(OpenError::Journal {
             path,
@@ -58,7 +61,8 @@ pub(crate) fn cut_torn_end(folder: &Path) -> Result<(), OpenError> {
     );
     let file = OpenOptions::new().write(true).open(&path).map_err(|source| io(&path, source))?;
     file.set_len(torn.offset as u64).map_err(|source| io(&path, source))?;
-    file.sync_all().map_err(|source| io(&path, source))
+    file.sync_all().map_err(|source| io(&path, source))?;
+    Ok(torn.offset as u64)
 }
 
 fn newest_journal(folder: &Path) -> std::io::Result<Option<PathBuf>> {

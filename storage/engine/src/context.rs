@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
 use crate::error::{EngineError, FoldError, FormatError};
@@ -97,6 +98,8 @@ pub(crate) struct Context {
     pub(crate) archive: Option<Arc<dyn Archive>>,
     pub(crate) options: Arc<LogOptions>,
     pub(crate) counters: Arc<Counters>,
+    /// KiB of pages that snapshots may have under way, all logs together.
+    pub(crate) snapshots: Arc<Semaphore>,
 }
 
 impl Context {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use crate::actor::{Actor, LoadedLog, write_snapshot};
@@ -72,6 +72,7 @@ pub(crate) struct LogsInner<S: State> {
     options: Arc<LogOptions>,
     archive: Option<Arc<dyn Archive>>,
     counters: Arc<Counters>,
+    snapshots: Arc<Semaphore>,
     open: Mutex<HashMap<LogId, Slot<S>>>,
     /// Set under the lock of `open`: nothing is opened any more.
     closed: AtomicBool,
@@ -104,6 +105,7 @@ impl<S: State> Logs<S> {
     pub fn new(engine: Engine, options: LogOptions, archive: Option<Arc<dyn Archive>>) -> Self {
         let inner = LogsInner {
             engine,
+            snapshots: Arc::new(Semaphore::new(options.snapshot_room())),
             options: Arc::new(options),
             archive,
             counters: Arc::new(Counters::new()),
@@ -288,6 +290,7 @@ impl<S: State> LogsInner<S> {
             archive: self.archive.clone(),
             options: self.options.clone(),
             counters: self.counters.clone(),
+            snapshots: self.snapshots.clone(),
         }
     }
 

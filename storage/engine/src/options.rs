@@ -28,6 +28,9 @@ pub struct LogOptions {
     pub snapshot_share_percent: usize,
     /// A snapshot is due after so many entries whatever it costs, so that a cold start stays bounded.
     pub snapshot_entries_max: usize,
+    /// Bytes of pages that snapshots may have in memory at one time, all logs together. A larger one goes alone. After a
+    /// start all logs with a long tail want theirs.
+    pub snapshot_memory_bytes_max: usize,
     /// Entries read at once; with the size of an entry this bounds the memory of a read.
     pub read_entries_max: usize,
     /// Memory of all open logs together; the ones used longest ago are closed or shrunk beyond it.
@@ -63,6 +66,7 @@ impl Default for LogOptions {
             snapshot_bytes_min: 32 * 1024,
             snapshot_share_percent: 25,
             snapshot_entries_max: 1024,
+            snapshot_memory_bytes_max: 8 * 1024 * 1024,
             read_entries_max: 256,
             memory_bytes_max: 256 * 1024 * 1024,
             open_logs_max: 20_000,
@@ -84,6 +88,11 @@ impl LogOptions {
 
     pub(crate) fn retry(&self) -> Duration {
         Duration::from_millis(self.retry_ms)
+    }
+
+    /// Room for snapshots, in KiB.
+    pub(crate) fn snapshot_room(&self) -> usize {
+        self.snapshot_memory_bytes_max.div_ceil(1024).clamp(1, 1 << 20)
     }
 
     /// Whether a snapshot is due for a tail of so many entries and bytes that dirties so many bytes of pages.

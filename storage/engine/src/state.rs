@@ -111,6 +111,11 @@ pub trait State: Clone + Send + Sync + 'static {
     /// Bytes in memory, roughly; decides what a bounded cache holds.
     fn weight(&self) -> usize;
 
+    /// A part was loaded for a snapshot alone, which is current now: drops it, where it is clean. By default it stays.
+    fn put_away(&mut self, part: &Self::Part) {
+        let _ = part;
+    }
+
     /// May drop loaded parts that are clean, the least recently used first, until about `bytes` are free.
     fn shed(&mut self, bytes: usize);
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
 use crate::chunk::{Chunk, ChunkBase};
@@ -75,6 +76,7 @@ pub async fn verify<S: State>(
         archive,
         options: Arc::new(LogOptions::default()),
         counters: Arc::new(Counters::new()),
+        snapshots: Arc::new(Semaphore::new(1)),
     };
     let mut last = None;
     for _ in 0..ATTEMPTS {

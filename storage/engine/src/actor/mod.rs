@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::context::{Context, OpenError};
@@ -42,6 +42,7 @@ use snapshotting::{Attempt, Stage};
 /// What a job brings back.
 pub(crate) enum JobDone<S: State> {
     Part(PartFetched<S>),
+    SnapshotTurn(OwnedSemaphorePermit),
     SnapshotWritten(Result<Box<Attempt<S>>, OpenError>),
     Archived(Result<archiving::Written, OpenError>),
     Collected,
@@ -81,6 +82,10 @@ pub(crate) struct Actor<S: State> {
     jobs: FuturesUnordered<BoxFuture<'static, JobDone<S>>>,
     fetching: HashSet<S::Part>,
     stage: Stage<S>,
+    /// Room for the snapshot under way.
+    snapshot_turn: Option<OwnedSemaphorePermit>,
+    /// Parts that were fetched for it.
+    snapshot_parts: Vec<S::Part>,
     snapshot_after: Instant,
     snapshot_setbacks: u32,
 
@@ -125,6 +130,8 @@ impl<S: State> Actor<S> {
             jobs: FuturesUnordered::new(),
             fetching: HashSet::new(),
             stage: Stage::Idle,
+            snapshot_turn: None,
+            snapshot_parts: Vec::new(),
             snapshot_after: Instant::now(),
             snapshot_setbacks: 0,
             behind: false,
@@ -250,6 +257,7 @@ impl<S: State> Actor<S> {
     fn job_done(&mut self, done: JobDone<S>) {
         match done {
             JobDone::Part(fetched) => self.part_fetched(fetched),
+            JobDone::SnapshotTurn(turn) => self.snapshot_turn_came(turn),
             JobDone::SnapshotWritten(result) => self.snapshot_written(result),
             JobDone::Archived(result) => self.chunk_written(result),
             JobDone::Collected => {}

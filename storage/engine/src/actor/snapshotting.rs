@@ -1,6 +1,6 @@
 //! Snapshots: when one is due, how it is written, and how it becomes current.
 //!
-//! Order: where there is an archive, the entries go there first; then dirty parts are fetched, the state is encoded
+//! Order: where there is an archive, the entries go there first; then, when there is room, dirty parts are fetched, the state is encoded
 //! beside running commits, its pages are written under the fresh name of an *attempt*, and between two commits the
 //! pointer is swung from exactly the snapshot that the kept pages come from. An attempt that fails at any point is
 //! forgotten; its pages are collected later by the rule, never because they are one's own.
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -43,6 +44,8 @@ pub(super) enum Stage<S: State> {
         to: u64,
         settled: Arc<AtomicBool>,
     },
+    /// There has to be room for the pages.
+    Turn,
     /// Dirty parts are being fetched.
     Parts,
     /// A job encodes and writes the pages.
@@ -75,17 +78,19 @@ pub(super) enum Swung {
 impl<S: State> Actor<S> {
     pub(super) fn consider_snapshot(&mut self) {
         match &self.stage {
-            Stage::Idle => self.begin_snapshot(),
+            Stage::Idle => {
+                self.snapshot_turn = None;
+                self.begin_snapshot();
+            }
             Stage::ArchiveCommitting { to, settled } => {
                 if self.state.archived().seq >= *to {
-                    self.stage = Stage::Parts;
-                    self.consider_snapshot();
+                    self.wait_for_turn();
                 } else if settled.load(Ordering::SeqCst) {
                     self.snapshot_setback();
                 }
             }
             Stage::Parts => self.write_when_loaded(),
-            Stage::Archiving | Stage::Writing { .. } | Stage::Ready(_) | Stage::Swinging => {}
+            Stage::Archiving | Stage::Turn | Stage::Writing { .. } | Stage::Ready(_) | Stage::Swinging => {}
         }
     }
 
@@ -108,6 +113,34 @@ impl<S: State> Actor<S> {
             self.stage = Stage::Archiving;
             self.start_archiving();
         } else {
+            self.wait_for_turn();
+        }
+    }
+
+    /// Goes on when the pages of all snapshots under way, with ours, are within bounds.
+    fn wait_for_turn(&mut self) {
+        let room = self.context.options.snapshot_room();
+        let wanted = self.state.dirty_bytes().div_ceil(1024).clamp(1, room) as u32;
+        let snapshots = self.context.snapshots.clone();
+        self.stage = Stage::Turn;
+        if let Ok(turn) = snapshots.clone().try_acquire_many_owned(wanted) {
+            return self.snapshot_turn_came(turn);
+        }
+        let busy = Busy::new(&self.shared.busy);
+        self.jobs.push(
+            async move {
+                let turn = snapshots.acquire_many_owned(wanted).await;
+                drop(busy);
+                JobDone::SnapshotTurn(turn.expect("nobody closes it"))
+            }
+            .boxed(),
+        );
+    }
+
+    /// A turn that comes after the log was loaded again is given back.
+    pub(super) fn snapshot_turn_came(&mut self, turn: OwnedSemaphorePermit) {
+        if matches!(self.stage, Stage::Turn) {
+            self.snapshot_turn = Some(turn);
             self.stage = Stage::Parts;
             self.consider_snapshot();
         }
@@ -117,6 +150,9 @@ impl<S: State> Actor<S> {
         let missing = missing_parts(&*self.state, &self.state.parts_dirty());
         if !missing.is_empty() {
             for part in missing {
+                if !self.snapshot_parts.contains(&part) {
+                    self.snapshot_parts.push(part.clone());
+                }
                 self.fetch_part(part);
             }
             return;
@@ -174,6 +210,9 @@ impl<S: State> Actor<S> {
                 self.snapshot_setbacks = 0;
                 let mut state = S::clone(&self.state);
                 state.snapshotted(attempt.pointer.seq, &attempt.taken);
+                for part in std::mem::take(&mut self.snapshot_parts) {
+                    state.put_away(&part);
+                }
                 self.base = attempt.pointer;
                 self.known = attempt.pointer;
                 self.tail.cut(attempt.pointer.seq);
