@@ -466,6 +466,7 @@ fn cut(mut text: String) -> String {
     if text.len() > TEXT_BYTES_MAX {
         let cut = (0..=TEXT_BYTES_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(cut);
+        text.shrink_to_fit();
     }
     text
 }

@@ -54,6 +54,8 @@ pub(crate) struct Ended {
     pub(crate) heard: bool,
     /// The site wants to be left alone.
     pub(crate) suspended: bool,
+    /// A connection broke in the middle of a dialogue.
+    pub(crate) broke: bool,
 }
 
 /// Who was spoken to.
@@ -189,6 +191,12 @@ impl Dialler {
             let usable =
                 transaction::send(connection, message, &recipients, leased.deadline(), &mut progress).await;
             course.ended.heard |= progress.heard;
+            // A connection that was kept may have died long ago; one that dies now says something about its host.
+            let stale = connection.reused && !progress.heard;
+            let broken = |fate: &Option<Fate>| {
+                matches!(fate, None | Some(Fate::NextHost { .. } | Fate::InDoubt { .. }))
+            };
+            course.ended.broke |= !usable && !stale && progress.fates.iter().any(broken);
             for (index, fate) in batch.into_iter().zip(progress.fates) {
                 course.take(index, fate, &spoke);
             }
@@ -405,7 +413,7 @@ fn unreadable(now: u64, leased: &Leased, error: &WorkError) -> Ended {
     let said = Said::new(now, format!("4.3.0 the message cannot be read: {error}"));
     let result = AttemptResult::Deferred { said, not_before: None };
     let results = leased.recipients().iter().map(|due| (due.index, result.clone())).collect();
-    Ended { results, heard: true, ..Ended::default() }
+    Ended { results, ..Ended::default() }
 }
 
 /// Whether another message may go over a connection.

@@ -172,6 +172,8 @@ pub struct Timeouts {
     pub message: u64,
     /// For the answer to RSET and QUIT.
     pub goodbye: u64,
+    /// For the name servers to say which hosts a domain has.
+    pub find: u64,
     /// For a whole attempt over all hosts, connections and transactions of one message.
     pub attempt: u64,
 }
@@ -232,6 +234,7 @@ impl Default for Timeouts {
             block: 180,
             message: 600,
             goodbye: 10,
+            find: 60,
             // The message's own time and some for what comes before it.
             attempt: 1_800,
         }
@@ -239,6 +242,11 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// What has to be left of an attempt where the answer to a message is going to be waited for.
+    pub(crate) fn answer(&self) -> Duration {
+        Duration::from_secs(self.message.min(self.attempt / 3))
+    }
+
     /// For the client's machine.
     pub(crate) fn patience(&self) -> Patience {
         Patience {
@@ -268,8 +276,16 @@ impl Config {
             ("limits.connections_initial", u64::from(self.limits.connections_initial)),
             ("limits.messages_per_connection_max", u64::from(self.limits.messages_per_connection_max)),
             ("timeouts.connect", self.timeouts.connect),
+            ("timeouts.find", self.timeouts.find),
             ("timeouts.attempt", self.timeouts.attempt),
         ];
+        if let Some(site) = self.sites.iter().find(|site| {
+            let SiteLimits { connections_max, connections_initial, messages_per_connection_max, .. } =
+                site.limits;
+            connections_max == 0 || connections_initial == 0 || messages_per_connection_max == 0
+        }) {
+            return Err(format!("a limit of connections of the site {} is zero", site.suffix));
+        }
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("{name} must not be zero"));
         }
@@ -295,7 +311,9 @@ impl Config {
 
     /// The limits of a site.
     pub(crate) fn limits_of(&self, site: &str) -> SiteLimits {
-        let special = self.sites.iter().find(|special| ends_with_labels(site, &special.suffix));
+        // A smart host's site has its port behind it.
+        let host = site.rsplit_once(':').map_or(site, |(host, _)| host);
+        let special = self.sites.iter().find(|special| ends_with_labels(host, &special.suffix));
         special.map_or(self.limits, |special| special.limits)
     }
 }

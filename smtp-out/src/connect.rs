@@ -83,6 +83,8 @@ pub(crate) struct Connection {
     /// It was used by another message before.
     pub(crate) reused: bool,
     pub(crate) last_used: Instant,
+    /// The time that has to be left for the answer to a message.
+    pub(crate) answer_time: Duration,
     pub(crate) view: View,
     /// Counts it for its site while it is open.
     pub(crate) _slot: Slot,
@@ -158,6 +160,7 @@ pub(crate) async fn connect(dial: &Dial<'_>, key: Key, slot: Slot) -> Result<Con
         needs_reset: false,
         reused: false,
         last_used: Instant::now(),
+        answer_time: dial.timeouts.answer(),
         view: dial.view.clone(),
         _slot: slot,
     };

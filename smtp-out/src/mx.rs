@@ -60,6 +60,11 @@ impl Unreachable {
     }
 }
 
+/// Names were asked for one after the other, and too many of them took too long.
+pub(crate) fn not_found_in_time(domain: &Domain) -> Unreachable {
+    Unreachable::new(status(4, 4, 3), format!("the hosts of {domain} were not found in time"))
+}
+
 /// One name of a mail exchanger.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Exchanger {
@@ -182,7 +187,9 @@ impl Resolver {
                         address: SocketAddr::new(address, self.port),
                     }));
                 }
-                Err(unanswered) => trouble.unanswered = Some(unanswered),
+                Err(error) if error.is_temporary() => trouble.unanswered = Some(error),
+                // Its name cannot be one.
+                Err(_) => trouble.nameless += 1,
             }
         }
         candidates.truncate(self.addresses_max);

@@ -16,7 +16,7 @@ use tracing::Instrument;
 use crate::attempt::{Dialler, Ended, Way};
 use crate::config::{Config, TlsMode};
 use crate::connect::Connection;
-use crate::mx::{Exchangers, Resolver, Unreachable};
+use crate::mx::{self, Exchangers, Resolver, Unreachable};
 use crate::pool::Pool;
 use crate::report::{self, Reports};
 use crate::route::{self, Route, RouteError, Routes, SmartHost};
@@ -32,6 +32,8 @@ const BATCH_MAX: u32 = 8;
 const UNREACHABLE_BATCH_MAX: usize = 64;
 /// How long a turn waits for a connection of its site before it goes back to the queue.
 const SITE_WAIT: Duration = Duration::from_secs(5);
+/// Longest turn of a domain; then its hosts are looked up again.
+const TURN: Duration = Duration::from_secs(60);
 /// How often idle connections are looked at.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(1);
 /// The number of the route that an operator has sent an item on.
@@ -219,15 +221,17 @@ impl Inner {
         way.site.pass_on();
     }
 
-    /// A turn of a domain that has hosts: as many connections as the site has room for and there is work for.
+    /// A turn of a domain that has hosts: as many connections as the site has room for and there is work for. The turn is
+    /// over when nothing is due any more, and after a while, so that the hosts are found anew; what is under way goes on
+    /// beside the next one, so that one slow message does not hold back what comes after it.
     async fn serve(self: &Arc<Self>, mut turn: Turn, way: &Way, reports: &Reports) {
         let mut workers = JoinSet::new();
-        let mut nothing_due = false;
+        let began = Instant::now();
         let mut served = false;
         loop {
             let mut later = None;
             // Who has had a connection lets those go first who have none.
-            while !(nothing_due || self.is_draining() || served && way.site.is_waited_for()) {
+            while !(self.is_draining() || served && way.site.is_waited_for()) {
                 let Ok(place) = self.places.clone().try_acquire_owned() else { break };
                 let permit = match way.site.admit(Instant::now()) {
                     Ok(permit) => permit,
@@ -248,21 +252,28 @@ impl Inner {
                 let claims = turn.claim(granted as usize).await;
                 way.site.give_back(granted.saturating_sub(claims.len() as u32));
                 if claims.is_empty() {
-                    nothing_due = true;
-                    break;
+                    drop((turn, permit, place));
+                    while let Some(ended) = workers.join_next().await {
+                        note_panic(ended);
+                    }
+                    return;
                 }
                 served = true;
                 let work = Work { place, permit, claims, reports: reports.clone() };
                 workers.spawn(self.clone().work(way.clone(), work).in_current_span());
             }
-            if let Some(ended) = workers.join_next().await {
-                if let Err(error) = ended {
-                    // Its leases lapse, and what became of its recipients is in doubt, as after a crash.
-                    tracing::error!(%error, "sending has panicked");
+            if began.elapsed() > TURN {
+                drop(turn);
+                while let Some(ended) = workers.join_next().await {
+                    note_panic(ended);
                 }
+                return;
+            }
+            if let Some(ended) = workers.join_next().await {
+                note_panic(ended);
                 continue;
             }
-            if nothing_due || self.is_draining() {
+            if self.is_draining() {
                 return;
             }
             if let Some(pause) = later {
@@ -294,10 +305,14 @@ impl Inner {
     }
 
     async fn find(&self, route: &Route, domain: &Domain) -> Result<Exchangers, Unreachable> {
-        match &route.smart_host {
-            Some(smart) => self.resolver.smart_host(smart).await,
-            None => self.resolver.exchangers(domain).await,
-        }
+        let found = async {
+            match &route.smart_host {
+                Some(smart) => self.resolver.smart_host(smart).await,
+                None => self.resolver.exchangers(domain).await,
+            }
+        };
+        let patience = Duration::from_secs(self.config.timeouts.find.max(1));
+        tokio::time::timeout(patience, found).await.unwrap_or_else(|_| Err(mx::not_found_in_time(domain)))
     }
 
     fn way(&self, route: Arc<Route>, exchangers: Exchangers) -> Way {
@@ -408,7 +423,10 @@ impl Inner {
                     Some(AttemptResult::Deferred { said, not_before: None })
                 }
                 None if self.is_draining() => Some(AttemptResult::Untried { seconds: 0 }),
-                None if !leased.is_live() => Some(AttemptResult::Untried { seconds: 1 }),
+                // Whoever begins must be able to wait for the answer.
+                None if Instant::now() + self.config.timeouts.answer() >= leased.deadline().into_std() => {
+                    Some(AttemptResult::Untried { seconds: 1 })
+                }
                 None => None,
             };
             let report = if let Some(result) = known {
@@ -478,6 +496,13 @@ enum Verdict {
     Unreachable(String),
 }
 
+/// Leases of a panicked attempt lapse, and what became of its recipients is in doubt, as after a crash.
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "sending has panicked");
+    }
+}
+
 /// What an attempt says about the site.
 fn judge(way: &Way, ended: &Ended) -> Option<Verdict> {
     let now = Instant::now();
@@ -493,7 +518,12 @@ fn judge(way: &Way, ended: &Ended) -> Option<Verdict> {
         }
         return Some(Verdict::Unreachable(format!("{} {}", error.status, error.text)));
     }
-    if ended.heard {
+    if ended.broke {
+        if let Some(pause) = way.site.failed(now) {
+            tracing::info!(%site, seconds = pause.as_secs(), "site breaks connections and is left alone");
+            return Some(Verdict::Suspended(pause.as_secs().max(1)));
+        }
+    } else if ended.heard {
         way.site.succeeded();
     }
     None

@@ -143,6 +143,10 @@ async fn converse(
     // BDAT needs no answer before its bytes, so there is nothing to be won by asking for it together with the rest.
     let data_at_once = host.pipelining && !host.chunking;
     let data = envelope(connection, message, &parameters, recipients, &asked, data_at_once, progress).await?;
+    if connection.pump.machine().is_closing() {
+        // 421 to a recipient: nothing more is heard.
+        return Err(Lost("the host closed the connection after the recipients".to_owned()));
+    }
     if progress.accepted.is_empty() {
         if data.is_some_and(|reply| reply.code == 354) {
             // RFC 2920 §3.1: a host may ask for the data of nobody's message. It gets an empty one.
@@ -313,8 +317,8 @@ async fn by_data(
             return last_words(connection, progress, lost).await;
         }
     }
-    // Nobody else may have begun to send the same in the meantime.
-    if Instant::now() >= deadline {
+    // Nobody else may begin to send the same while the answer is waited for.
+    if Instant::now() + connection.answer_time >= deadline {
         return Ok(Sending::GivenUp(too_late()));
     }
     let end = match connection.pump.machine().end_body() {
@@ -373,7 +377,7 @@ async fn by_chunk(
             return Ok(Sending::GivenUp(not_text(&violation)));
         }
     }
-    if Instant::now() >= deadline {
+    if Instant::now() + connection.answer_time >= deadline {
         return Ok(Sending::GivenUp(too_late()));
     }
     connection.pump.machine().end_chunk(true);

@@ -158,6 +158,8 @@ pub struct Client {
     in_body: bool,
     patience: Patience,
     start_tls: bool,
+    /// Something was said before the command that is next answered: what is read next is not its answer.
+    unasked: bool,
     held: Option<Event>,
     closing: bool,
     ended: bool,
@@ -181,6 +183,7 @@ impl Client {
             in_body: false,
             patience: Patience::default(),
             start_tls: false,
+            unasked: false,
             held: None,
             closing: false,
             ended: false,
@@ -267,6 +270,7 @@ impl Client {
     pub fn end_body(&mut self) -> Result<Bytes, Violation> {
         let mut out = BytesMut::new();
         std::mem::take(&mut self.encoder).finish(&mut out)?;
+        self.notice_unasked();
         self.in_body = false;
         self.expect_body();
         Ok(out.freeze())
@@ -282,12 +286,14 @@ impl Client {
     /// As [`Client::chunk`], for a chunk whose octets take a while: the time for its answer begins with
     /// [`Client::end_chunk`], and an answer before that ends the session as it does after DATA.
     pub fn begin_chunk(&mut self, size: u64, last: bool) -> Bytes {
+        self.notice_unasked();
         self.in_body = true;
         Bytes::from(if last { format!("BDAT {size} LAST\r\n") } else { format!("BDAT {size}\r\n") })
     }
 
     /// All octets of the chunk are given to the pump.
     pub fn end_chunk(&mut self, last: bool) {
+        self.notice_unasked();
         self.in_body = false;
         if last {
             self.expect_body();
@@ -311,7 +317,13 @@ impl Client {
         self.command(Sent::Quit, "QUIT");
     }
 
+    /// With nothing to be answered, what has come already answers nothing that is said now.
+    fn notice_unasked(&mut self) {
+        self.unasked |= self.expected.is_empty() && !self.input.is_empty();
+    }
+
     fn command(&mut self, sent: Sent, line: &str) {
+        self.notice_unasked();
         // Addresses and parameters cannot hold line ends by their types; a host name could, and must not.
         self.output.extend(line.bytes().map(|byte| if byte == b'\r' || byte == b'\n' { b'?' } else { byte }));
         self.output.extend_from_slice(b"\r\n");
@@ -326,10 +338,22 @@ impl Client {
     /// Takes one reply. `None`: look again.
     fn reply(&mut self, reply: Reply) -> Option<Event> {
         self.waiting_since = None;
+        // A server that closes for its own reasons says so at any time (RFC 5321 §3.8).
+        if std::mem::take(&mut self.unasked) && reply.code != 421 {
+            self.closing = true;
+            // It may also have seen enough of the message before its end.
+            let enough = self.expected.front() == Some(&Sent::Body) && reply.code >= 400;
+            return Some(if enough {
+                Event::Reply { to: Sent::Body, reply }
+            } else {
+                Event::Failed(Failure::Unasked)
+            });
+        }
         let Some(to) = self.expected.front().copied() else {
             self.closing = true;
-            if std::mem::take(&mut self.in_body) {
-                // It has seen enough of the message; what follows of it would be taken for commands.
+            if std::mem::take(&mut self.in_body) && reply.code >= 400 {
+                // It has seen enough of the message; what follows of it would be taken for commands. A success cannot
+                // be: it has not seen the end.
                 return Some(Event::Reply { to: Sent::Body, reply });
             }
             // A server that closes for its own reasons says so (RFC 5321 §3.8).

@@ -127,6 +127,9 @@ pub enum ReplyError {
 /// More lines than any honest server answers; EHLO has about 20.
 const LINES_MAX: usize = 256;
 
+/// Octets of text that are kept of one reply.
+const TEXT_BYTES_MAX: usize = 16 << 10;
+
 impl ReplyReader {
     /// Takes one line without its CRLF; gives the reply when it was its last.
     pub fn line(&mut self, line: &[u8]) -> Result<Option<Reply>, ReplyError> {
@@ -154,7 +157,11 @@ impl ReplyReader {
         if reply.text.len() == LINES_MAX {
             return Err(ReplyError::TooLong);
         }
-        reply.text.push(Cow::Owned(text.to_owned()));
+        // What is said at greater length counts, but is not kept.
+        let kept: usize = reply.text.iter().map(|text| text.len()).sum();
+        let room = TEXT_BYTES_MAX.saturating_sub(kept);
+        let end = (0..=room.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        reply.text.push(Cow::Owned(text[..end].to_owned()));
         Ok(if last { self.partial.take() } else { None })
     }
 }

@@ -84,6 +84,39 @@ async fn lost_behind_the_final_dot() {
     check(".", Act::Bytes(b"250 bare\n".to_vec()), "doubt", false).await;
 }
 
+/// A success before the end of the message is no answer to it.
+#[tokio::test]
+async fn success_before_the_final_dot() {
+    let world = World::new().await;
+    let early = |_: usize, asked: &str| {
+        (asked == "DATA").then(|| Act::Bytes(b"354 go\r\n250 2.0.0 taken already\r\n".to_vec()))
+    };
+    let _peer = world.peer(2, Manners::script(early)).await;
+    world.domain("a.test", &[(1, 2)]);
+    world.submit(&["user@a.test"]).await;
+    let fates = world.send().await;
+    assert!(fates.values().all(|fate| !fate.starts_with("delivered")), "{fates:?}");
+}
+
+/// A host that closes after the recipients has taken nothing, and nothing is in doubt.
+#[tokio::test]
+async fn closed_after_the_last_recipient() {
+    for extensions in [vec!["PIPELINING", "CHUNKING"], vec!["CHUNKING"], vec!["PIPELINING"], vec![]] {
+        let world = World::new().await;
+        let manners = Manners {
+            extensions,
+            ..Manners::script(|_, asked| {
+                asked.starts_with("RCPT TO:<two").then_some(Act::Bye("421 4.3.2 going down"))
+            })
+        };
+        let peer = world.peer(2, manners).await;
+        world.domain("a.test", &[(1, 2)]);
+        world.submit(&["one@a.test", "two@a.test"]).await;
+        expect(&world.send().await, &[("one@a.test", "deferred 1"), ("two@a.test", "deferred 1")]);
+        assert!(peer.taken().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn data_is_refused() {
     for (act, expected) in [

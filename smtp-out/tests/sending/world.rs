@@ -92,6 +92,7 @@ impl World {
                 block: 2,
                 message: 2,
                 goodbye: 1,
+                find: 10,
                 attempt: 20,
             },
             limits: SiteLimits { connections_initial: 2, connections_max: 4, ..SiteLimits::default() },

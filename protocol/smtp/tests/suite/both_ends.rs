@@ -236,6 +236,71 @@ fn answered_in_the_middle_of_a_message() {
     }
 }
 
+/// A success that is said before the end of the message is no answer to it, whenever it is noticed; nor is what was left
+/// over from before an answer to the next command.
+#[test]
+fn what_nobody_asked_for_is_no_answer() {
+    let now = std::time::Instant::now();
+    let greeted = || {
+        let mut client = Client::new(false);
+        client.input(b"220 hi\r\n", now);
+        assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Connection, .. })));
+        client
+    };
+    let failed = |client: &mut Client| loop {
+        match client.next(now) {
+            Step::Write(_) => {}
+            Step::Event(Event::Failed(failure)) => break assert_eq!(failure, Failure::Unasked),
+            step => panic!("{step:?}"),
+        }
+    };
+    for polled in [true, false] {
+        let mut client = greeted();
+        client.data();
+        assert!(matches!(client.next(now), Step::Write(_)));
+        client.input(b"354 go\r\n250 ok\r\n", now);
+        assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Data, .. })));
+        client.encode_body(b"a line\r\n").unwrap();
+        if polled {
+            failed(&mut client);
+            continue;
+        }
+        client.end_body().unwrap();
+        client.input(b"451 the real answer\r\n", now);
+        failed(&mut client);
+    }
+    // A refusal is believed: there is nothing that could be lost by it.
+    let mut client = greeted();
+    client.data();
+    assert!(matches!(client.next(now), Step::Write(_)));
+    client.input(b"354 go\r\n552 enough\r\n", now);
+    assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Data, .. })));
+    client.end_body().unwrap();
+    let step = client.next(now);
+    assert!(
+        matches!(&step, Step::Event(Event::Reply { to: Sent::Body, reply }) if reply.code == 552),
+        "{step:?}"
+    );
+    // By BDAT, where the host has answered RCPT twice.
+    let mut client = greeted();
+    client.rcpt(&Address::parse("a@b.test").unwrap(), &RcptParameters::default());
+    assert!(matches!(client.next(now), Step::Write(_)));
+    client.input(b"250 ok\r\n250 ok\r\n", now);
+    assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Rcpt, .. })));
+    client.begin_chunk(5, true);
+    client.end_chunk(true);
+    failed(&mut client);
+    // What was left over by the message before.
+    let mut client = greeted();
+    client.noop();
+    assert!(matches!(client.next(now), Step::Write(_)));
+    client.input(b"250 ok\r\n250 again\r\n", now);
+    assert!(matches!(client.next(now), Step::Event(Event::Reply { to: Sent::Noop, .. })));
+    client.reset();
+    failed(&mut client);
+    assert!(client.is_closing());
+}
+
 /// A chunk may take longer than its answer: the time for that begins behind the last octet.
 #[test]
 fn the_answer_to_a_chunk_is_waited_for_from_its_end() {
