@@ -6,7 +6,7 @@ use machine::{Machine, Step};
 use mail::address::{Address, ReversePath};
 use sasl::Mechanism;
 use sasl::server::Binding;
-use smtp_protocol::client::{Client, Event, Sent};
+use smtp_protocol::client::{Client, Event, Failure, Sent};
 use smtp_protocol::command::HelloKind;
 use smtp_protocol::parameter::{MailParameters, RcptParameters};
 
@@ -19,8 +19,15 @@ pub fn run(data: &[u8]) {
     let sent = input.rest();
     let whole = talk(script, sent, &Cuts::WHOLE);
     let cut = talk(script, sent, &cuts);
-    // What comes in one piece with the reply to STARTTLS is an attack, and later it is the handshake.
-    if script & 2 == 0 {
+    // What comes in one piece with the reply to STARTTLS is an attack, and later it is the handshake. What comes in one
+    // piece with the reply to DATA is no answer to the message, and later it is.
+    let unasked = |talk: &Talk| talk.events.last() == Some(&Event::Failed(Failure::Unasked));
+    if script & 2 != 0 {
+        // Nothing to be compared.
+    } else if unasked(&whole) || unasked(&cut) {
+        let told = whole.events.len().min(cut.events.len()).saturating_sub(1);
+        assert_eq!(whole.events[..told], cut.events[..told]);
+    } else {
         assert_eq!(whole.events, cut.events);
         assert_eq!(String::from_utf8_lossy(&whole.output), String::from_utf8_lossy(&cut.output));
     }
