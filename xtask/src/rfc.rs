@@ -10,7 +10,7 @@ use crate::process;
 const STATUSES: &[&str] = &["done", "partial", "planned", "background"];
 
 /// Checks that every RFC cited in the sources is listed, that every listed status is known, and that what is called
-/// done is cited; writes the coverage page unless it shall only check.
+/// done is cited; writes the coverage page, or checks that it is current.
 pub(crate) fn run(check: bool) -> Result<()> {
     let root = process::root();
     let index = std::fs::read_to_string(root.join("docs/rfc/index.tsv")).context("docs/rfc/index.tsv")?;
@@ -50,17 +50,22 @@ pub(crate) fn run(check: bool) -> Result<()> {
     if !faults.is_empty() {
         bail!("rfc: {}", faults.join("\nrfc: "));
     }
-    if !check {
-        let mut page = String::from(
-            "# RFC coverage\n\nWritten by `cargo xtask rfc` from the citations in the sources.\n\n| RFC | title | status | cited sections | note |\n|---|---|---|---|---|\n",
-        );
-        for (number, (title, status, note)) in &listed {
-            let sections = cited.get(number).map(|sections| {
-                sections.keys().filter(|section| !section.is_empty()).cloned().collect::<Vec<_>>().join(", ")
-            });
-            writeln!(page, "| {number} | {title} | {status} | {} | {note} |", sections.unwrap_or_default())?;
+    let mut page = String::from(
+        "# RFC coverage\n\nWritten by `cargo xtask rfc` from the citations in the sources.\n\n| RFC | title | status | cited sections | note |\n|---|---|---|---|---|\n",
+    );
+    for (number, (title, status, note)) in &listed {
+        let sections = cited.get(number).map(|sections| {
+            sections.keys().filter(|section| !section.is_empty()).cloned().collect::<Vec<_>>().join(", ")
+        });
+        writeln!(page, "| {number} | {title} | {status} | {} | {note} |", sections.unwrap_or_default())?;
+    }
+    let path = root.join("docs/rfc/coverage.md");
+    if check {
+        if std::fs::read_to_string(&path).unwrap_or_default() != page {
+            bail!("docs/rfc/coverage.md is not current: run cargo xtask rfc");
         }
-        std::fs::write(root.join("docs/rfc/coverage.md"), page)?;
+    } else {
+        std::fs::write(path, page)?;
     }
     println!("rfc: {} listed, {} cited", listed.len(), cited.len());
     Ok(())
