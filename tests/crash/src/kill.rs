@@ -59,7 +59,18 @@ pub(crate) fn run(plan: Plan) -> Result<()> {
         let server = Server::start(&options)?;
         let found = observe::until(&server, Duration::from_secs(30), |found| {
             run.ledger.judge(found, instant).clean()
-        })?;
+        });
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                let kept = folder.keep();
+                return Err(error.context(format!(
+                    "round {rounds}, seed {}, kept in {}",
+                    plan.seed,
+                    kept.display()
+                )));
+            }
+        };
         let verdict = run.ledger.judge(&found, instant);
         if !verdict.clean() {
             let kept = folder.keep();

@@ -83,7 +83,7 @@ fn look(server: &Server, checked: &mut BTreeSet<(String, String, u64)>) -> Resul
                 }
                 uids.insert(uid);
                 let Some(id) = message::id_of(&text) else {
-                    bail!(Damage(format!("{account} {mailbox}: a message without id")));
+                    bail!(Damage(format!("{account} {mailbox}: a message without id: {text}")));
                 };
                 let flags = flags_of(&text).with_context(|| text.clone().into_owned())?;
                 let subject = Subject { account: account.to_owned(), id };
