@@ -1,7 +1,7 @@
 //! A server under test: `postrider dev` in a data folder of its own, on ports that are free.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -49,6 +49,11 @@ impl Options {
     }
 }
 
+/// How often other ports are tried.
+const STARTS: usize = 5;
+/// What a development server says when its ports are open.
+const OPEN: &str = "Postrider runs on this machine alone";
+
 /// A running server; killed when dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -70,14 +75,25 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 impl Server {
-    /// Starts the server and waits until it greets on SMTP and IMAP.
+    /// Starts the server and waits until it greets on SMTP and IMAP. Its ports are free when they are chosen; where another
+    /// process was faster, it is started with others.
     pub fn start(options: &Options) -> Result<Self> {
-        let offset = free_offset()?;
+        for _ in 0..STARTS {
+            match Self::start_at(options, free_offset()?) {
+                Err(error) if format!("{error:#}").contains("is in use by another process") => {}
+                started => return started,
+            }
+        }
+        bail!("others take every port")
+    }
+
+    fn start_at(options: &Options, offset: u16) -> Result<Self> {
         let log = options.data.with_extension("log");
         if let Some(parent) = options.data.parent() {
             std::fs::create_dir_all(parent)?;
         }
         let output = File::options().create(true).append(true).open(&log)?;
+        let said_before = output.metadata()?.len();
         let binary = binary()?;
         let mut command = match options.wrapper.split_first() {
             Some((program, arguments)) => {
@@ -94,12 +110,22 @@ impl Server {
         let child = command.spawn().context("cannot start the server")?;
         let mut server =
             Self { child, offset, log, data: options.data.clone(), wrapped: !options.wrapper.is_empty() };
-        server.wait_ready(options.patience)?;
+        server.wait_ready(options.patience, said_before)?;
         Ok(server)
     }
 
-    fn wait_ready(&mut self, patience: Duration) -> Result<()> {
+    /// Until this server says that its ports are open, and greets: who greets there before that is another.
+    fn wait_ready(&mut self, patience: Duration, said_before: u64) -> Result<()> {
         let deadline = Instant::now() + patience;
+        while !self.log_after(said_before)?.contains(OPEN) {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended with {status}:\n{}", self.log_tail(30));
+            }
+            if Instant::now() > deadline {
+                bail!("the server does not open its ports:\n{}", self.log_tail(30));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         for address in [self.smtp(), self.imap()] {
             loop {
                 if let Ok(stream) = TcpStream::connect(address) {
@@ -119,6 +145,15 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// What was written into the log behind so many bytes.
+    fn log_after(&self, bytes: u64) -> Result<String> {
+        let mut file = File::open(&self.log)?;
+        file.seek(SeekFrom::Start(bytes))?;
+        let mut said = Vec::new();
+        file.read_to_end(&mut said)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     /// SIGKILL, and waits until the process is gone.
