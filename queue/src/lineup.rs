@@ -1,9 +1,10 @@
 //! The line-up: what this process knows of that is due to be sent, by destination domain, and in which order it goes.
 //! Pure bookkeeping; the shards are the truth, and a scan of them finds again whatever is not in here.
 //!
-//! Domains take turns. Within one, a higher priority goes first, except that one pick in eight is taken from each
-//! priority in turn, so that nothing starves; within a priority senders take turns, so that a thousand messages of one do not
-//! stand in front of the one of another. No sender may fill the line-up: what it has beyond its share waits in the shards.
+//! Domains take turns. Within one, a higher priority goes first, except that one pick in eight is taken from those
+//! below it, in turn, so that nothing starves; within a priority senders take turns, so that a thousand messages of one
+//! do not stand in front of the one of another. No sender may fill the line-up: what it has beyond its share waits in the
+//! shards.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

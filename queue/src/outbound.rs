@@ -158,8 +158,8 @@ impl Turn {
         self.inner.lineup.lock().load(&self.domain).1
     }
 
-    /// Up to `max` items. Senders take turns, and a higher priority goes first, except that one in eight comes from the
-    /// lowest. With none, nothing is due now.
+    /// Up to `max` items. Senders take turns, and a higher priority goes first, except that one in eight comes from those
+    /// below it, in turn. With none, nothing is due now.
     pub async fn claim(&mut self, max: usize) -> Vec<OutboundClaim> {
         loop {
             let now = self.inner.clock.now();

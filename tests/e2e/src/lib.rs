@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use testkit::dns::Dns;
+use testkit::message;
 use testkit::server::{Options, Server};
+use testkit::smtp::Smtp;
 
 /// A server on a data folder that goes away with it.
 #[derive(Debug)]
@@ -64,6 +68,38 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+/// How to start a server that sends to the exchangers that a name server names, at this port, and that comes back to what
+/// was put off within seconds. Its settings lie beside its data.
+pub fn sending(data: &Path, dns: &Dns, port: u16) -> Result<Options> {
+    let settings = data.with_extension("toml");
+    std::fs::write(
+        &settings,
+        "[smtp_in]\nsubmission_without_tls = true\n\n[queue]\npoll_seconds = 1\n\n\
+         [queue.retry]\nseconds_min = 1\nseconds_max = 2\n\n\
+         [smtp_out.limits]\nsuspend_seconds_min = 1\nsuspend_seconds_max = 1\n",
+    )?;
+    let (config, resolver, port) = (settings.to_string_lossy(), dns.address().to_string(), port.to_string());
+    let mut options = Options::new(data);
+    options.arguments =
+        ["--config", &config, "--resolver", &resolver, "--mx-port", &port].map(str::to_owned).to_vec();
+    Ok(options)
+}
+
+/// Submits a message as alice: the code of the answer.
+pub fn submit_as_alice(server: &Server, id: u64, to: &str, bytes: usize) -> Result<u16> {
+    let mut smtp = Smtp::hello(server.submission())?;
+    smtp.command("AUTH PLAIN AGFsaWNlQGV4YW1wbGUudGVzdABwb3N0cmlkZXI=", 235)?;
+    Ok(smtp.send("alice@example.test", &[to], message::numbered(id, bytes).as_bytes())?.code)
+}
+
+/// The recipients of a message, in every shard that knows of it, as the admin API tells.
+pub fn traced(server: &Server, id: u64) -> Result<Vec<Value>> {
+    let text = server.get(&format!("/admin/v1/queue/trace?id={}", message::message_id(id)))?;
+    let items: Value = serde_json::from_str(&text)?;
+    let items = items.as_array().into_iter().flatten();
+    Ok(items.flat_map(|item| item["recipients"].as_array().into_iter().flatten()).cloned().collect())
 }
 
 /// Runs a program and returns what it printed; an error with all of it when it fails.

@@ -7,13 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use end_to_end::{sending, submit_as_alice, traced};
 use testkit::dns::{Data, Dns};
-use testkit::message;
 use testkit::reports;
-use testkit::server::{Options, Server};
+use testkit::server::Server;
 use testkit::sink::Sink;
-use testkit::smtp::Smtp;
 
 const ALICE: &str = "alice@example.test";
 const MESSAGES: u64 = 10;
@@ -27,24 +25,17 @@ fn library() -> Result<PathBuf> {
 }
 
 fn send(server: &Server, id: u64, to: &str) -> Result<()> {
-    let mut smtp = Smtp::hello(server.submission())?;
-    smtp.command("AUTH PLAIN AGFsaWNlQGV4YW1wbGUudGVzdABwb3N0cmlkZXI=", 235)?;
-    let reply = smtp.send(ALICE, &[to], message::numbered(id, 2_000).as_bytes())?;
-    ensure!(reply.code == 250, "{reply:?}");
+    let code = submit_as_alice(server, id, to, 2_000)?;
+    ensure!(code == 250, "{code}");
     Ok(())
 }
 
 /// How often each message to the dead host was deferred.
 fn deferrals(server: &Server) -> Result<Vec<u64>> {
-    (1..=MESSAGES)
-        .map(|id| {
-            let text = server.get(&format!("/admin/v1/queue/trace?id={}", message::message_id(id)))?;
-            let items: Value = serde_json::from_str(&text)?;
-            let items = items.as_array().into_iter().flatten();
-            let recipients = items.flat_map(|item| item["recipients"].as_array().into_iter().flatten());
-            Ok(recipients.filter_map(|one| one["deferrals"].as_u64()).max().unwrap_or(0))
-        })
-        .collect()
+    let most = |id| -> Result<u64> {
+        Ok(traced(server, id)?.iter().filter_map(|one| one["deferrals"].as_u64()).max().unwrap_or(0))
+    };
+    (1..=MESSAGES).map(most).collect()
 }
 
 fn wait(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -72,18 +63,7 @@ fn jump(offset: &str, seconds: u64) -> Result<()> {
     let dns = Dns::start()?;
     dns.exchanger("other.test", 10, "mx.other.test", dead);
     dns.exchanger("quick.test", 10, "mx.quick.test", live);
-    let settings = folder.path().join("postrider.toml");
-    std::fs::write(
-        &settings,
-        "[smtp_in]\nsubmission_without_tls = true\n\n[queue]\npoll_seconds = 1\n\n\
-         [queue.retry]\nseconds_min = 1\nseconds_max = 2\n\n\
-         [smtp_out.limits]\nsuspend_seconds_min = 1\nsuspend_seconds_max = 1\n",
-    )?;
-    let mut options = Options::new(&folder.path().join("data"));
-    let (resolver, port) = (dns.address().to_string(), sink.port().to_string());
-    let config = settings.to_string_lossy();
-    options.arguments =
-        ["--config", &config, "--resolver", &resolver, "--mx-port", &port].map(str::to_owned).to_vec();
+    let mut options = sending(&folder.path().join("data"), &dns, sink.port())?;
     options.environment = [
         ("LD_PRELOAD", library()?.to_string_lossy().into_owned()),
         ("FAKETIME_TIMESTAMP_FILE", clock.to_string_lossy().into_owned()),

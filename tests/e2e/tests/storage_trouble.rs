@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use end_to_end::innocent::{self, Leaves};
-use end_to_end::run;
+use end_to_end::{run, sending, submit_as_alice, traced};
 use testkit::dns::{Data, Dns};
 use testkit::imap::{self, Imap};
 use testkit::message;
@@ -152,27 +152,12 @@ fn full_disk_while_sending() -> Result<()> {
     let sink = Sink::start(&[live])?;
     let dns = Dns::start()?;
     dns.exchanger("other.test", 10, "mx.other.test", dead);
-    let settings = folder.path().join("postrider.toml");
-    std::fs::write(
-        &settings,
-        "[smtp_in]\nsubmission_without_tls = true\n\n[queue]\npoll_seconds = 1\n\n\
-         [queue.retry]\nseconds_min = 1\nseconds_max = 2\n\n\
-         [smtp_out.limits]\nsuspend_seconds_min = 1\nsuspend_seconds_max = 1\n",
-    )?;
-    let mut options = Options::new(&disk.0.join("data"));
-    let (resolver, port) = (dns.address().to_string(), sink.port().to_string());
-    let arguments = ["--config", &settings.to_string_lossy(), "--resolver", &resolver, "--mx-port", &port]
-        .map(str::to_owned);
-    options.arguments = arguments.to_vec();
+    let options = sending(&disk.0.join("data"), &dns, sink.port())?;
     let mut server = Server::start(&options)?;
-    let send = |server: &Server, id: u64, to: &str| -> Result<u16> {
-        let mut smtp = Smtp::hello(server.submission())?;
-        smtp.command("AUTH PLAIN AGFsaWNlQGV4YW1wbGUudGVzdABwb3N0cmlkZXI=", 235)?;
-        Ok(smtp.send(ALICE, &[to], message::numbered(id, 4_000).as_bytes())?.code)
-    };
+    let send = |server: &Server, id| submit_as_alice(server, id, &format!("user-{id}@other.test"), 4_000);
     let mut accepted = Vec::new();
     for id in 1..=40 {
-        ensure!(send(&server, id, &format!("user-{id}@other.test"))? == 250);
+        ensure!(send(&server, id)? == 250);
         accepted.push(id);
     }
     // The host comes to life while the disk is full: then nothing can be leased, and nothing is dialled.
@@ -182,7 +167,7 @@ fn full_disk_while_sending() -> Result<()> {
     dns.remove("mx.other.test").add("mx.other.test", Data::A(live));
     let mut refused = 0;
     for id in 41..=80 {
-        match send(&server, id, &format!("user-{id}@other.test")) {
+        match send(&server, id) {
             Ok(250) => accepted.push(id),
             Ok(421 | 451 | 452) | Err(_) => refused += 1,
             Ok(code) => anyhow::bail!("{code}"),
@@ -211,11 +196,7 @@ fn full_disk_while_sending() -> Result<()> {
     let taken = sink.taken();
     for id in &accepted {
         let copies = taken.iter().filter(|one| one.id == *id).count() as u64;
-        let traced = server.get(&format!("/admin/v1/queue/trace?id={}", message::message_id(*id)))?;
-        let traced: serde_json::Value = serde_json::from_str(&traced)?;
-        let recipients = traced.as_array().into_iter().flatten();
-        let recipients = recipients.flat_map(|item| item["recipients"].as_array().into_iter().flatten());
-        let doubts = recipients.filter_map(|one| one["doubts"].as_u64()).max().unwrap_or(0);
+        let doubts = traced(&server, *id)?.iter().filter_map(|one| one["doubts"].as_u64()).max().unwrap_or(0);
         ensure!(copies <= 1 + doubts, "message {id} went out {copies} times with {doubts} doubts");
         doubled += copies - 1;
     }
