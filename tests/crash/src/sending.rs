@@ -71,7 +71,11 @@ impl Outside {
         let mut options = counts::options(data)?;
         let file = data.with_extension("toml");
         let mut settings = std::fs::read_to_string(&file)?;
-        settings.push_str("\n[queue]\npoll_seconds = 1\n\n[queue.retry]\nseconds_min = 1\nseconds_max = 2\n");
+        // Hosts that leave messages in doubt break connections, and are left alone for it.
+        settings.push_str(
+            "\n[queue]\npoll_seconds = 1\n\n[queue.retry]\nseconds_min = 1\nseconds_max = 2\n\n\
+             [smtp_out.limits]\nsuspend_seconds_min = 1\nsuspend_seconds_max = 1\n",
+        );
         std::fs::write(&file, settings)?;
         let (resolver, port) = (self.dns.address().to_string(), self.sink.port().to_string());
         options.arguments.extend(["--resolver".to_owned(), resolver, "--mx-port".to_owned(), port]);
