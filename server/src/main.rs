@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::run::Mode;
 
 fn main() -> ExitCode {
+    memory::set_up();
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
