@@ -6,7 +6,7 @@
 //! the mark is read. So one of the two always sees the other. Where the mark is set, compaction has published (or will
 //! have) where the frame went, and the reference is put there instead.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -110,12 +110,15 @@ impl References {
                 key: reference_key(put.address.segment, put.address.frame, holder, put.nonce),
                 value: Bytes::from_static(&[REFERENCE_VERSION]),
             });
-            self.rows.put_ordered(rows.collect()).await.map_err(ReferenceError::Rows)?;
-            let dying = self.dying(puts.iter().map(|put| put.address.segment)).await?;
+            // Whether the segment is dying is asked when the reference is visible, never before.
+            let segments: BTreeSet<SegmentId> = puts.iter().map(|put| put.address.segment).collect();
+            let keys = segments.iter().map(|segment| dying_key(*segment)).collect();
+            let marks = self.rows.put_ordered_then_get(rows.collect(), keys).await;
+            let dying = marked(&segments, marks.map_err(ReferenceError::Rows)?);
             let mut again = Vec::new();
             for at in open {
                 let Ok(put) = &answers[at] else { continue };
-                if !dying.get(&put.address.segment).copied().unwrap_or(false) {
+                if !dying.contains(&put.address.segment) {
                     continue;
                 }
                 // The reference on the dying segment protects nothing; it goes with the segment's rows.
@@ -210,20 +213,11 @@ impl References {
             _ => Err(ReferenceError::Damaged(segment)),
         }
     }
+}
 
-    async fn dying(
-        &self,
-        segments: impl Iterator<Item = SegmentId>,
-    ) -> Result<BTreeMap<SegmentId, bool>, ReferenceError> {
-        let mut dying: BTreeMap<SegmentId, bool> = segments.map(|segment| (segment, false)).collect();
-        let keys = dying.keys().map(|segment| dying_key(*segment)).collect();
-        let marks = self.rows.get_many(keys).await.map_err(ReferenceError::Rows)?;
-        for (dying, mark) in dying.values_mut().zip(marks) {
-            // Whatever stands there: a mark that a later release wrote counts too.
-            *dying = mark.is_some();
-        }
-        Ok(dying)
-    }
+/// Those of the segments whose mark is there. Whatever stands in it: one that a later release wrote counts too.
+fn marked(segments: &BTreeSet<SegmentId>, marks: Vec<Option<Bytes>>) -> BTreeSet<SegmentId> {
+    segments.iter().zip(marks).filter(|(_, mark)| mark.is_some()).map(|(segment, _)| *segment).collect()
 }
 
 impl BlobAddress {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use engine::{EngineError, EntryRow, Head, LogId, Outcome, SnapshotPointer};
+use engine::{EngineError, EntryRow, Head, LogId, Outcome, RowKey, SnapshotPointer};
 use fjall::{Keyspace, PersistMode};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use uuid::Uuid;
@@ -80,9 +80,19 @@ impl Write {
 
 pub(crate) struct Command {
     pub(crate) write: Write,
-    pub(crate) reply: oneshot::Sender<Result<Outcome, EngineError>>,
+    /// Rows whose values the caller wants to know once the write is visible. This thread may wait for a disk; others
+    /// would have to wake a thread for it.
+    pub(crate) reads: Vec<RowKey>,
+    pub(crate) reply: oneshot::Sender<Result<Answer, EngineError>>,
     /// Room in the queue, given back when the command is done.
     pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// What a caller is told.
+pub(crate) struct Answer {
+    pub(crate) outcome: Outcome,
+    /// Of the rows that were to be read, in that order.
+    pub(crate) values: Vec<Option<Bytes>>,
 }
 
 /// What the thread decided about one command of the group.
@@ -107,6 +117,8 @@ pub(crate) struct Committer {
     synced: u64,
     /// Bytes in memory that no table holds yet, about.
     unwritten: u64,
+    /// What was written out last may still be in memory.
+    held: bool,
 }
 
 /// Values of rows that the group so far would leave: only those that conditions asked about or changed.
@@ -123,7 +135,17 @@ impl Committer {
         recovered: u64,
     ) -> Self {
         let heads = HeadCache::new(heads_max);
-        Self { tables, config, heads, space, poisoned, group, synced: group, unwritten: recovered }
+        Self {
+            tables,
+            config,
+            heads,
+            space,
+            poisoned,
+            group,
+            synced: group,
+            unwritten: recovered,
+            held: false,
+        }
     }
 
     /// Runs until every sender is gone.
@@ -148,15 +170,18 @@ impl Committer {
     }
 
     /// While there is nothing to do, what lies in memory and in the journal is written to tables: so an idle server holds
-    /// little, and a start has little to read.
+    /// little, and a start has little to read. The tables forget what they have written out when one of them does so
+    /// again; so there is a second time, for next to nothing.
     fn write_out(&mut self) {
-        if self.unwritten < WRITE_OUT_MIN
-            || self.space.shortage().is_some()
-            || self.poisoned.borrow().is_some()
-        {
+        let much = self.unwritten >= WRITE_OUT_MIN;
+        if !(much || self.held) || self.space.shortage().is_some() || self.poisoned.borrow().is_some() {
             return;
         }
-        self.unwritten = 0;
+        // Tables that have nothing new are not written out, so something has to be.
+        if !much && self.write(Vec::new(), true).is_err() {
+            return;
+        }
+        (self.held, self.unwritten) = (much, 0);
         if let Err(error) = self.tables.write_out() {
             tracing::warn!(%error, "tables are not written out");
         }
@@ -206,7 +231,7 @@ impl Committer {
             group.push(Decided { command, answer });
         }
         if items.is_empty() && !sync {
-            answer(group, None);
+            answer(&self.tables, group, None);
             return;
         }
         self.space.wrote(bytes);
@@ -216,7 +241,7 @@ impl Committer {
             metrics::histogram!("postrider_engine_group_writes").record(group.len() as f64);
             metrics::histogram!("postrider_engine_group_seconds").record(started.elapsed().as_secs_f64());
         }
-        answer(group, failed.as_deref());
+        answer(&self.tables, group, failed.as_deref());
     }
 
     /// Decides one write, and adds what it writes to the group.
@@ -366,14 +391,17 @@ fn refuse(waiting: &mut VecDeque<Command>, reason: &str) {
     }
 }
 
-fn answer(group: Vec<Decided>, failed: Option<&str>) {
+fn answer(tables: &Tables, group: Vec<Decided>, failed: Option<&str>) {
     for Decided { command, answer } in group {
-        let Command { write, reply, permit } = command;
+        let Command { write, reads, reply, permit } = command;
         drop(permit);
-        let answer = match failed {
+        let outcome = match failed {
             Some(reason) => write.failed(reason),
             None => answer,
         };
+        let answer = outcome.and_then(|outcome| {
+            Ok(Answer { outcome, values: reads.iter().map(|key| tables.row(key)).collect::<Result<_, _>>()? })
+        });
         // A caller that has gone needs no answer.
         let _ = reply.send(answer);
     }

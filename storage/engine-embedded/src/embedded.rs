@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 use uuid::Uuid;
 
-use crate::commit::{Command, Committer, Delete, Put, Write};
+use crate::commit::{Answer, Command, Committer, Delete, Put, Write};
 use crate::config::Config;
 use crate::head::read_head;
 use crate::journal::cut_torn_end;
@@ -94,6 +94,14 @@ impl Tables {
     pub(crate) fn get(&self, keyspace: &Keyspace, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let value = keyspace.get(key).map_err(|error| self.read_error(&error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    /// A row's value.
+    pub(crate) fn row(&self, key: &RowKey) -> Result<Option<Bytes>, EngineError> {
+        let (keyspace, name) = self.of(key.table);
+        let stored = checked(key)?;
+        let value = self.get(keyspace, &stored)?;
+        value.map(|value| value::decode(name, &stored, &value)).transpose()
     }
 
     /// Lets what the tables hold in memory be written out, in the background.
@@ -224,12 +232,16 @@ impl Embedded {
     }
 
     async fn submit(&self, write: Write) -> Result<Outcome, EngineError> {
+        Ok(self.submit_then_read(write, Vec::new()).await?.outcome)
+    }
+
+    async fn submit_then_read(&self, write: Write, reads: Vec<RowKey>) -> Result<Answer, EngineError> {
         let permits = (write.bytes().div_ceil(PERMIT_BYTES) as u32).min(self.inner.permits_max);
         let closed = || EngineError::Poisoned { reason: "the commit thread is gone".into() };
         let permit = self.inner.room.clone().acquire_many_owned(permits).await.map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
         let commands = self.inner.commands.as_ref().expect("there while the engine is");
-        commands.send(Command { write, reply, permit }).map_err(|_| closed())?;
+        commands.send(Command { write, reads, reply, permit }).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -442,6 +454,15 @@ impl Rows for Embedded {
         self.put_rows(rows, false).await
     }
 
+    async fn put_ordered_then_get(
+        &self,
+        rows: Vec<Row>,
+        keys: Vec<RowKey>,
+    ) -> Result<Vec<Option<Bytes>>, EngineError> {
+        let write = Write::Put { rows: encoded(&rows)?, durable: false };
+        Ok(self.submit_then_read(write, keys).await?.values)
+    }
+
     async fn put_new(&self, row: Row) -> Result<bool, EngineError> {
         self.replace_if(row.key, None, Some(row.value)).await
     }
@@ -463,17 +484,7 @@ impl Rows for Embedded {
     }
 
     async fn get_many(&self, keys: Vec<RowKey>) -> Result<Vec<Option<Bytes>>, EngineError> {
-        self.read(move |tables| {
-            keys.iter()
-                .map(|key| {
-                    let (keyspace, name) = tables.of(key.table);
-                    let stored = checked(key)?;
-                    let value = tables.get(keyspace, &stored)?;
-                    value.map(|value| value::decode(name, &stored, &value)).transpose()
-                })
-                .collect()
-        })
-        .await
+        self.read(move |tables| keys.iter().map(|key| tables.row(key)).collect()).await
     }
 
     async fn scan(
@@ -559,14 +570,15 @@ impl Tables {
 
 impl Embedded {
     async fn put_rows(&self, rows: Vec<Row>, durable: bool) -> Result<(), EngineError> {
-        let rows: Result<Vec<Put>, EngineError> = rows
-            .iter()
-            .map(|row| {
-                let key = checked(&row.key)?;
-                let value = value::encode(&key, &[&row.value]);
-                Ok(Put { page: is_page(row.key.table), key, value })
-            })
-            .collect();
-        self.submit(Write::Put { rows: rows?, durable }).await.map(|_| ())
+        self.submit(Write::Put { rows: encoded(&rows)?, durable }).await.map(|_| ())
     }
+}
+
+fn encoded(rows: &[Row]) -> Result<Vec<Put>, EngineError> {
+    let put = |row: &Row| {
+        let key = checked(&row.key)?;
+        let value = value::encode(&key, &[&row.value]);
+        Ok(Put { page: is_page(row.key.table), key, value })
+    };
+    rows.iter().map(put).collect()
 }

@@ -113,6 +113,17 @@ pub trait Rows: Send + Sync + 'static {
         self.put(rows).await
     }
 
+    /// [`Self::put_ordered`], and when the rows are visible [`Self::get_many`]: for whoever has to look after having
+    /// written.
+    async fn put_ordered_then_get(
+        &self,
+        rows: Vec<Row>,
+        keys: Vec<RowKey>,
+    ) -> Result<Vec<Option<Bytes>>, EngineError> {
+        self.put_ordered(rows).await?;
+        self.get_many(keys).await
+    }
+
     /// Writes the row if there is none at its place. `false`: there is one, and it stays. Durable when it returns.
     async fn put_new(&self, row: Row) -> Result<bool, EngineError>;
 

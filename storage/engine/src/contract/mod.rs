@@ -189,6 +189,9 @@ pub async fn rows(rows: &dyn Rows) {
     let values = rows.get_many(keys.clone()).await.unwrap();
     let found: Vec<Option<&[u8]>> = values.iter().map(Option::as_deref).collect();
     assert_eq!(found, [Some(&b"3"[..]), None, Some(b"2"), Some(b"")]);
+    let values = rows.put_ordered_then_get(vec![mark(&partition, "a", "4")], keys.clone()).await.unwrap();
+    let found: Vec<Option<&[u8]>> = values.iter().map(Option::as_deref).collect();
+    assert_eq!(found, [Some(&b"3"[..]), None, Some(b"4"), Some(b"")]);
 
     let other_table = RowKey { table: Table::Node, ..row.key.clone() };
     assert_eq!(rows.get(other_table).await.unwrap(), None, "tables are apart");
