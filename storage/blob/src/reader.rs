@@ -20,7 +20,7 @@ use crate::{BlobAddress, BlobId, Blobs, BlobsError, KeyError, ReferenceError, Re
 /// Frames up to this length are read whole.
 const WHOLE_BYTES_MAX: u64 = 512 << 10;
 /// Chunks above this are opened on a thread for blocking work.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+const INLINE_BYTES_MAX: usize = 128 << 10;
 /// How often a frame may have been moved on.
 const MOVES_MAX: usize = 16;
 

@@ -21,8 +21,11 @@ use crate::{
     ReferenceError, References,
 };
 
-/// Chunks above this are compressed on a thread for blocking work: they take a millisecond.
-const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Chunks above this are compressed on a thread for blocking work: they take half a millisecond.
+const INLINE_BYTES_MAX: usize = 128 << 10;
+
+/// Up to here a chunk grows with what comes.
+const SMALL_BYTES_MAX: usize = 32 << 10;
 
 /// What all writers of a store share.
 pub(crate) struct WriterShared {
@@ -78,6 +81,10 @@ impl BlobWriter {
                 self.seal_chunk().await?;
             }
             let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES - self.plain.len()));
+            // What is not small is not copied from one vector into the next as it grows.
+            if self.plain.len() + now.len() > SMALL_BYTES_MAX {
+                self.plain.reserve_exact(CHUNK_BYTES - self.plain.len());
+            }
             self.plain.extend_from_slice(now);
             rest = later;
         }
