@@ -48,8 +48,25 @@ struct Slot {
 #[derive(Clone, Debug)]
 enum Content {
     Loaded(Arc<Chunk>),
-    /// Still in its page; operations that came since.
-    Away(Vec<(u64, Arc<Operation>)>),
+    /// Still in its page.
+    Away(Pending),
+}
+
+/// Operations that came for a chunk that is not loaded, with their numbers. Encoded: one with a hundred recipients is
+/// hundreds of small pieces of memory otherwise, and thousands may wait.
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    operations: Vec<(u64, Arc<[u8]>)>,
+    bytes: usize,
+}
+
+impl Pending {
+    fn push(&mut self, seq: u64, operation: &Operation) {
+        let mut encoded = Vec::new();
+        operation.encode(&mut encoded);
+        self.bytes += encoded.len();
+        self.operations.push((seq, encoded.into()));
+    }
 }
 
 /// What is known about a derived item before it is accepted.
@@ -274,7 +291,7 @@ impl ShardState {
         slot.changed = Some(seq);
         match &mut slot.content {
             Content::Loaded(content) => Arc::make_mut(content).apply(chunk, seq, operation)?,
-            Content::Away(pending) => pending.push((seq, Arc::new(operation.clone()))),
+            Content::Away(pending) => pending.push(seq, operation),
         }
         // Nothing is left that anybody could want to read, so there is nothing to be written either.
         if slot.row.live == 0 && slot.row.done == 0 {
@@ -350,7 +367,7 @@ impl State for ShardState {
             .map(|(row, page)| {
                 let page =
                     page.ok_or_else(|| FormatError::malformed("queue root", "chunk without a page"))?;
-                let content = Content::Away(Vec::new());
+                let content = Content::Away(Pending::default());
                 Ok(Arc::new(Slot { row, page: Some(page), changed: None, content }))
             })
             .collect::<Result<Vec<_>, FormatError>>()?;
@@ -471,8 +488,9 @@ impl State for ShardState {
             return Err(FormatError::malformed(WHAT, "hash does not match the root"));
         }
         let mut chunk = Chunk::decode(bytes)?;
-        for (seq, operation) in pending {
-            chunk.apply(*part, *seq, operation).map_err(|error| FormatError::malformed(WHAT, error))?;
+        for (seq, encoded) in &pending.operations {
+            let operation = Operation::decode(encoded)?;
+            chunk.apply(*part, *seq, &operation).map_err(|error| FormatError::malformed(WHAT, error))?;
         }
         slot.content = Content::Loaded(Arc::new(chunk));
         Ok(())
@@ -561,7 +579,7 @@ impl State for ShardState {
             && self.slots[at].changed.is_none()
             && self.slots[at].page.is_some()
         {
-            Arc::make_mut(&mut self.slots[at]).content = Content::Away(Vec::new());
+            Arc::make_mut(&mut self.slots[at]).content = Content::Away(Pending::default());
         }
     }
 
@@ -584,7 +602,7 @@ impl State for ShardState {
             }
             let slot = Arc::make_mut(&mut self.slots[at]);
             freed += slot.memory();
-            slot.content = Content::Away(Vec::new());
+            slot.content = Content::Away(Pending::default());
         }
     }
 }
@@ -594,7 +612,7 @@ impl Slot {
     fn bytes(&self) -> usize {
         match &self.content {
             Content::Loaded(chunk) => chunk.bytes(),
-            Content::Away(pending) => self.page.map_or(0, |page| page.bytes as usize) + pending.len() * 400,
+            Content::Away(pending) => self.page.map_or(0, |page| page.bytes as usize) + pending.bytes,
         }
     }
 
@@ -602,7 +620,7 @@ impl Slot {
     fn memory(&self) -> usize {
         match &self.content {
             Content::Loaded(chunk) => 2 * chunk.bytes(),
-            Content::Away(pending) => pending.len() * 600,
+            Content::Away(pending) => pending.bytes + pending.operations.len() * 48,
         }
     }
 }
