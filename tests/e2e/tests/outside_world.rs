@@ -390,7 +390,7 @@ fn every_recipient_is_accounted_for() -> Result<()> {
     let expected = |end: End| ends.values().filter(|(_, kind)| kind.end() == end).count();
     // What does not come to its end in time is found in the account below.
     let wait = |enough: &mut dyn FnMut() -> Result<bool>| -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60 + messages / 20);
+        let deadline = Instant::now() + Duration::from_secs(60 + messages / 100);
         while !enough()? && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(500));
         }
