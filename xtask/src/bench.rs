@@ -12,9 +12,9 @@ pub(crate) struct Arguments {
     /// Rounds per row; Postrider and the peer take turns within one.
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// Where the table is written.
-    #[arg(long, default_value = "docs/benchmarks.md")]
-    output: String,
+    /// Where the table is written. Without it, and without `--only`: docs/benchmarks.md.
+    #[arg(long)]
+    output: Option<String>,
 }
 
 /// Builds, installs the peers where that is possible, and runs.
@@ -22,9 +22,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tools::install();
     process::run(&mut ci::cargo(&["build", "--release", "--locked", "--workspace", "--bins"])?)?;
     let rounds = arguments.rounds.to_string();
-    let mut flags = vec!["--rounds", rounds.as_str(), "--output", arguments.output.as_str()];
-    if let Some(only) = &arguments.only {
-        flags.extend(["--only", only]);
+    let mut flags = vec!["--rounds", rounds.as_str()];
+    let mut output = arguments.output.as_deref();
+    match &arguments.only {
+        Some(only) => flags.extend(["--only", only]),
+        // Some rows do not replace the table of all.
+        None => output = output.or(Some("docs/benchmarks.md")),
+    }
+    if let Some(output) = output {
+        flags.extend(["--output", output]);
     }
     process::run(&mut ci::built("bench", "release", &flags)?)
 }
