@@ -172,7 +172,10 @@ impl Sink {
 
     /// Some of its faults are too much for itself now and then. One that takes nothing is started again.
     fn keep_up(&mut self) -> Result<()> {
-        if !self.keeps && self.child.try_wait()?.is_some() {
+        if !self.keeps
+            && let Some(status) = self.child.try_wait()?
+        {
+            println!("smtp-sink {:?} ended with {status}", self.flags);
             let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
             self.child = Self::spawn(self.address, &flags, None)?;
         }
@@ -408,7 +411,7 @@ fn every_recipient_is_accounted_for() -> Result<()> {
     let expected = |end: End| ends.values().filter(|(_, kind)| kind.end() == end).count();
     // What does not come to its end in time is found in the account below.
     let mut wait = |enough: &mut dyn FnMut(&World) -> Result<bool>| -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(60 + messages / 100);
+        let deadline = Instant::now() + Duration::from_secs(120 + messages / 50);
         while !enough(&world)? && Instant::now() < deadline {
             world.sinks.iter_mut().try_for_each(Sink::keep_up)?;
             std::thread::sleep(Duration::from_millis(500));
