@@ -3,7 +3,7 @@
 //! queued, as its domain has it, and the counts of both sides agree.
 //!
 //! `POSTRIDER_WORLD=MESSAGES,DOMAINS` sets how much of it.
-#![allow(clippy::print_stdout, reason = "what was counted is for people")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what was counted is for people")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,7 +75,7 @@ const PLAIN: [Kind; 10] = [
 ];
 
 /// What smtp-sink can do to whoever sends, and what becomes of the mail.
-const FLAGS: [(&[&str], End); 29] = [
+const FLAGS: [(&[&str], End); 28] = [
     // Refused, put off, and cut off without and with a reply, at each step.
     // A host that is not in service may not be the only one, nor for ever.
     (&["-f", "connect"], End::Queued),
@@ -104,13 +104,13 @@ const FLAGS: [(&[&str], End); 29] = [
     (&["-f", "rcpt", "-B", "552 5.2.2 Mailbox full"], End::Bounced),
     // Gone after DATA, without reading.
     (&["-A", "0"], End::Bounced),
-    // Not -H, -w and -W, slow hosts: smtp-sink does not survive its own timers with many connections.
+    // Not -H, -w and -W, slow hosts: smtp-sink does not survive its own timers with many connections. Nor -m: five sites
+    // share one host here, and what one keeps open for the next message is what another waits for.
     // Old.
     (&["-e"], End::Delivered),
     (&["-p"], End::Delivered),
     (&["-8", "-E", "-N", "-a", "-C", "-F"], End::Delivered),
     (&["-P"], End::Delivered),
-    (&["-m", "2"], End::Delivered),
 ];
 
 impl Kind {
@@ -175,7 +175,7 @@ impl Sink {
         if !self.keeps
             && let Some(status) = self.child.try_wait()?
         {
-            println!("smtp-sink {:?} ended with {status}", self.flags);
+            eprintln!("smtp-sink {:?} ended with {status}", self.flags);
             let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
             self.child = Self::spawn(self.address, &flags, None)?;
         }
@@ -374,7 +374,7 @@ fn cancel(scene: &Scene, domain: &str) -> Result<u64> {
 
 #[test]
 fn every_recipient_is_accounted_for() -> Result<()> {
-    let wanted = std::env::var("POSTRIDER_WORLD").unwrap_or_else(|_| "780,78".to_owned());
+    let wanted = std::env::var("POSTRIDER_WORLD").unwrap_or_else(|_| "760,76".to_owned());
     let (messages, domains) = wanted.split_once(',').context("POSTRIDER_WORLD=MESSAGES,DOMAINS")?;
     let (messages, domains): (u64, usize) = (messages.parse()?, domains.parse()?);
     let folder = tempfile::tempdir()?;
@@ -450,10 +450,11 @@ fn every_recipient_is_accounted_for() -> Result<()> {
             wrong.entry(format!("{kind:?} {:?}", kind.flags())).or_default().push(what);
         }
     }
-    for (kind, recipients) in &wrong {
-        println!("{kind}: {} recipients, {}", recipients.len(), recipients[0]);
-    }
-    ensure!(wrong.is_empty(), "not every recipient is where it should be:\n{}", scene.server.log_tail(20));
+    let wrong: Vec<String> = wrong
+        .into_iter()
+        .map(|(kind, recipients)| format!("{kind}: {} recipients, {}", recipients.len(), recipients[0]))
+        .collect();
+    ensure!(wrong.is_empty(), "not every recipient is where it should be:\n{}", wrong.join("\n"));
     // Nothing besides.
     let count = |counts: &[u32]| counts.iter().map(|count| *count as usize).sum::<usize>();
     let delivered = count(&taken.into_values().collect::<Vec<_>>());
