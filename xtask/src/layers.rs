@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("net", 2),
     ("engine", 2),
     ("blob", 2),
+    ("blob-s3", 2),
     ("engine-embedded", 2),
     ("storage", 3),
     ("directory", 3),
@@ -37,6 +38,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("smtp-protocol", "sasl"),
     ("imap-protocol", "sasl"),
     ("blob", "engine"),
+    ("blob-s3", "blob"),
     ("engine-embedded", "engine"),
     ("queue", "storage"),
 ];

@@ -43,6 +43,16 @@ pub trait Blobs: Send + Sync + 'static {
 
     /// Segments that were begun and not sealed, those that an appender holds included.
     async fn unsealed(&self) -> Result<Vec<SegmentInfo>, BlobsError>;
+
+    /// A hint that these ranges will be read soon, nearest first. Returns at once; a back end whose reads are quick, or
+    /// that has its hands full, does nothing.
+    fn prefetch(&self, _ranges: &[(SegmentId, Range<u64>)]) {}
+
+    /// What was read there is not what was written: copies that the back end keeps of it are let go. Says whether there
+    /// may have been any, that is whether another read can give other bytes.
+    async fn distrust(&self, _segment: SegmentId, _range: Range<u64>) -> bool {
+        false
+    }
 }
 
 /// A segment that grows. Dropped without [`Appender::seal`] it stays as far as it is durable, unsealed.
@@ -112,6 +122,25 @@ pub enum BlobsError {
         /// What the system said.
         #[source]
         source: Arc<io::Error>,
+    },
+    /// The back end is not reached, does not answer in time, or has too much to do. Temporary: it is far away.
+    #[error("segment storage does not answer during {during}")]
+    Unavailable {
+        /// What was being done.
+        during: &'static str,
+        /// What was seen of it.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The back end was reached and refuses: credentials, rights, bucket or request are wrong. It stays so until a
+    /// person changes something; nothing is said about the segment.
+    #[error("segment storage refuses {during}")]
+    Refused {
+        /// What was being done.
+        during: &'static str,
+        /// What it said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// An earlier write to this segment failed, so nothing more is added to it.
     #[error("segment {0} had a failed write and takes no more")]

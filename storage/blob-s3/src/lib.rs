@@ -1,0 +1,20 @@
+//! Segments as objects in S3, or in what speaks its language.
+//!
+//! An object is there as a whole or not at all, so a group of messages is one PUT and a large message one upload in
+//! parts ([`blob::Growth::Whole`]). What S3 is not, a disk: it is far away, so calls are tried again, an answer that was
+//! lost is found out about, and what is read stays in a cache on disk for a while.
+//!
+//! Start reading at [`S3Blobs`], then `service.rs`, which has the requests.
+
+mod appender;
+mod begun;
+mod blobs;
+mod call;
+mod config;
+mod service;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+pub use blobs::{OpenError, S3Blobs};
+pub use config::{Config, ConfigError, Encryption, Secret};

@@ -1,0 +1,7 @@
+//! The back end against a service in the process, whose answers can be spoilt, and against a real one.
+
+#![allow(clippy::unwrap_used, reason = "functions that tests share are tests too")]
+
+mod contract;
+mod faults;
+mod server;
