@@ -17,6 +17,7 @@ use crate::queue::{Inner, Queue};
 use crate::remote::{self, Next};
 use crate::shard::{Shard, ShardError};
 use crate::shard_id::ShardKind;
+use crate::sharing::Sharing;
 use crate::window::Ticket;
 
 /// What is to be done with a claimed item.
@@ -154,9 +155,13 @@ enum Care {
 
 /// Whoever begins without a record is suspected after a crash; who begins on record is known. New items go without, so
 /// that they cost no commit: after a crash all of them that were within the window count as part of it, once.
-fn care_of(item: &Item, state: &ShardState, boot: Uuid) -> Care {
+fn care_of(item: &Item, state: &ShardState, boot: Uuid, sharing: &Sharing) -> Care {
     match item.began {
         Some(began) if began == boot && item.crashes == 0 => Care::None,
+        // The shard has another owner now; the one before goes on, so that was no crash.
+        Some(began) if began != boot && item.crashes == 0 && sharing.lives(began) => {
+            Care::Recorded { crashes: 0 }
+        }
         Some(began) if began == boot => Care::Alone { crashes: item.crashes, recorded: true },
         Some(_) => Care::Alone { crashes: item.crashes.saturating_add(1), recorded: false },
         None if item.crashes > 0 => Care::Alone { crashes: item.crashes, recorded: false },
@@ -231,7 +236,13 @@ impl Inner {
     async fn claim_now(self: &Arc<Self>, max: usize) -> Vec<Claimed> {
         let now = self.clock.now();
         let mut by_shard: BTreeMap<_, Vec<Guard>> = BTreeMap::new();
-        for ticket in self.window.lock().take(max, now) {
+        let taken = self.window.lock().take(max, now);
+        for ticket in taken {
+            // Another node's by now, which finds it by itself.
+            if !self.works_on(ticket.shard) {
+                self.complete(ticket);
+                continue;
+            }
             by_shard.entry(ticket.shard).or_default().push(self.guard(ticket));
         }
         let mut preparing = Vec::with_capacity(by_shard.len());
@@ -276,7 +287,7 @@ impl Inner {
                 continue;
             };
             let care = match shard.id.kind {
-                ShardKind::Ingest => care_of(item, &state, self.boot),
+                ShardKind::Ingest => care_of(item, &state, self.boot, &self.sharing),
                 ShardKind::Outbound | ShardKind::Quarantine => Care::None,
             };
             match care {

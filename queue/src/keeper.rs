@@ -9,7 +9,7 @@ use crate::fold::ShardState;
 use crate::queue::Inner;
 use crate::schedule::{Waits, hour_of};
 use crate::shard::{Altered, Shard, ShardError};
-use crate::shard_id::ShardKind;
+use crate::shard_id::{ShardId, ShardKind};
 use crate::sweep::{expired_chunks, expired_items, forgettable_chunks};
 use crate::window::Ticket;
 
@@ -35,13 +35,29 @@ impl Inner {
         }
         let far = self.far.swap(false, Ordering::Relaxed);
         for shard in &self.ingest {
+            match self.hold(shard).await {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => {
+                    self.look_again(far);
+                    tracing::warn!(shard = %shard.id, %error, "shard cannot be taken over");
+                    continue;
+                }
+            }
             if let Err(error) = self.find_due(shard, far).await {
                 self.look_again(far);
                 tracing::warn!(shard = %shard.id, %error, "due items cannot be looked for");
             }
         }
-        let mut shards: Vec<&Shard> = self.ingest.iter().chain([&self.quarantine]).collect();
+        let ingest = self.ingest.iter().chain([&self.quarantine]);
+        let mut shards: Vec<&Shard> = ingest.filter(|shard| self.works_on(shard.id)).collect();
         for index in 0..self.layout().outbound {
+            let id = ShardId::outbound(index);
+            if !self.works_on(id) {
+                // Should it come back, everything in it is looked for again.
+                self.scanned.lock().retain(|(of, _), _| *of != id);
+                continue;
+            }
             match self.outbound_made(index).await {
                 Ok(Some(shard)) => {
                     if let Err(error) = self.find_outbound(shard, far).await {
@@ -68,7 +84,8 @@ impl Inner {
         let (known, taken) = self.lineup.lock().counts();
         metrics::gauge!("postrider_queue_lineup_items").set(known as f64);
         metrics::gauge!("postrider_queue_sending_items").set(taken as f64);
-        let live: u64 = self.ingest.iter().map(|shard| shard.state().live()).sum();
+        let mine = self.ingest.iter().filter(|shard| self.works_on(shard.id));
+        let live: u64 = mine.map(|shard| shard.state().live()).sum();
         metrics::gauge!("postrider_queue_ingest_items").set(live as f64);
         metrics::gauge!("postrider_queue_quarantined_items").set(self.quarantine.state().live() as f64);
     }
@@ -246,7 +263,7 @@ impl Inner {
 
     fn shards_open(&self) -> impl Iterator<Item = &Shard> {
         let outbound = (0..self.layout().outbound)
-            .filter_map(|index| self.opened(crate::shard_id::ShardId::outbound(index)));
+            .filter_map(|index| self.opened(ShardId::outbound(index)));
         self.ingest.iter().chain([&self.quarantine]).chain(outbound)
     }
 }

@@ -1,6 +1,6 @@
 //! The queue as its users see it: opening it, taking bodies and submissions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -31,7 +31,8 @@ use crate::report::{Report, run_reporter};
 use crate::root::Layout;
 use crate::schedule::hour_of;
 use crate::shard::{Accepted, Arrival, Shard, ShardError, chain};
-use crate::shard_id::{ShardId, derived_index, ingest_index, notification_id, outbound_index};
+use crate::shard_id::{ShardId, ShardKind, derived_index, ingest_index, notification_id, outbound_index};
+use crate::sharing::Sharing;
 use crate::submission::{Committed, Resolved, Submission};
 use crate::sweep::ClockGuard;
 use crate::window::{Ticket, Window};
@@ -73,8 +74,10 @@ pub(crate) struct Inner {
     /// The next round looks at what is put off for longer than anything is: a clock that was ahead put it there. As after
     /// a start.
     pub(crate) far: AtomicBool,
-    /// No other process can work on the same store.
-    pub(crate) exclusive: bool,
+    /// Who else works on the shards.
+    pub(crate) sharing: Sharing,
+    /// Ingest shards that this process works on: those of which it knows that what a dead one began there is marked.
+    pub(crate) held: Mutex<BTreeSet<ShardId>>,
     /// Rung when the window has room for what did not fit before.
     pub(crate) scan: Arc<Notify>,
     pub(crate) facts: Mutex<FactsCache>,
@@ -106,9 +109,8 @@ pub struct Foundation {
     pub keys: KeyRing,
     /// The time.
     pub clock: Clock,
-    /// This process holds the lock of the store, so that no other can work on it. A lease that another boot left is then
-    /// that of a dead process, and need not be waited for.
-    pub exclusive: bool,
+    /// Who else works on the same shards.
+    pub sharing: Sharing,
 }
 
 impl Queue {
@@ -116,9 +118,9 @@ impl Queue {
     pub async fn open(foundation: Foundation, config: Config) -> Result<Self, OpenError> {
         let (queue, inbox) = Self::assemble(foundation, config).await?;
         let inner = &queue.inner;
-        let booting = inner.ingest.iter().map(|shard| shard.boot(inner.boot, inner.clock.now()));
-        for booted in futures_util::future::join_all(booting).await {
-            booted.map_err(|error| OpenError::Shard {
+        let holding = inner.ingest.iter().map(|shard| inner.hold(shard));
+        for held in futures_util::future::join_all(holding).await {
+            held.map_err(|error| OpenError::Shard {
                 shard: "ingest".to_owned(),
                 reason: error.to_string(),
             })?;
@@ -142,7 +144,7 @@ impl Queue {
         config: Config,
     ) -> Result<(Self, mpsc::Receiver<Report>), OpenError> {
         config.check().map_err(OpenError::Config)?;
-        let Foundation { engine, log_options, archive, blobs, keys, clock, exclusive } = foundation;
+        let Foundation { engine, log_options, archive, blobs, keys, clock, sharing } = foundation;
         let layout = Layout { ingest: config.ingest_shards, outbound: config.outbound_shards };
         let logs = shard_logs(engine, log_options, archive);
         let ids: Vec<ShardId> =
@@ -152,7 +154,8 @@ impl Queue {
         let quarantine = ingest.pop().expect("the quarantine shard was opened last");
         let (reports, inbox) = mpsc::channel(config.in_flight_max);
         let inner = Arc::new(Inner {
-            boot: Uuid::new_v4(),
+            boot: sharing.boot(),
+            sharing,
             clock,
             blobs,
             keys,
@@ -174,7 +177,7 @@ impl Queue {
             scanned: Mutex::default(),
             scans: Mutex::default(),
             far: AtomicBool::new(true),
-            exclusive,
+            held: Mutex::default(),
             scan: Arc::default(),
             facts: Mutex::new(FactsCache::new(config.facts_bytes_max)),
             submitting: Semaphore::new(config.submitting_max),
@@ -186,11 +189,11 @@ impl Queue {
     }
 
     /// Begins a message. Its shard depends on the first recipient that is an account here, so that one account's mail
-    /// comes from one shard.
+    /// comes from one shard; in a cluster it is one of those that this node works on, so that nodes do not contend for
+    /// the same shards.
     pub async fn body_writer(&self, first_local: Option<AccountId>) -> Result<BodyWriter, BodyError> {
         let queue_id = QueueId(Uuid::now_v7());
-        let index = ingest_index(first_local, queue_id, self.inner.layout().ingest);
-        self.inner.body_writer(queue_id, ShardId::ingest(index)).await
+        self.inner.body_writer(queue_id, self.inner.ingest_shard(first_local, queue_id)).await
     }
 
     /// Begins the notification about one target of a claimed item, or about [`crate::News::part`].
@@ -277,9 +280,9 @@ impl Inner {
     /// An open shard, of those that are.
     pub(crate) fn opened(&self, id: ShardId) -> Option<&Shard> {
         match id.kind {
-            crate::shard_id::ShardKind::Ingest => self.ingest.get(id.index as usize),
-            crate::shard_id::ShardKind::Outbound => self.outbound.get(id.index as usize)?.get(),
-            crate::shard_id::ShardKind::Quarantine => Some(&self.quarantine),
+            ShardKind::Ingest => self.ingest.get(id.index as usize),
+            ShardKind::Outbound => self.outbound.get(id.index as usize)?.get(),
+            ShardKind::Quarantine => Some(&self.quarantine),
         }
     }
 
@@ -307,6 +310,39 @@ impl Inner {
             Err(blob::KeyError::Missing(_)) => Ok(None),
             Err(error) => Err(ShardError::Unavailable { shard: id, reason: chain(&error) }),
         }
+    }
+
+    /// Whether this process works on the shard now.
+    pub(crate) fn works_on(&self, shard: ShardId) -> bool {
+        match (&self.sharing, shard.kind) {
+            (Sharing::Nodes(_), ShardKind::Ingest) => self.held.lock().contains(&shard),
+            _ => self.sharing.is_mine(shard),
+        }
+    }
+
+    /// Begins or ends to work on an ingest shard, as its owner has changed. Whoever begins marks that first: what others
+    /// had in hand may have stopped them, and is taken with care.
+    pub(crate) async fn hold(&self, shard: &Shard) -> Result<bool, ShardError> {
+        let mine = self.sharing.is_mine(shard.id);
+        let held = self.held.lock().contains(&shard.id);
+        if mine && !held {
+            shard.boot(self.boot, self.clock.now()).await?;
+            self.held.lock().insert(shard.id);
+            tracing::debug!(shard = %shard.id, "works on the shard");
+        } else if held && !mine {
+            self.held.lock().remove(&shard.id);
+            tracing::debug!(shard = %shard.id, "another node works on the shard");
+        }
+        Ok(mine)
+    }
+
+    fn ingest_shard(&self, first_local: Option<AccountId>, queue_id: QueueId) -> ShardId {
+        let held = self.held.lock();
+        let among = u16::try_from(held.len()).unwrap_or(u16::MAX);
+        let own = held.iter().nth(ingest_index(first_local, queue_id, among).into());
+        own.copied().unwrap_or_else(|| {
+            ShardId::ingest(ingest_index(first_local, queue_id, self.layout().ingest))
+        })
     }
 
     async fn body_writer(&self, queue_id: QueueId, shard: ShardId) -> Result<BodyWriter, BodyError> {
@@ -356,7 +392,7 @@ impl Inner {
             message,
             progress: Progress::Ingest(expansion),
             due,
-            claimable: due == now && self.has_room(),
+            claimable: due == now && self.works_on(shard) && self.has_room(),
             watermark: derived.map_or(0, |(_, watermark)| watermark),
         };
         let shard = self.opened(shard).ok_or(SubmitError::Malformed { reason: "the body has no shard" })?;
@@ -463,8 +499,11 @@ impl Inner {
         known < SUSPECTS_MAX
     }
 
-    /// An item is due: whoever waits for work is woken.
+    /// An item is due: whoever waits for work is woken. One in another node's shard is found there.
     pub(crate) fn announce(&self, ticket: Ticket, due: u64) {
+        if !self.works_on(ticket.shard) {
+            return;
+        }
         let now = self.clock.now();
         self.window.lock().add(ticket, due, now);
         self.wake.notify_one();

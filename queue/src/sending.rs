@@ -90,9 +90,8 @@ impl Inner {
                 }
             }
             Next::Watch { attempt, seconds } => {
-                // Under the store's lock there is nobody else: a lease of another boot is that of a dead process.
-                let dead = self.exclusive && remote::leases(item).all(|(_, boot, _)| boot != self.boot);
-                let lapses = remote::lapses(Instant::now(), if dead { 0 } else { seconds });
+                let ended = remote::leases(item).all(|(_, boot, _)| self.sharing.has_ended(boot, self.boot));
+                let lapses = remote::lapses(Instant::now(), if ended { 0 } else { seconds });
                 let mut lineup = self.lineup.lock();
                 let taken = lineup.is_taken(ticket.shard, ticket.place.number);
                 let fits = taken || lineup.watch(Watched { ticket, attempt, lapses });
@@ -204,6 +203,10 @@ impl Inner {
         let Some(shard) = guards.first().and_then(|guard| self.opened(guard.ticket.shard)) else {
             return Vec::new();
         };
+        if !self.works_on(shard.id) {
+            guards.into_iter().for_each(SendGuard::complete);
+            return Vec::new();
+        }
         let mut chunks: Vec<u32> = guards.iter().map(|guard| guard.ticket.place.chunk).collect();
         chunks.sort_unstable();
         chunks.dedup();

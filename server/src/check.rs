@@ -43,7 +43,7 @@ impl Found {
 
 /// Checks a store that no server has open. An error says that something is wrong, or that it could not be looked at.
 pub(crate) async fn run(config: &Config, bodies: Bodies) -> anyhow::Result<()> {
-    if !config.data.join("engine").exists() {
+    if !crate::back_end::is_there(config) {
         bail!("{} holds no store", config.data.display());
     }
     let ground = Ground::open(config).await?;

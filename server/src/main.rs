@@ -4,6 +4,7 @@
 
 mod args;
 mod audit;
+mod back_end;
 mod check;
 mod config;
 mod ctl;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
-use blob::dir::DirBlobs;
 use blob::keys::KeyEncryptionKey;
 use blob::{BlobArchive, BlobStore, KeyId, KeyRing};
 use bytes::Bytes;
@@ -16,7 +15,6 @@ use delivery::Delivery;
 use directory::account::Quota;
 use directory::{AccountStores, Directory, LogKeys, Temporary};
 use engine::{Archive, Engine, LogId, Sealer};
-use engine_embedded::Embedded;
 use imap::Imap;
 use mail::address::Address as MailAddress;
 use mail::id::AccountId;
@@ -32,6 +30,7 @@ use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
 
 use crate::audit::AuditLog;
+use crate::back_end::{BackEnd, log_options};
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
 use crate::role::Role;
@@ -52,34 +51,25 @@ pub(crate) struct Ground {
     pub(crate) storage: Storage,
     pub(crate) directory: Directory,
     audit: AuditLog,
-    embedded: Embedded,
+    back_end: BackEnd,
 }
 
 impl Ground {
     /// Opens the data folder; makes it when it is not there.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         make_folder(&config.data)?;
-        let embedded =
-            Embedded::open(&config.data.join("engine"), config.engine.clone()).context("engine")?;
-        let engine = embedded.engine();
+        let back_end = BackEnd::open(config).await?;
+        let engine = back_end.engine.clone();
         let kek = KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?;
         let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &config.blob);
-        #[cfg(not(feature = "sabotage"))]
-        let segments_config = config.segments.clone();
-        #[cfg(feature = "sabotage")]
-        let segments_config = {
-            tracing::error!("this build answers before anything is synced: it loses mail");
-            blob::dir::DirConfig { answer_before_sync: true, ..config.segments.clone() }
-        };
-        let segments = DirBlobs::open(&config.data.join("segments"), segments_config).context("segments")?;
         let rows = Arc::clone(&engine.rows);
-        let blobs = BlobStore::new(Arc::new(segments), rows, keys.clone(), config.blob.clone())
+        let blobs = BlobStore::new(Arc::clone(&back_end.blobs), rows, keys.clone(), config.blob.clone())
             .await
             .context("segments")?;
         let archive: Arc<dyn Archive> = Arc::new(BlobArchive::new(blobs.clone()));
         let storage = Storage::new(
             engine.clone(),
-            config.logs.clone(),
+            log_options(config),
             Some(Arc::clone(&archive)),
             blobs.clone(),
             config.storage.clone(),
@@ -89,7 +79,7 @@ impl Ground {
         let directory = Directory::open(directory::Parts {
             config: config.directory.clone(),
             engine: engine.clone(),
-            logs: config.logs.clone(),
+            logs: log_options(config),
             archive: Some(Arc::clone(&archive)),
             keys: Arc::new(SystemKeys(keys.clone())),
             stores: Arc::new(Accounts(storage.clone())),
@@ -97,36 +87,32 @@ impl Ground {
         })
         .await
         .context("directory")?;
-        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, embedded })
+        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, back_end })
     }
 
-    /// What the queue stands on. The engine's lock keeps every other process out.
+    /// What the queue stands on.
     pub(crate) fn under_queue(&self, config: &Config) -> Foundation {
         Foundation {
             engine: self.engine.clone(),
-            log_options: config.logs.clone(),
+            log_options: log_options(config),
             archive: Some(Arc::clone(&self.archive)),
             blobs: self.blobs.clone(),
             keys: self.keys.clone(),
             clock: Clock::system(),
-            exclusive: true,
+            sharing: self.sharing(),
         }
     }
 
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
-        let Self { engine, keys, blobs, archive, storage, directory, audit, embedded } = self;
+        let Self { engine, keys, blobs, archive, storage, directory, audit, back_end } = self;
         directory.close();
         storage.close();
         drop((engine, keys, archive, storage, directory, audit));
         if tokio::time::timeout(CLOSE_PATIENCE, blobs.close()).await.is_err() {
             tracing::warn!("segments are still in use and were not closed in order");
         }
-        // Joins the commit thread, so it does not belong on an async one.
-        let closed = tokio::task::spawn_blocking(move || drop(embedded)).await;
-        if closed.is_err() {
-            tracing::error!("the engine panicked while it was closed");
-        }
+        back_end.close().await;
     }
 }
 
@@ -166,13 +152,14 @@ impl Stores {
     /// Lets the process end when the engine has seen a write fail, and keeps figures current.
     fn watch(&self) {
         crate::memory::give_back();
-        let mut poisoned = self.ground.embedded.poisoned();
-        let health = self.health.clone();
-        tokio::spawn(async move {
-            if let Ok(why) = poisoned.wait_for(Option::is_some).await {
-                health.broke(why.as_deref().unwrap_or("the storage engine failed"));
-            }
-        });
+        if let Some(mut poisoned) = self.ground.back_end.poisoned() {
+            let health = self.health.clone();
+            tokio::spawn(async move {
+                if let Ok(why) = poisoned.wait_for(Option::is_some).await {
+                    health.broke(why.as_deref().unwrap_or("the storage engine failed"));
+                }
+            });
+        }
         let health = self.health.clone();
         tokio::spawn(async move {
             loop {

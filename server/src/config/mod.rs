@@ -65,6 +65,11 @@ pub(crate) struct Config {
     pub(crate) logs: engine::LogOptions,
     /// The embedded storage engine.
     pub(crate) engine: engine_embedded::Config,
+    /// Cassandra or ScyllaDB, for an installation of many nodes. With nodes named here the embedded engine is not used,
+    /// `s3` is needed too, and all nodes serve all accounts.
+    pub(crate) cql: engine_cql::Config,
+    /// Message bytes in S3, where `cql` is used.
+    pub(crate) s3: blob_s3::Config,
     /// The admin API.
     pub(crate) admin: webmail_api::admin::Config,
 }
@@ -134,6 +139,8 @@ impl Default for Config {
             segments: blob::dir::DirConfig::default(),
             logs: engine::LogOptions::default(),
             engine: engine_embedded::Config::default(),
+            cql: engine_cql::Config::default(),
+            s3: blob_s3::Config::default(),
             admin: webmail_api::admin::Config::default(),
         }
     }
@@ -187,6 +194,16 @@ impl Config {
                 }
             }
         }
+        for path in [&mut self.cql.password_file, &mut self.cql.ca_file] {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        }
+        for path in [&mut self.s3.credentials_file, &mut self.s3.waiting_folder, &mut self.s3.cache_folder] {
+            if let Some(path) = path {
+                *path = folder.join(&*path);
+            }
+        }
         for listener in &mut self.listeners {
             if let Address::Unix(path) = &mut listener.address {
                 *path = self.data.join(&*path);
@@ -201,6 +218,10 @@ impl Config {
             || self.hostname.contains(char::is_whitespace)
         {
             bail!("hostname: {:?} is not the name of a host", self.hostname);
+        }
+        self.cql.check().map_err(|wrong| anyhow!("cql: {wrong}"))?;
+        if self.in_cluster() {
+            self.s3.check().map_err(|wrong| anyhow!("s3: {wrong}"))?;
         }
         self.smtp_out.check().map_err(|wrong| anyhow!("smtp_out: {wrong}"))?;
         self.delivery.check().map_err(|wrong| anyhow!("delivery: {wrong}"))?;
@@ -220,6 +241,11 @@ impl Config {
             }
         }
         Ok(())
+    }
+
+    /// Whether everything is kept on the engines of a cluster.
+    pub(crate) fn in_cluster(&self) -> bool {
+        !self.cql.nodes.is_empty()
     }
 
     /// Where the admin API answers commands of this machine.

@@ -122,7 +122,7 @@ impl World {
             blobs: store,
             keys,
             clock: Clock::system(),
-            exclusive: true,
+            sharing: queue::Sharing::Alone,
         };
         let queue = Queue::open(foundation, queue::Config::default()).await.unwrap();
         let certificate = Certificate::self_signed(&["mx.example.test".to_owned()]).unwrap();

@@ -64,7 +64,7 @@ impl World {
             blobs,
             keys,
             clock: clock.clone(),
-            exclusive: true,
+            sharing: queue::Sharing::Alone,
         };
         let settings = queue::Config {
             ingest_shards: 1,

@@ -128,7 +128,7 @@ impl Default for Config {
 
 impl Config {
     /// Says what of it cannot be.
-    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+    pub fn check(&self) -> Result<(), ConfigError> {
         let wrong = |what| Err(ConfigError(what));
         if self.bucket.is_empty() {
             return wrong("bucket is missing");

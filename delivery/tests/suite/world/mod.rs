@@ -128,7 +128,7 @@ impl World {
         .ok()?;
         let clock = disk.clock.clone();
         let foundation =
-            Foundation { engine, log_options, archive: None, blobs, keys, clock, exclusive: true };
+            Foundation { engine, log_options, archive: None, blobs, keys, clock, sharing: queue::Sharing::Alone };
         let config_queue = queue::Config {
             ingest_shards: 3,
             outbound_shards: 2,

@@ -66,8 +66,8 @@ impl Disk {
         let log_options = self.log_options.clone();
         let engine = engine.engine();
         let (clock, archive) = (self.clock.clone(), self.archive.clone());
-        let exclusive = self.exclusive;
-        let foundation = Foundation { engine, log_options, archive, blobs, keys, clock, exclusive };
+        let sharing = if self.exclusive { Sharing::Alone } else { Sharing::Unknown };
+        let foundation = Foundation { engine, log_options, archive, blobs, keys, clock, sharing };
         Queue::open(foundation, config).await.ok()
     }
 }

@@ -1,0 +1,80 @@
+//! Where everything is kept: in the data folder, or on the engines of a cluster.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use blob::Blobs;
+use blob::dir::DirBlobs;
+use blob_s3::S3Blobs;
+use engine::{Engine, LogOptions};
+use engine_cql::Cql;
+use engine_embedded::Embedded;
+use tokio::sync::watch;
+
+use crate::config::Config;
+
+/// The engine and the segments of this process, opened.
+pub(crate) struct BackEnd {
+    pub(crate) engine: Engine,
+    pub(crate) blobs: Arc<dyn Blobs>,
+    /// The embedded engine, which has to be closed in order.
+    embedded: Option<Embedded>,
+}
+
+impl BackEnd {
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        if config.in_cluster() { Self::on_cluster(config).await } else { Self::in_folder(config) }
+    }
+
+    fn in_folder(config: &Config) -> anyhow::Result<Self> {
+        let embedded =
+            Embedded::open(&config.data.join("engine"), config.engine.clone()).context("engine")?;
+        #[cfg(not(feature = "sabotage"))]
+        let segments = config.segments.clone();
+        #[cfg(feature = "sabotage")]
+        let segments = {
+            tracing::error!("this build answers before anything is synced: it loses mail");
+            blob::dir::DirConfig { answer_before_sync: true, ..config.segments.clone() }
+        };
+        let blobs = DirBlobs::open(&config.data.join("segments"), segments).context("segments")?;
+        Ok(Self { engine: embedded.engine(), blobs: Arc::new(blobs), embedded: Some(embedded) })
+    }
+
+    async fn on_cluster(config: &Config) -> anyhow::Result<Self> {
+        let cql = Box::pin(Cql::open(&config.cql)).await.context("cql")?;
+        let blobs = S3Blobs::open(config.s3.clone()).await.context("s3")?;
+        Ok(Self { engine: cql.engine(), blobs: Arc::new(blobs), embedded: None })
+    }
+
+    /// Whether no other process can work on the same store: the embedded engine holds a lock.
+    pub(crate) fn exclusive(&self) -> bool {
+        self.embedded.is_some()
+    }
+
+    /// Why nothing can be written any more, once that is so. `None`: this back end has no such state.
+    pub(crate) fn poisoned(&self) -> Option<watch::Receiver<Option<String>>> {
+        self.embedded.as_ref().map(Embedded::poisoned)
+    }
+
+    /// Closes it in order, when nothing uses it any more.
+    pub(crate) async fn close(self) {
+        let Self { engine, blobs, embedded } = self;
+        drop((engine, blobs));
+        // Joins the commit thread, so it does not belong on an async one.
+        let closed = tokio::task::spawn_blocking(move || drop(embedded)).await;
+        if closed.is_err() {
+            tracing::error!("the engine panicked while it was closed");
+        }
+    }
+}
+
+/// Whether there is a store at all that a command could look at.
+pub(crate) fn is_there(config: &Config) -> bool {
+    config.in_cluster() || Path::new(&config.data).join("engine").exists()
+}
+
+/// How logs are kept: as configured, but that other nodes may always commit to them in a cluster.
+pub(crate) fn log_options(config: &Config) -> LogOptions {
+    LogOptions { shared: config.in_cluster() || config.logs.shared, ..config.logs.clone() }
+}
