@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::archive::Archive;
 use crate::error::{EngineError, FoldError, FormatError};
+use crate::hint::Hints;
 use crate::id::{LogId, PageId};
 use crate::log::{EntryRow, Log};
 use crate::options::LogOptions;
@@ -23,12 +24,20 @@ pub struct Engine {
     pub log: Arc<dyn Log>,
     /// Its rows.
     pub rows: Arc<dyn Rows>,
+    /// How its logs tell other nodes that they moved.
+    pub hints: Hints,
 }
 
 impl Engine {
-    /// Logs and rows of one back end.
+    /// Logs and rows of one back end, that no other node is told about.
     pub fn new(log: Arc<dyn Log>, rows: Arc<dyn Rows>) -> Self {
-        Self { log, rows }
+        Self { log, rows, hints: Hints::default() }
+    }
+
+    /// The same back end, whose logs say and hear hints.
+    #[must_use]
+    pub fn with_hints(self, hints: Hints) -> Self {
+        Self { hints, ..self }
     }
 }
 

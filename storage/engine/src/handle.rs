@@ -119,7 +119,8 @@ impl<S: State> LogHandle<S> {
         LogsInner::read(self, parts, Freshness::Head).await
     }
 
-    /// A hint that another node has committed: look at the head soon. A lost hint costs latency only.
+    /// A hint that another node has committed: look at the head soon. A lost hint costs latency only. Hints that name how
+    /// far the log has come go to [`crate::Hints::heard`].
     pub fn hint(&self) {
         // A full inbox means that the actor is busy, and will see the head with its next commit.
         let _ = self.shared.sender.try_send(Message::Look);

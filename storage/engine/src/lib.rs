@@ -17,6 +17,7 @@ mod context;
 pub mod contract;
 pub mod error;
 mod handle;
+mod hint;
 #[cfg(test)]
 mod history;
 pub mod id;
@@ -40,6 +41,7 @@ pub use archive::Archive;
 pub use context::{Engine, OpenError, page_partition};
 pub use error::{ArchiveError, EngineError, FoldError, FormatError, Unsealed};
 pub use handle::{CommitOptions, LogHandle};
+pub use hint::Hints;
 pub use id::{LogId, LogKind, PageId};
 pub use log::{EntryRow, Head, Log, Outcome, SnapshotPointer, Tail};
 pub use logs::{CreateError, Logs};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use crate::archive::Archive;
 use crate::context::{Context, Engine, OpenError, page_partition};
 use crate::error::EngineError;
 use crate::handle::{Freshness, LogHandle};
+use crate::hint::{DELETED_SEQ, Hear};
 use crate::id::LogId;
 use crate::load::load;
 use crate::log::{Outcome, SnapshotPointer};
@@ -114,7 +115,10 @@ impl<S: State> Logs<S> {
             closed: AtomicBool::new(false),
             uses: AtomicU64::new(0),
         };
-        Self { inner: Arc::new(inner) }
+        let inner = Arc::new(inner);
+        let hearer: Weak<dyn Hear> = Arc::<LogsInner<S>>::downgrade(&inner);
+        inner.engine.hints.listen(hearer);
+        Self { inner }
     }
 
     /// What the actors did so far.
@@ -157,6 +161,7 @@ impl<S: State> Logs<S> {
     pub async fn delete(&self, log: LogId) -> Result<(), EngineError> {
         let engine = &self.inner.engine;
         engine.log.delete(log).await?;
+        engine.hints.say(log, DELETED_SEQ);
         if let Some(slot) = self.inner.open.lock().remove(&log)
             && let Some(shared) = slot.shared
         {
@@ -262,6 +267,8 @@ impl<S: State> LogsInner<S> {
             weight: AtomicUsize::new(loaded.state.weight()),
             busy: Arc::default(),
             used: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            hint: Notify::new(),
             closed: OnceLock::new(),
             stop: Notify::new(),
             archive_index: Mutex::default(),
@@ -366,6 +373,13 @@ impl<S: State> LogsInner<S> {
             self.counters.evictions.add(1);
         }
         true
+    }
+}
+
+impl<S: State> Hear for LogsInner<S> {
+    fn heard(&self, log: LogId, seq: u64) -> bool {
+        let open = self.open.lock();
+        open.get(&log).and_then(|slot| slot.shared.as_ref()).is_some_and(|shared| shared.heard(seq))
     }
 }
 

@@ -102,6 +102,9 @@ pub(crate) struct Shared<S: State> {
     pub(crate) busy: Arc<AtomicUsize>,
     /// When it was last used, in the cache's count of uses.
     pub(crate) used: AtomicU64,
+    /// The greatest number that another node has said since the actor was told last.
+    pub(crate) heard: AtomicU64,
+    pub(crate) hint: Notify,
     pub(crate) closed: OnceLock<Closed>,
     pub(crate) stop: Notify,
     /// Where chunks of the archive lie, by the number of their first operation, as far as somebody has looked.
@@ -115,6 +118,17 @@ impl<S: State> Shared<S> {
     pub(crate) fn close(&self, closed: Closed) {
         let _ = self.closed.set(closed);
         self.stop.notify_one();
+    }
+
+    /// Another node said that the log has come to `seq`. Does not go through the inbox, so that a storm of hints takes no
+    /// commit's place there and is one look at a time. Whether there is a look.
+    pub(crate) fn heard(&self, seq: u64) -> bool {
+        let behind = self.context.options.shared && *self.seq.borrow() < seq && self.closed.get().is_none();
+        if behind {
+            self.heard.fetch_max(seq, Ordering::Relaxed);
+            self.hint.notify_one();
+        }
+        behind
     }
 
     pub(crate) fn handles(&self) -> usize {

@@ -28,7 +28,7 @@ macro_rules! counters {
             }
 
             pub(crate) fn read(&self) -> LogStats {
-                LogStats { $($name: self.$name.count.load(Ordering::Relaxed),)* }
+                LogStats { $($name: self.$name.count(),)* }
             }
         }
     };
@@ -41,8 +41,12 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    fn new(metric: metrics::Counter) -> Self {
+    pub(crate) fn new(metric: metrics::Counter) -> Self {
         Self { count: AtomicU64::new(0), metric }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     pub(crate) fn add(&self, count: u64) {
@@ -70,6 +74,8 @@ counters! {
     loads => "postrider_log_loads_total",
     /// Loads that had to be repeated, since snapshot and tail did not fit together.
     loads_torn => "postrider_log_loads_torn_total",
+    /// Looks at a head, and reads of what is behind it.
+    looks => "postrider_log_looks_total",
     /// Entries of other nodes that were folded.
     entries_followed => "postrider_log_entries_followed_total",
     /// Snapshots whose pages were written.

@@ -38,6 +38,8 @@ impl<S: State> Actor<S> {
         let seq = self.seq;
         let pause = (self.setbacks > 0).then(|| context.options.backoff(self.setbacks));
         self.look = false;
+        self.heard = 0;
+        self.context.counters.looks.add(1);
         self.looked_last = true;
         self.looking.append(&mut self.refreshers);
         async move {

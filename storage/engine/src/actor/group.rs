@@ -217,6 +217,7 @@ impl<S: State> Actor<S> {
         self.context.counters.groups.add(1);
         self.context.counters.operations.add(group.operations.len() as u64);
         self.publish(state);
+        self.context.engine.hints.say(self.context.log, self.seq);
         let changed = group.members.iter().filter(|member| member.last_seq >= member.first_seq).count();
         self.context.counters.commits.add(changed as u64);
         for member in group.members {

@@ -91,8 +91,10 @@ pub(crate) struct Actor<S: State> {
 
     /// Entries of others may lie behind `seq`.
     behind: bool,
-    /// Someone hinted that they do.
+    /// Someone here hinted that they do, or it is time to see.
     look: bool,
+    /// Another node said that it has come to this number. Looked for once: it need not be true.
+    heard: u64,
     /// The state's pages have been replaced, or a gap was found.
     reload: bool,
     /// The page that was not there, and made us load again.
@@ -136,6 +138,7 @@ impl<S: State> Actor<S> {
             snapshot_setbacks: 0,
             behind: false,
             look: false,
+            heard: 0,
             reload: false,
             missing_page: None,
             looked_last: false,
@@ -162,12 +165,17 @@ impl<S: State> Actor<S> {
                 landed = land(&mut self.flight), if self.flight.is_some() => Event::Landed(Box::new(landed)),
                 Some(done) = self.jobs.next(), if !self.jobs.is_empty() => Event::Job(done),
                 message = self.inbox.recv(), if room => Event::Message(message),
+                () = stop.hint.notified() => Event::Hint,
                 _ = poll.tick(), if self.context.options.shared => Event::Poll,
             };
             let result = match event {
                 Event::Stop | Event::Message(None) => break,
                 Event::Poll => {
                     self.look = true;
+                    Ok(())
+                }
+                Event::Hint => {
+                    self.heard = self.heard.max(stop.heard.swap(0, Ordering::Relaxed));
                     Ok(())
                 }
                 Event::Message(Some(message)) => {
@@ -230,7 +238,7 @@ impl<S: State> Actor<S> {
             self.flight = Some(self.flight_swing(attempt));
             return;
         }
-        let wants_look = self.look || !self.refreshers.is_empty();
+        let wants_look = self.look || self.heard > self.seq || !self.refreshers.is_empty();
         if wants_look && !self.looked_last {
             self.flight = Some(self.flight_follow());
             return;
@@ -341,6 +349,7 @@ enum Event<S: State> {
     Landed(Box<Landed<S>>),
     Job(JobDone<S>),
     Message(Option<Message<S>>),
+    Hint,
     Poll,
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the whole actor, on a small state and the engine in memory.
 
+mod hints;
 mod nodes;
 mod power;
 mod rounds;
