@@ -19,6 +19,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("blob", 2),
     ("blob-s3", 2),
     ("engine-embedded", 2),
+    ("engine-cql", 2),
+    ("cluster", 2),
     ("storage", 3),
     ("directory", 3),
     ("queue", 3),
@@ -40,6 +42,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("blob", "engine"),
     ("blob-s3", "blob"),
     ("engine-embedded", "engine"),
+    ("engine-cql", "engine"),
+    ("cluster", "engine"),
     ("queue", "storage"),
 ];
 
