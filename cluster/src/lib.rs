@@ -9,6 +9,7 @@
 //! requests go over NATS, at most once. The crate knows no mail and no sockets. Start reading at [`membership`] and
 //! `bus.rs`; `storage/DESIGN.md` has the bytes and the rules.
 
+pub mod agreement;
 mod authentic;
 mod bus;
 mod config;

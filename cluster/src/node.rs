@@ -74,6 +74,11 @@ impl Boot {
         Self(Uuid::new_v4())
     }
 
+    /// As rows of others name it.
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Uuid::from_slice(bytes).ok().map(Self)
     }

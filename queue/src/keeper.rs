@@ -1,8 +1,12 @@
 //! The task that keeps the queue going when nobody tells it anything: finds what is due, what has expired, and what
 //! history may go. Wake-ups are hints; this is what is relied upon.
 
-use std::sync::Weak;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use cluster::View;
+use tokio::sync::watch;
 
 use crate::entry::Place;
 use crate::fold::ShardState;
@@ -10,6 +14,7 @@ use crate::queue::Inner;
 use crate::schedule::{Waits, hour_of};
 use crate::shard::{Altered, Shard, ShardError};
 use crate::shard_id::{ShardId, ShardKind};
+use crate::sharing::Sharing;
 use crate::sweep::{expired_chunks, expired_items, forgettable_chunks};
 use crate::window::Ticket;
 
@@ -21,8 +26,35 @@ pub(crate) async fn run(inner: Weak<Inner>) {
         {
             let Some(inner) = inner.upgrade() else { return };
             inner.keep().await;
+            inner.follow_all();
         }
         let _ = tokio::time::timeout(interval, scan.notified()).await;
+    }
+}
+
+/// Looks at once for what other nodes put into a shard that this one works on.
+pub(crate) async fn follow(inner: Weak<Inner>, shard: Shard) {
+    /// What comes within this is looked for together.
+    const GATHER: Duration = Duration::from_millis(10);
+    let mut others = shard.handle.watch_others();
+    while others.changed().await.is_ok() {
+        tokio::time::sleep(GATHER).await;
+        others.mark_unchanged();
+        let Some(inner) = inner.upgrade() else { return };
+        if !inner.works_on(shard.id) {
+            continue;
+        }
+        if let Err(error) = inner.find_in(&shard, shard.state(), false).await {
+            tracing::debug!(shard = %shard.id, %error, "what others put there is looked for in the next round");
+        }
+    }
+}
+
+/// Has shards change hands as soon as nodes come and go.
+pub(crate) async fn follow_nodes(inner: Weak<Inner>, mut nodes: watch::Receiver<Arc<View>>) {
+    while nodes.changed().await.is_ok() {
+        let Some(inner) = inner.upgrade() else { return };
+        inner.scan.notify_one();
     }
 }
 
@@ -44,7 +76,7 @@ impl Inner {
                     continue;
                 }
             }
-            if let Err(error) = self.find_due(shard, far).await {
+            if let Err(error) = self.find(shard, far).await {
                 self.look_again(far);
                 tracing::warn!(shard = %shard.id, %error, "due items cannot be looked for");
             }
@@ -60,7 +92,7 @@ impl Inner {
             }
             match self.outbound_made(index).await {
                 Ok(Some(shard)) => {
-                    if let Err(error) = self.find_outbound(shard, far).await {
+                    if let Err(error) = self.find(shard, far).await {
                         self.look_again(far);
                         tracing::warn!(shard = %shard.id, %error, "what is to be sent cannot be looked for");
                     }
@@ -106,14 +138,39 @@ impl Inner {
         }
     }
 
-    /// Tells the window of items that are due in this hour, and of those that come later in it. With `far` also of those
-    /// that nobody would put off so long, see [`Self::clock_went_back`].
-    async fn find_due(&self, shard: &Shard, far: bool) -> Result<(), ShardError> {
-        let now = self.clock.now();
+    /// Where other nodes commit to the same shards, each that is open here is followed.
+    fn follow_all(self: &Arc<Self>) {
+        if !matches!(self.sharing, Sharing::Nodes(_)) {
+            return;
+        }
+        let mut followers = self.followers.lock();
+        for shard in self.shards_open() {
+            let follow = || tokio::spawn(follow(Arc::downgrade(self), shard.clone())).abort_handle();
+            followers.entry(shard.id).or_insert_with(follow);
+        }
+    }
+
+    /// Looks for what is due in a shard, as of its head.
+    async fn find(&self, shard: &Shard, far: bool) -> Result<(), ShardError> {
         let state = shard.handle.refresh(&[]).await.map_err(|error| ShardError::Unavailable {
             shard: shard.id,
             reason: crate::shard::chain(&error),
         })?;
+        self.find_in(shard, state, far).await
+    }
+
+    async fn find_in(&self, shard: &Shard, state: Arc<ShardState>, far: bool) -> Result<(), ShardError> {
+        match shard.id.kind {
+            ShardKind::Ingest => self.find_due(shard, state, far).await,
+            ShardKind::Outbound => self.find_outbound(shard, state, far).await,
+            ShardKind::Quarantine => Ok(()),
+        }
+    }
+
+    /// Tells the window of items that are due in this hour, and of those that come later in it. With `far` also of those
+    /// that nobody would put off so long, see [`Self::clock_went_back`].
+    async fn find_due(&self, shard: &Shard, state: Arc<ShardState>, far: bool) -> Result<(), ShardError> {
+        let now = self.clock.now();
         let this_hour = hour_of(now);
         let near = hour_of(now.saturating_add(Waits::local(&self.config).longest()));
         let chunks: Vec<u32> = state
@@ -147,13 +204,14 @@ impl Inner {
 
     /// Tells the line-up of what is due in this hour. A chunk of which everything is known already is not looked at
     /// again: so a round costs what is new, and not what waits.
-    async fn find_outbound(&self, shard: &Shard, far: bool) -> Result<(), ShardError> {
+    async fn find_outbound(
+        &self,
+        shard: &Shard,
+        state: Arc<ShardState>,
+        far: bool,
+    ) -> Result<(), ShardError> {
         /// Chunks in a row that gave nothing because there is no room; then the next round goes on.
         const FUTILE_MAX: usize = 16;
-        let state = shard.handle.refresh(&[]).await.map_err(|error| ShardError::Unavailable {
-            shard: shard.id,
-            reason: crate::shard::chain(&error),
-        })?;
         let now = self.clock.now();
         let this_hour = hour_of(now);
         let near = hour_of(now.saturating_add(Waits::longest_remote(&self.config)));
@@ -261,9 +319,8 @@ impl Inner {
         Ok(())
     }
 
-    fn shards_open(&self) -> impl Iterator<Item = &Shard> {
-        let outbound = (0..self.layout().outbound)
-            .filter_map(|index| self.opened(ShardId::outbound(index)));
+    pub(crate) fn shards_open(&self) -> impl Iterator<Item = &Shard> {
+        let outbound = (0..self.layout().outbound).filter_map(|index| self.opened(ShardId::outbound(index)));
         self.ingest.iter().chain([&self.quarantine]).chain(outbound)
     }
 }

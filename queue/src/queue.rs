@@ -1,6 +1,6 @@
 //! The queue as its users see it: opening it, taking bodies and submissions.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -84,13 +84,20 @@ pub(crate) struct Inner {
     submitting: Semaphore,
     pub(crate) reports: mpsc::Sender<Report>,
     tasks: OnceLock<Vec<tokio::task::AbortHandle>>,
+    /// Those that look at once for what other nodes put into a shard.
+    pub(crate) followers: Mutex<BTreeMap<ShardId, tokio::task::AbortHandle>>,
+}
+
+impl Inner {
+    fn end_tasks(&self) {
+        self.tasks.get().into_iter().flatten().for_each(tokio::task::AbortHandle::abort);
+        self.followers.lock().values().for_each(tokio::task::AbortHandle::abort);
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        for task in self.tasks.get().into_iter().flatten() {
-            task.abort();
-        }
+        self.end_tasks();
     }
 }
 
@@ -120,16 +127,16 @@ impl Queue {
         let inner = &queue.inner;
         let holding = inner.ingest.iter().map(|shard| inner.hold(shard));
         for held in futures_util::future::join_all(holding).await {
-            held.map_err(|error| OpenError::Shard {
-                shard: "ingest".to_owned(),
-                reason: error.to_string(),
-            })?;
+            held.map_err(|error| OpenError::Shard { shard: "ingest".to_owned(), reason: error.to_string() })?;
         }
         let reporter = tokio::spawn(run_reporter(Arc::downgrade(inner), inbox));
         let keeper = tokio::spawn(crate::keeper::run(Arc::downgrade(inner)));
         let lapses = tokio::spawn(crate::sending::run_lapses(Arc::downgrade(inner)));
-        let tasks = [reporter, keeper, lapses].map(|task| task.abort_handle());
-        let _ = inner.tasks.set(tasks.into());
+        let mut tasks = vec![reporter, keeper, lapses];
+        if let Sharing::Nodes(nodes) = &inner.sharing {
+            tasks.push(tokio::spawn(crate::keeper::follow_nodes(Arc::downgrade(inner), nodes.watch())));
+        }
+        let _ = inner.tasks.set(tasks.iter().map(tokio::task::JoinHandle::abort_handle).collect());
         Ok(queue)
     }
 
@@ -183,6 +190,7 @@ impl Queue {
             submitting: Semaphore::new(config.submitting_max),
             reports,
             tasks: OnceLock::new(),
+            followers: Mutex::default(),
             config,
         });
         Ok((Self { inner }, inbox))
@@ -246,6 +254,11 @@ impl Queue {
         &self.inner.clock
     }
 
+    /// How many shards this process works on, of those that are open.
+    pub fn shards_worked_on(&self) -> usize {
+        self.inner.shards_open().filter(|shard| self.inner.works_on(shard.id)).count()
+    }
+
     /// What is being said to other hosts, for whoever looks.
     pub fn dialogues(&self) -> &Dialogues {
         &self.inner.dialogues
@@ -259,9 +272,7 @@ impl Queue {
     /// Ends the queue's tasks and actors: for shutdown, after the services have stopped. What was not reported yet is
     /// delivered once more after the next start, and recognised.
     pub fn close(&self) {
-        for task in self.inner.tasks.get().into_iter().flatten() {
-            task.abort();
-        }
+        self.inner.end_tasks();
         self.inner.logs.close();
     }
 }
@@ -340,9 +351,8 @@ impl Inner {
         let held = self.held.lock();
         let among = u16::try_from(held.len()).unwrap_or(u16::MAX);
         let own = held.iter().nth(ingest_index(first_local, queue_id, among).into());
-        own.copied().unwrap_or_else(|| {
-            ShardId::ingest(ingest_index(first_local, queue_id, self.layout().ingest))
-        })
+        own.copied()
+            .unwrap_or_else(|| ShardId::ingest(ingest_index(first_local, queue_id, self.layout().ingest)))
     }
 
     async fn body_writer(&self, queue_id: QueueId, shard: ShardId) -> Result<BodyWriter, BodyError> {

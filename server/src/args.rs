@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Mail that is under way.
     #[command(subcommand)]
     Queue(QueueCommand),
+    /// The nodes of a cluster, and what they stand on.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
 }
 
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/postrider/postrider.toml";
@@ -126,6 +129,45 @@ pub(crate) struct Reach {
     /// Print what the server answers, as JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show the nodes, as the one that is asked sees them.
+    Status {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// End a node in order: it accepts nothing more, finishes what it has in hand, and others take over.
+    Drain {
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// The tables in Cassandra or ScyllaDB.
+    #[command(subcommand)]
+    Schema(SchemaCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SchemaCommand {
+    /// Print the statements that make them.
+    Print {
+        /// The configuration file of a node.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Make them, or bring them to the version of this release.
+    Apply {
+        /// The configuration file of a node.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Say which version is there, and what in the settings of the engine's nodes would lose mail.
+    Check {
+        /// The configuration file of a node.
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,7 +7,7 @@ use anyhow::Context;
 use blob::Blobs;
 use blob::dir::DirBlobs;
 use blob_s3::S3Blobs;
-use engine::{Engine, LogOptions};
+use engine::{Engine, Hints, LogOptions};
 use engine_cql::Cql;
 use engine_embedded::Embedded;
 use tokio::sync::watch;
@@ -44,12 +44,8 @@ impl BackEnd {
     async fn on_cluster(config: &Config) -> anyhow::Result<Self> {
         let cql = Box::pin(Cql::open(&config.cql)).await.context("cql")?;
         let blobs = S3Blobs::open(config.s3.clone()).await.context("s3")?;
-        Ok(Self { engine: cql.engine(), blobs: Arc::new(blobs), embedded: None })
-    }
-
-    /// Whether no other process can work on the same store: the embedded engine holds a lock.
-    pub(crate) fn exclusive(&self) -> bool {
-        self.embedded.is_some()
+        let hints = Hints::new(config.cluster.hint_logs_max);
+        Ok(Self { engine: cql.engine().with_hints(hints), blobs: Arc::new(blobs), embedded: None })
     }
 
     /// Why nothing can be written any more, once that is so. `None`: this back end has no such state.

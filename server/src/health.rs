@@ -1,10 +1,13 @@
 //! What the process knows of itself: whether it works, whether it takes work, and why not.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use webmail_api::admin::monitor::Monitor;
+use webmail_api::admin::nodes::ClusterView;
+
+use crate::cluster::Cluster;
 
 /// The phases of a process's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub(crate) struct Health {
     phase: Arc<watch::Sender<Phase>>,
     broken: Arc<watch::Sender<Option<String>>>,
     metrics: PrometheusHandle,
+    cluster: Arc<OnceLock<Cluster>>,
+    drain: Arc<Notify>,
 }
 
 impl Health {
@@ -28,7 +33,19 @@ impl Health {
             phase: Arc::new(watch::Sender::new(Phase::Starting)),
             broken: Arc::new(watch::Sender::new(None)),
             metrics,
+            cluster: Arc::default(),
+            drain: Arc::default(),
         }
+    }
+
+    /// The process is one of the nodes of a cluster.
+    pub(crate) fn joined(&self, cluster: Cluster) {
+        let _ = self.cluster.set(cluster);
+    }
+
+    /// Waits until an operator wants the process to end.
+    pub(crate) async fn until_drained(&self) {
+        self.drain.notified().await;
     }
 
     /// All listeners are open.
@@ -87,5 +104,13 @@ impl Monitor for Health {
 
     fn metrics(&self) -> String {
         self.metrics.render()
+    }
+
+    fn cluster(&self) -> Option<ClusterView> {
+        self.cluster.get().map(Cluster::view)
+    }
+
+    fn drain(&self) {
+        self.drain.notify_one();
     }
 }

@@ -6,6 +6,7 @@ mod args;
 mod audit;
 mod back_end;
 mod check;
+mod cluster;
 mod config;
 mod ctl;
 mod dev;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Arguments, Command, ConfigCommand};
+use crate::args::{Arguments, ClusterCommand, Command, ConfigCommand};
 use crate::config::Config;
 use crate::run::Mode;
 
@@ -63,6 +64,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             let config = Config::of_store(&store)?;
             logs::start(&config.log)?;
             runtime()?.block_on(Box::pin(check::run(&config, bodies)))
+        }
+        Command::Cluster(ClusterCommand::Schema(command)) => {
+            runtime()?.block_on(Box::pin(ctl::schema(command)))
         }
         command => runtime()?.block_on(Box::pin(ctl::run(command))),
     }

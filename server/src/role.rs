@@ -19,4 +19,14 @@ pub(crate) enum Role {
 impl Role {
     /// All of it.
     pub(crate) const ALL: [Self; 4] = [Self::SmtpIn, Self::Delivery, Self::SmtpOut, Self::Imap];
+
+    /// Its name, as the configuration has it and as nodes say it of themselves.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::SmtpIn => "smtp-in",
+            Self::Delivery => "delivery",
+            Self::SmtpOut => "smtp-out",
+            Self::Imap => "imap",
+        }
+    }
 }

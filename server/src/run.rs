@@ -73,6 +73,10 @@ pub(crate) async fn serve(
 
     let end = until_end(&mut signals, &stores.health, file.as_deref(), &config, tls.as_ref()).await;
     stores.health.draining();
+    if let Some(cluster) = &stores.cluster {
+        // The others take over at once what waits; what is under way here is finished.
+        cluster.leave().await;
+    }
     shutdown.begin();
     // A second signal means now.
     let grace = Duration::from_secs(if end.is_err() { 1 } else { config.shutdown_seconds });
@@ -111,6 +115,10 @@ async fn until_end(
             why = health.until_broken() => {
                 tracing::error!(reason = why, "the server cannot go on and ends");
                 bail!("ended because of a failure: {why}");
+            }
+            () = health.until_drained() => {
+                tracing::info!("told to end by an operator");
+                return Ok(());
             }
             told = signals.next() => match told {
                 Told::End => {

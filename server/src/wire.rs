@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use blob::keys::KeyEncryptionKey;
 use blob::{BlobArchive, BlobStore, KeyId, KeyRing};
 use bytes::Bytes;
+use cluster::MessageKey;
 use delivery::Delivery;
 use directory::account::Quota;
 use directory::{AccountStores, Directory, LogKeys, Temporary};
@@ -21,7 +22,7 @@ use mail::id::AccountId;
 use net::listener::{Address, Listener};
 use net::shutdown::Shutdown;
 use net::tls::TlsServer;
-use queue::{Clock, Foundation, Queue};
+use queue::{Clock, Foundation, Queue, Sharing};
 use smtp_in::SmtpIn;
 use smtp_out::SmtpOut;
 use storage::{AccountSettings, OpenError, Principal, Storage};
@@ -31,6 +32,7 @@ use webmail_api::admin::{Api, Parts};
 
 use crate::audit::AuditLog;
 use crate::back_end::{BackEnd, log_options};
+use crate::cluster::Cluster;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
 use crate::role::Role;
@@ -52,6 +54,8 @@ pub(crate) struct Ground {
     pub(crate) directory: Directory,
     audit: AuditLog,
     back_end: BackEnd,
+    /// What messages of other nodes are known by.
+    pub(crate) message_key: MessageKey,
 }
 
 impl Ground {
@@ -60,7 +64,11 @@ impl Ground {
         make_folder(&config.data)?;
         let back_end = BackEnd::open(config).await?;
         let engine = back_end.engine.clone();
-        let kek = KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?;
+        let kek = match config.in_cluster() {
+            true => crate::cluster::key(config, &*engine.rows).await?,
+            false => KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?,
+        };
+        let message_key = MessageKey::derive(kek.message_secret());
         let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &config.blob);
         let rows = Arc::clone(&engine.rows);
         let blobs = BlobStore::new(Arc::clone(&back_end.blobs), rows, keys.clone(), config.blob.clone())
@@ -87,11 +95,17 @@ impl Ground {
         })
         .await
         .context("directory")?;
-        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, back_end })
+        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key })
     }
 
-    /// What the queue stands on.
-    pub(crate) fn under_queue(&self, config: &Config) -> Foundation {
+    /// What the queue stands on. Without other nodes the engine's lock keeps every other process out; a command that only
+    /// looks at a cluster is none of its nodes.
+    pub(crate) fn under_queue(&self, config: &Config, cluster: Option<&Cluster>) -> Foundation {
+        let sharing = match cluster {
+            Some(cluster) => Sharing::Nodes(cluster.membership().clone()),
+            None if config.in_cluster() => Sharing::Unknown,
+            None => Sharing::Alone,
+        };
         Foundation {
             engine: self.engine.clone(),
             log_options: log_options(config),
@@ -99,13 +113,13 @@ impl Ground {
             blobs: self.blobs.clone(),
             keys: self.keys.clone(),
             clock: Clock::system(),
-            sharing: self.sharing(),
+            sharing,
         }
     }
 
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
-        let Self { engine, keys, blobs, archive, storage, directory, audit, back_end } = self;
+        let Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key: _ } = self;
         directory.close();
         storage.close();
         drop((engine, keys, archive, storage, directory, audit));
@@ -121,6 +135,7 @@ pub(crate) struct Stores {
     pub(crate) ground: Ground,
     pub(crate) queue: Queue,
     pub(crate) health: Health,
+    pub(crate) cluster: Option<Cluster>,
 }
 
 impl Stores {
@@ -129,23 +144,32 @@ impl Stores {
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         let health = Health::new(crate::metrics::install()?);
         let ground = Ground::open(config).await?;
-        let queue = match Queue::open(ground.under_queue(config), config.queue.clone()).await {
-            Ok(queue) => queue,
-            Err(error) => {
-                ground.close().await;
-                return Err(error).context("queue");
-            }
+        let cluster = match config.in_cluster() {
+            true => Some(Cluster::join(config, &ground).await?),
+            false => None,
         };
-        let stores = Self { ground, queue, health };
+        let queue =
+            match Queue::open(ground.under_queue(config, cluster.as_ref()), config.queue.clone()).await {
+                Ok(queue) => queue,
+                Err(error) => {
+                    ground.close().await;
+                    return Err(error).context("queue");
+                }
+            };
+        if let Some(cluster) = &cluster {
+            cluster.works_on(&queue);
+            health.joined(cluster.clone());
+        }
+        let stores = Self { ground, queue, health, cluster };
         stores.watch();
         Ok(stores)
     }
 
     /// Closes everything in order. To be called when no service uses it any more.
     pub(crate) async fn close(self) {
-        let Self { ground, queue, health } = self;
+        let Self { ground, queue, health, cluster } = self;
         queue.close();
-        drop((queue, health));
+        drop((queue, health, cluster));
         ground.close().await;
     }
 
@@ -357,7 +381,7 @@ fn settings(quota: Quota) -> AccountSettings {
 }
 
 /// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -109,7 +109,8 @@ async fn stores() -> (Storage, Queue, QueueId) {
     let log_options = LogOptions::default();
     let storage =
         Storage::new(engine.clone(), log_options.clone(), None, blobs.clone(), storage::Config::default());
-    let foundation = Foundation { engine, log_options, archive: None, blobs, keys, clock, sharing: queue::Sharing::Alone };
+    let foundation =
+        Foundation { engine, log_options, archive: None, blobs, keys, clock, sharing: queue::Sharing::Alone };
     let queue = Queue::open(foundation, queue::Config::default()).await.unwrap();
     let mut envelope = Envelope::new(ReversePath(Some(Address::parse("alice@example.test").unwrap())));
     envelope.recipients.push(Recipient::new(Address::parse("bob@there.test").unwrap()));

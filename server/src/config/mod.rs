@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{DEFAULT_CONFIG, Store};
 use crate::logs;
 use crate::role::Role;
+use crate::wire::chain;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) logs: engine::LogOptions,
     /// The embedded storage engine.
     pub(crate) engine: engine_embedded::Config,
+    /// This node among others, where `cql` is used.
+    pub(crate) cluster: cluster::Config,
     /// Cassandra or ScyllaDB, for an installation of many nodes. With nodes named here the embedded engine is not used,
     /// `s3` is needed too, and all nodes serve all accounts.
     pub(crate) cql: engine_cql::Config,
@@ -139,6 +142,7 @@ impl Default for Config {
             segments: blob::dir::DirConfig::default(),
             logs: engine::LogOptions::default(),
             engine: engine_embedded::Config::default(),
+            cluster: cluster::Config::default(),
             cql: engine_cql::Config::default(),
             s3: blob_s3::Config::default(),
             admin: webmail_api::admin::Config::default(),
@@ -194,7 +198,15 @@ impl Config {
                 }
             }
         }
-        for path in [&mut self.cql.password_file, &mut self.cql.ca_file] {
+        let nats = &mut self.cluster.nats;
+        for path in [
+            &mut self.cql.password_file,
+            &mut self.cql.ca_file,
+            &mut nats.credentials_file,
+            &mut nats.ca_file,
+            &mut nats.certificate_file,
+            &mut nats.key_file,
+        ] {
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&*path);
             }
@@ -220,6 +232,7 @@ impl Config {
             bail!("hostname: {:?} is not the name of a host", self.hostname);
         }
         self.cql.check().map_err(|wrong| anyhow!("cql: {wrong}"))?;
+        self.cluster.check().map_err(|wrong| anyhow!("{}", chain(&wrong)))?;
         if self.in_cluster() {
             self.s3.check().map_err(|wrong| anyhow!("s3: {wrong}"))?;
         }

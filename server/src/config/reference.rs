@@ -43,6 +43,8 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("logs", "storage/engine/src/options.rs", "LogOptions"),
     ("engine", "storage/engine-embedded/src/config.rs", "Config"),
     ("engine.commit", "storage/engine-embedded/src/config.rs", "CommitConfig"),
+    ("cluster", "cluster/src/config.rs", "Config"),
+    ("cluster.nats", "cluster/src/config.rs", "NatsConfig"),
     ("cql", "storage/engine-cql/src/config.rs", "Config"),
     ("s3", "storage/blob-s3/src/config.rs", "Config"),
     ("admin", "webmail-api/src/admin/config.rs", "Config"),

@@ -71,7 +71,8 @@ impl Client {
                 let queue = match needs {
                     Needs::Directory => None,
                     Needs::Queue => {
-                        let opened = Queue::inspect(ground.under_queue(&config), config.queue.clone()).await;
+                        let opened =
+                            Queue::inspect(ground.under_queue(&config, None), config.queue.clone()).await;
                         Some(opened.context("queue")?)
                     }
                 };

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::client::{Client, Needs};
 use super::{print, queue, secret};
 use crate::args::{
-    AccountCommand, AliasCommand, AppPasswordCommand, Command, DomainCommand, DomainOptions, Limit,
-    ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument, SuppressionCommand, TokenCommand,
+    AccountCommand, AliasCommand, AppPasswordCommand, ClusterCommand, Command, DomainCommand, DomainOptions,
+    Limit, ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument, SuppressionCommand,
+    TokenCommand,
 };
 
 /// A request to be made, and how to reach whom.
@@ -29,6 +30,8 @@ pub(super) enum Show {
     Done(String),
     /// The secret in it, alone, so that it can be piped on.
     Secret,
+    /// The nodes of a cluster.
+    Cluster,
     /// One kind of the names of a domain, page by page.
     Names(&'static str),
     /// One member of the answer.
@@ -72,6 +75,7 @@ async fn exchange(client: &Client, request: &Request) -> anyhow::Result<()> {
         }
         Show::QueueDialogues => return queue::watch(client, &request.path, json).await,
         Show::Answer
+        | Show::Cluster
         | Show::Done(_)
         | Show::Secret
         | Show::Member(_)
@@ -84,6 +88,7 @@ async fn exchange(client: &Client, request: &Request) -> anyhow::Result<()> {
         (Show::Done(text), _) if !json => print::line(text),
         (Show::Secret, Some(answer)) if !json => print::line(answer["secret"].as_str().unwrap_or_default()),
         (Show::Member(name), Some(answer)) => print::answer(Some(&answer[*name]), json),
+        (Show::Cluster, Some(answer)) if !json => print::cluster(answer),
         (Show::QueueTrace, Some(answer)) if !json => queue::trace(answer),
         (Show::QueueSummary, Some(answer)) if !json => queue::summary(answer),
         (Show::QueueActed, Some(answer)) if !json => queue::acted(answer),
@@ -129,7 +134,19 @@ fn request(command: Command) -> anyhow::Result<Option<Request>> {
         Command::Suppression(command) => Some(suppression(command)),
         Command::Token(command) => Some(token(command)),
         Command::Queue(command) => Some(queue::request(command)),
-        Command::Dev(_) | Command::Serve { .. } | Command::Check { .. } | Command::Config(_) => {
+        Command::Cluster(ClusterCommand::Status { reach }) => {
+            Some(get(reach, "/admin/v1/cluster".to_owned(), Show::Cluster))
+        }
+        Command::Cluster(ClusterCommand::Drain { reach }) => {
+            let show = Show::Done("the node ends; what it owns goes to others".to_owned());
+            let path = "/admin/v1/cluster/drain".to_owned();
+            Some(Request { reach, method: Method::POST, path, body: None, show })
+        }
+        Command::Dev(_)
+        | Command::Serve { .. }
+        | Command::Check { .. }
+        | Command::Config(_)
+        | Command::Cluster(ClusterCommand::Schema(_)) => {
             bail!("not a command for the admin API")
         }
     })

@@ -5,6 +5,8 @@ mod client;
 mod command;
 mod print;
 mod queue;
+mod schema;
 mod secret;
 
 pub(crate) use command::run;
+pub(crate) use schema::run as schema;

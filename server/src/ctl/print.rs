@@ -22,6 +22,36 @@ pub(crate) fn answer(answer: Option<&Value>, json: bool) {
     }
 }
 
+/// Prints the nodes of a cluster, one a line.
+pub(crate) fn cluster(answer: &Value) {
+    let flag = |name: &str| answer[name] == Value::Bool(true);
+    for (name, text) in [
+        ("isolated", "this node cannot write its heartbeat: the others may hold it for dead"),
+        ("stale", "the nodes could not be looked at the last time: what follows is old"),
+    ] {
+        if flag(name) {
+            line(text);
+        }
+    }
+    let hints = if flag("connected") { "go over NATS" } else { "have no way: nodes find out by looking" };
+    line(&format!(
+        "seen by {}; hints {hints}; feature level {}",
+        plain(&answer["node"]),
+        answer["feature_level"]
+    ));
+    for node in answer["nodes"].as_array().into_iter().flatten() {
+        let shards = node["shards"].as_u64().map(|shards| format!(", {shards} shards")).unwrap_or_default();
+        line(&format!(
+            "{:<20} {:<10} {} ({}), release {}{shards}",
+            plain(&node["name"]),
+            plain(&node["standing"]),
+            plain(&node["address"]),
+            plain(&node["roles"]),
+            plain(&node["release"]),
+        ));
+    }
+}
+
 /// Prints one line.
 #[expect(clippy::print_stdout, reason = "answering on standard output is what the commands are for")]
 pub(crate) fn line(text: &str) {

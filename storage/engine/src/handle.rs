@@ -92,6 +92,11 @@ impl<S: State> LogHandle<S> {
         self.shared.seq.subscribe()
     }
 
+    /// Changes whenever something was folded that another node had committed.
+    pub fn watch_others(&self) -> watch::Receiver<u64> {
+        self.shared.followed.subscribe()
+    }
+
     /// Whether the log can still be used: not deleted, not stopped by damage.
     pub fn is_open(&self) -> bool {
         self.shared.closed.get().is_none()

@@ -264,6 +264,7 @@ impl<S: State> LogsInner<S> {
             sender,
             state: RwLock::new(loaded.state.clone()),
             seq: watch::Sender::new(loaded.seq),
+            followed: watch::Sender::new(loaded.seq),
             weight: AtomicUsize::new(loaded.state.weight()),
             busy: Arc::default(),
             used: AtomicU64::new(0),

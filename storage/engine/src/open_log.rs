@@ -97,6 +97,8 @@ pub(crate) struct Shared<S: State> {
     pub(crate) sender: mpsc::Sender<Message<S>>,
     pub(crate) state: RwLock<Arc<S>>,
     pub(crate) seq: watch::Sender<u64>,
+    /// How far others had brought the log when that was last seen.
+    pub(crate) followed: watch::Sender<u64>,
     pub(crate) weight: AtomicUsize,
     /// Requests, reads and jobs that are not finished.
     pub(crate) busy: Arc<AtomicUsize>,

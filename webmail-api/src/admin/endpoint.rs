@@ -4,7 +4,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::api::Api;
 use super::caller::Scope;
-use super::{accounts, aliases, domains, lists, monitor, openapi, queue, shards, suppressions, tokens};
+use super::{
+    accounts, aliases, domains, lists, monitor, nodes, openapi, queue, shards, suppressions, tokens,
+};
 
 /// One endpoint.
 pub(crate) struct Endpoint {
@@ -59,6 +61,16 @@ pub(crate) fn table() -> Vec<Endpoint> {
             scope: Some(Scope::Metrics),
             ..read("/metrics", "Metrics in the text format of Prometheus.", Text, get(monitor::metrics))
         },
+        read("/admin/v1/cluster", "The nodes, as this one sees them.", Json("Cluster"), get(nodes::show)),
+        act(
+            "post",
+            "/admin/v1/cluster/drain",
+            write,
+            "Ends this server in order: it accepts nothing more, finishes what it has in hand, and others take over.",
+            None,
+            (202, Nothing),
+            post(nodes::drain),
+        ),
         read("/admin/v1/domains", "All domains.", JsonList("Domain"), get(domains::list)),
         act(
             "post",

@@ -16,6 +16,7 @@ mod domains;
 mod endpoint;
 mod lists;
 pub mod monitor;
+pub mod nodes;
 mod openapi;
 mod problem;
 mod queue;

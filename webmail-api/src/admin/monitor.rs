@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::api::Api;
+use super::nodes::ClusterView;
 use super::problem::Problem;
 
 /// What the process knows of itself.
@@ -16,6 +17,12 @@ pub trait Monitor: Send + Sync + 'static {
     fn ready(&self) -> Result<(), String>;
     /// All metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
+    /// The nodes of the cluster. `None`: the process is not part of one.
+    fn cluster(&self) -> Option<ClusterView> {
+        None
+    }
+    /// Tells the process to end in order.
+    fn drain(&self) {}
 }
 
 pub(crate) async fn health(State(api): State<Api>) -> Response {

@@ -222,6 +222,15 @@ fn schemas() -> Value {
         "ListPatch": object("What is left out stays.", &[
             ("?owner", address()), ("?add", list(address())), ("?remove", list(address())),
         ]),
+        "Cluster": object("The nodes of a cluster, as one of them sees them.", &[
+            ("node", text()), ("connected", flag()), ("stale", flag()), ("isolated", flag()),
+            ("feature_level", number()), ("nodes", list(reference("ClusterNode"))),
+        ]),
+        "ClusterNode": object("A node.", &[
+            ("name", text()), ("standing", one_of(vec!["live", "leaving", "silent", "superseded"])),
+            ("roles", list(text())), ("address", text()), ("release", text()), ("feature_level", number()),
+            ("boot", text()), ("shards", or_null(number())),
+        ]),
         "Token": object("A token.", &[
             ("name", text()), ("scopes", list(scope())), ("created", seconds()), ("expires", or_null(seconds())),
         ]),

@@ -21,6 +21,7 @@ const FILE_BYTES_MAX: u64 = 4096;
 pub struct KeyEncryptionKey {
     pub(super) material: Material,
     fingerprint: Fingerprint,
+    messages: Zeroizing<[u8; 32]>,
 }
 
 impl KeyEncryptionKey {
@@ -55,7 +56,14 @@ impl KeyEncryptionKey {
     pub fn from_secret(secret: &[u8; 32]) -> Self {
         let hash = blake3::derive_key("postrider key-encryption key fingerprint v1", secret);
         let fingerprint = Fingerprint(*hash.first_chunk().expect("a hash has 32 bytes"));
-        Self { material: Material::new(secret), fingerprint }
+        let messages = Zeroizing::new(blake3::derive_key("postrider node messages secret v1", secret));
+        Self { material: Material::new(secret), fingerprint, messages }
+    }
+
+    /// A secret that all nodes with this key have, to tell each other's messages from forged ones. Says nothing about the
+    /// key.
+    pub fn message_secret(&self) -> &[u8; 32] {
+        &self.messages
     }
 
     /// What tells this key from others and nothing more. A node whose fingerprint differs from the registry's must not

@@ -153,6 +153,7 @@ impl<S: State> Actor<S> {
             }
             self.context.counters.entries_followed.add(rows.len() as u64);
             self.publish(state);
+            self.shared.followed.send_replace(self.seq);
         }
         self.learn_snapshot(head);
         // Less than what is folded already: the read was old, and shows nothing to be current.
@@ -201,6 +202,7 @@ impl<S: State> Actor<S> {
                 self.reload = false;
                 self.behind = false;
                 self.adopt(loaded);
+                self.shared.followed.send_replace(self.seq);
                 self.pages_reloaded(unmoved);
                 let confirming = std::mem::take(&mut self.confirming);
                 self.requeue(confirming);
