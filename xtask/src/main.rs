@@ -8,6 +8,7 @@ mod bench;
 mod campaign;
 mod ci;
 mod corpus;
+mod engines;
 mod fuzz;
 mod layers;
 mod process;
@@ -49,6 +50,8 @@ enum Command {
     Corpus,
     /// Measures Postrider beside its peers and writes docs/benchmarks.md.
     Bench(bench::Arguments),
+    /// Starts, stops or shows real Cassandra, S3 and NATS on this machine.
+    Engines(engines::Arguments),
     /// Runs a long test and appends what it counted to docs/campaigns.tsv.
     Campaign(campaign::Arguments),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Rfc { check } => rfc::run(check),
         Command::Corpus => corpus::fetch().map(|folder| println!("{}", folder.display())),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Engines(arguments) => engines::run(&arguments),
         Command::Campaign(arguments) => campaign::run(&arguments),
     };
     match done {

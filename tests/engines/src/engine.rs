@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::child::{self, Life};
 use crate::gossip::Peer;
 use crate::greeting::Greeting;
+use crate::standing::Process;
 
 /// An engine that was started, and may have been killed since. Killed when dropped.
 #[derive(Debug)]
@@ -124,6 +125,11 @@ impl Engine {
         kill_process(Pid::from_child(child), signal)
             .with_context(|| format!("{signal:?} to {}", self.plan.name))
     }
+
+    /// Leaves the process to itself.
+    pub(crate) fn forget(mut self) {
+        self.child = None;
+    }
 }
 
 impl Drop for Engine {
@@ -139,7 +145,16 @@ impl Plan {
         let mut command = self.life.command(&self.program);
         command.args(&self.arguments).envs(self.environment.iter().copied()).current_dir(&self.folder);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        Ok(child::spawn(command)?)
+        let mut child = child::spawn(command)?;
+        if self.life == Life::Detached
+            && let Err(error) = Process::of(self, &child).and_then(|process| process.record(&self.folder))
+        {
+            // What nobody could stop later must not run.
+            child.kill()?;
+            child.wait()?;
+            return Err(error);
+        }
+        Ok(child)
     }
 
     pub(crate) fn data(&self) -> PathBuf {

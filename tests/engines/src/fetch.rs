@@ -69,7 +69,7 @@ impl Package {
         }
         let parent = folder();
         fs::create_dir_all(&parent).with_context(|| parent.display().to_string())?;
-        let lock = File::create(path.with_extension(format!("{}.lock", self.version)))?;
+        let lock = File::create(parent.join(format!("{}-{}.lock", self.name, self.version)))?;
         lock.lock().context("waiting for another fetch")?;
         if self.is_present() {
             return Ok(path);

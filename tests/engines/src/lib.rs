@@ -16,6 +16,7 @@ mod loopback;
 mod missing;
 mod nats;
 pub mod s3;
+pub mod standing;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -155,6 +156,16 @@ impl Engines {
             add(format_args!("[cluster.nats]\nurl = \"{url}\"\n"));
         }
         text
+    }
+
+    /// Lets detached engines run on.
+    pub(crate) fn forget(mut self) {
+        let engines =
+            self.cassandra.drain(..).chain(self.s3.take().map(|s3| s3.engine)).chain(self.nats.take());
+        engines.for_each(Engine::forget);
+        if let Some(temporary) = self.temporary.take() {
+            let _ = temporary.keep();
+        }
     }
 
     /// Every engine, Cassandra first.

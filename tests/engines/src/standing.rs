@@ -1,0 +1,237 @@
+//! Engines that stand between commands: started by one process, stopped by another.
+//!
+//! A state file in the user's cache folder names the folder of the set. In there each detached engine has a file with number and
+//! start time of its process. Together they name one process and no other, though numbers be given again; nothing is ever
+//! looked for by its name. Both are written before anything can be lost: a start that is cut off leaves what can be stopped.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::engine::Plan;
+use crate::{Engines, Life, Options, fetch};
+
+/// A set of engines that was left running.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Standing {
+    /// Where their logs are and, while they run, their data.
+    pub folder: PathBuf,
+    /// [`Engines::configuration`]; empty while they start, and where that was cut off.
+    pub configuration: String,
+    /// [`Engines::environment`]; likewise.
+    pub environment: Vec<(String, String)>,
+    /// Their processes, in the order of their names.
+    #[serde(skip)]
+    pub processes: Vec<Process>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// `cassandra-1`, `s3`, `nats`.
+    pub name: String,
+    /// Where clients connect.
+    pub address: String,
+    /// The number of the process.
+    pub number: u32,
+    /// When the kernel started it, in clock ticks since the machine did.
+    start_ticks: u64,
+    data: PathBuf,
+}
+
+/// What [`Named::up`] did.
+#[derive(Debug)]
+pub enum Up {
+    /// Everything was started.
+    Started(Standing),
+    /// Some of them run since an earlier time, and nothing was done.
+    Already(Standing),
+}
+
+/// The place of one standing set, held so that two commands do not change it at once.
+#[derive(Debug)]
+pub struct Named {
+    state: PathBuf,
+    _lock: File,
+}
+
+/// The file of a process, in the folder of its engine.
+const RECORD: &str = "process.json";
+/// How long a process may take to end by itself.
+const TERM_PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(50);
+
+impl Named {
+    /// The set of this name; waits for a command that changes it. An error if the name would be a path.
+    pub fn hold(name: &str) -> Result<Self> {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            bail!("«{name}» is not a name of letters, digits and hyphens");
+        }
+        let folder = fetch::folder();
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let lock = File::create(folder.join(format!("up-{name}.lock")))?;
+        lock.lock().context("waiting for another command")?;
+        Ok(Self { state: folder.join(format!("up-{name}.json")), _lock: lock })
+    }
+
+    /// What was left running, though it may have ended since; none after [`Named::down`].
+    pub fn standing(&self) -> Result<Option<Standing>> {
+        let text = match fs::read(&self.state) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| self.state.display().to_string()),
+        };
+        let mut standing: Standing =
+            serde_json::from_slice(&text).with_context(|| format!("reading {}", self.state.display()))?;
+        standing.processes = recorded(&standing.folder)?;
+        Ok(Some(standing))
+    }
+
+    /// Starts engines that outlive this process, unless some of this set run.
+    pub fn up(&self, options: &Options) -> Result<Up> {
+        if let Some(standing) = self.standing()?
+            && standing.processes.iter().any(Process::is_up)
+        {
+            return Ok(Up::Already(standing));
+        }
+        let folder = match &options.folder {
+            Some(folder) => folder.clone(),
+            None => tempfile::Builder::new().prefix("postrider-engines-").tempdir()?.keep(),
+        };
+        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let folder = folder.canonicalize()?;
+        let starting = Standing {
+            folder: folder.clone(),
+            configuration: String::new(),
+            environment: Vec::new(),
+            processes: Vec::new(),
+        };
+        self.remember(&starting)?;
+        let started = Engines::start(&Options {
+            life: Life::Detached,
+            folder: Some(folder.clone()),
+            ..options.clone()
+        });
+        let engines = match started {
+            Ok(engines) => engines,
+            Err(error) => {
+                fs::remove_file(&self.state)?;
+                return Err(error.context(format!("logs are in {}", folder.display())));
+            }
+        };
+        let standing = Standing {
+            configuration: engines.configuration(),
+            environment: engines.environment(),
+            processes: recorded(&folder)?,
+            ..starting
+        };
+        self.remember(&standing)?;
+        engines.forget();
+        Ok(Up::Started(standing))
+    }
+
+    fn remember(&self, standing: &Standing) -> Result<()> {
+        let aside = self.state.with_extension("new");
+        fs::write(&aside, serde_json::to_vec_pretty(standing)?)?;
+        fs::rename(&aside, &self.state).with_context(|| self.state.display().to_string())
+    }
+
+    /// Stops what runs of this set, by TERM and after ten seconds by KILL, and removes its data; logs stay. Returns what was
+    /// stopped, none where nothing was left running.
+    pub fn down(&self) -> Result<Option<Standing>> {
+        let Some(standing) = self.standing()? else { return Ok(None) };
+        for process in &standing.processes {
+            // A paused process would never see the first.
+            process.signal(Signal::TERM)?;
+            process.signal(Signal::CONT)?;
+        }
+        let deadline = Instant::now() + TERM_PATIENCE;
+        while standing.processes.iter().any(Process::is_up) {
+            if Instant::now() > deadline {
+                standing.processes.iter().try_for_each(|process| process.signal(Signal::KILL))?;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        for process in &standing.processes {
+            let _ = fs::remove_dir_all(&process.data);
+        }
+        fs::remove_file(&self.state)?;
+        Ok(Some(standing))
+    }
+}
+
+impl Process {
+    pub(crate) fn of(plan: &Plan, child: &Child) -> Result<Self> {
+        let number = child.id();
+        Ok(Self {
+            name: plan.name.clone(),
+            address: plan.address.to_string(),
+            number,
+            start_ticks: start_ticks(number).with_context(|| format!("{} has ended", plan.name))?,
+            data: plan.data(),
+        })
+    }
+
+    /// Puts it where [`Named::standing`] finds it.
+    pub(crate) fn record(&self, folder: &Path) -> Result<()> {
+        Ok(fs::write(folder.join(RECORD), serde_json::to_vec(self)?)?)
+    }
+
+    /// Whether this process, and not another one with its number, runs.
+    pub fn is_up(&self) -> bool {
+        start_ticks(self.number) == Some(self.start_ticks)
+    }
+
+    /// What it holds in memory; none where it is down.
+    pub fn resident_kib(&self) -> Option<u64> {
+        let status = self.is_up().then(|| fs::read_to_string(proc(self.number, "status")))?.ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        if !self.is_up() {
+            return Ok(());
+        }
+        let process = Pid::from_raw(self.number as i32).context("no process has the number 0")?;
+        match kill_process(process, signal) {
+            // It ended meanwhile.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("{signal:?} to {}", self.name)),
+        }
+    }
+}
+
+/// What engines in this folder have recorded.
+fn recorded(folder: &Path) -> Result<Vec<Process>> {
+    let mut processes = Vec::new();
+    // A folder that is gone, as temporary ones may be after a restart of the machine, holds nothing that runs.
+    for entry in fs::read_dir(folder).into_iter().flatten() {
+        let path = entry?.path().join(RECORD);
+        if let Ok(text) = fs::read(&path) {
+            let process: Process =
+                serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))?;
+            processes.push(process);
+        }
+    }
+    processes.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(processes)
+}
+
+fn proc(number: u32, file: &str) -> PathBuf {
+    Path::new("/proc").join(number.to_string()).join(file)
+}
+
+/// When a process was started; none where there is none, or only its exit status that nobody has fetched.
+fn start_ticks(number: u32) -> Option<u64> {
+    let stat = fs::read_to_string(proc(number, "stat")).ok()?;
+    // The second field, the program's name, may hold spaces and brackets; behind it the third is the state and the
+    // twenty-second the start.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    if state == "Z" || state == "X" { None } else { fields.nth(18)?.parse().ok() }
+}
