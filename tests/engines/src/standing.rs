@@ -229,9 +229,11 @@ fn proc(number: u32, file: &str) -> PathBuf {
 /// When a process was started; none where there is none, or only its exit status that nobody has fetched.
 fn start_ticks(number: u32) -> Option<u64> {
     let stat = fs::read_to_string(proc(number, "stat")).ok()?;
-    // The second field, the program's name, may hold spaces and brackets; behind it the third is the state and the
-    // twenty-second the start.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?;
-    if state == "Z" || state == "X" { None } else { fields.nth(18)?.parse().ok() }
+    // The second field, the program's name, may hold spaces and brackets. Behind it the third is the state, the twentieth the
+    // number of threads, and the twenty-second the start.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let (state, threads, start) = (*fields.first()?, *fields.get(17)?, *fields.get(19)?);
+    // The first thread of a JVM ends before the others, which hold its files and ports for up to a second.
+    let has_ended = matches!(state, "Z" | "X") && matches!(threads, "0" | "1");
+    if has_ended { None } else { start.parse().ok() }
 }
