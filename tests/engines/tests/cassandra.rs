@@ -2,25 +2,25 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use engines::{Engines, Options};
 
 #[test]
 #[ignore = "needs a JDK 17 and 1 GB of memory: cargo test -p engines --test cassandra -- --ignored"]
 fn one_node_takes_conditional_writes() -> Result<()> {
     let engines = Engines::start(&Options { cassandra_nodes: 1, ..Options::default() })?;
-    let mut session = Session::open(engines.cassandra[0].address())?;
-    make_table(&mut session, 1)?;
-    write(&mut session, 1)
+    make_table(&engines)?;
+    write(&mut Session::open(engines.cassandra[0].address())?, 1)
 }
 
 #[test]
 #[ignore = "needs a JDK 17 and 3 GB of memory: cargo test -p engines --test cassandra -- --ignored"]
 fn two_of_three_nodes_serve_while_one_is_gone_and_it_comes_back() -> Result<()> {
     let mut engines = Engines::start(&Options { cassandra_nodes: 3, ..Options::default() })?;
+    make_table(&engines)?;
     let mut first = Session::open(engines.cassandra[0].address())?;
-    make_table(&mut first, 3)?;
     write(&mut first, 1)?;
 
     let killed = engines.cassandra[1].address();
@@ -42,13 +42,27 @@ fn two_of_three_nodes_serve_while_one_is_gone_and_it_comes_back() -> Result<()> 
     write(&mut second, 4)
 }
 
-fn make_table(session: &mut Session, copies: usize) -> Result<()> {
+/// Makes a table with a copy on every node, and waits until all know it: those that do not refuse to vote.
+fn make_table(engines: &Engines) -> Result<()> {
+    let sessions = engines.cassandra.iter().map(|node| Session::open(node.address()));
+    let mut sessions = sessions.collect::<Result<Vec<_>>>()?;
+    let copies = sessions.len();
+    let first = sessions.first_mut().context("no nodes")?;
     let class = "'class': 'SimpleStrategy'";
-    session.query(&format!(
+    first.query(&format!(
         "CREATE KEYSPACE test WITH replication = {{{class}, 'replication_factor': {copies}}}"
     ))?;
-    session.query("CREATE TABLE test.rows (key int PRIMARY KEY, value int)")?;
-    Ok(())
+    first.query("CREATE TABLE test.rows (key int PRIMARY KEY, value int)")?;
+    for _ in 0..600 {
+        let versions =
+            sessions.iter_mut().map(|session| session.query("SELECT schema_version FROM system.local"));
+        let versions = versions.collect::<Result<Vec<_>>>()?;
+        if versions.iter().all(|version| *version == versions[0]) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bail!("the nodes do not agree on the schema")
 }
 
 fn write(session: &mut Session, key: u32) -> Result<()> {

@@ -11,7 +11,10 @@ use engines::{Engine, Engines, Options, S3, s3};
 
 /// Whether these can be started; where not, that is said, and is a failure in CI.
 fn can_start(options: &Options) -> Result<bool> {
-    let missing = engines::missing(options);
+    let mut missing = engines::missing(options);
+    if options.s3 && Command::new("curl").arg("-V").stdout(Stdio::null()).status().is_err() {
+        missing.push("curl, which asks S3");
+    }
     if missing.is_empty() {
         return Ok(true);
     }
