@@ -11,7 +11,7 @@ use crate::{ci, fuzz};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which one: kill, power-cut, sending, outside-world, two-actors, planted, bad-input, fuzz.
+    /// Which one: kill, power-cut, sending, outside-world, two-actors, planted, bad-input, model, fuzz.
     name: String,
     /// How long it runs.
     #[arg(long, default_value_t = 10)]
@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "two-actors" => (two_actors(arguments.minutes, seed)?, Vec::new()),
         "planted" => (planted(seed)?, Vec::new()),
         "bad-input" => (bad_input(commit.trim())?, Vec::new()),
+        "model" => (model(&minutes)?, Vec::new()),
         name => (crashes(name, &minutes, seed)?, Vec::new()),
     };
     // Some take as long as they take.
@@ -125,6 +126,12 @@ fn planted_server(seed: u64) -> Result<String> {
     ci::build()?;
     let mut crash = ci::built("crash", "debug", &["planted", "--seed", &seed.to_string()])?;
     process::output(crash.env("POSTRIDER_BIN", binary))
+}
+
+/// The checked models in wider bounds than the tests have. They stand apart from the code, and are built so.
+fn model(minutes: &str) -> Result<String> {
+    process::run(&mut ci::cargo(&["build", "--release", "--locked", "--package", "model"])?)?;
+    process::output(&mut ci::built("model", "release", &["--minutes", minutes])?)
 }
 
 /// Every kind of bad input and of trouble with the disk, in the release build and one after the other: the table.

@@ -808,27 +808,27 @@ impl Checked for Commit {
         let two = Self::of(&[(Append, 0), (Append, 1)]);
         let bound = |name, states_min, model| Bound { name, model, states_min };
         vec![
-            bound("two appends, a closing", 24000, Self { closings: 1, ..two.clone() }),
+            bound("two appends, a closing", 24_000, Self { closings: 1, ..two.clone() }),
             bound(
                 "append and expunge, two unknown",
-                10000,
+                10_000,
                 Self { unknowns: 2, requests: vec![(Append, 0), (Expunge(1), 1)], ..two.clone() },
             ),
-            bound("two appends, archive", 100000, Self { chunks: 1, ..two.clone() }),
-            bound("two appends, two chunks", 300000, Self { chunks: 2, unknowns: 0, ..two.clone() }),
+            bound("two appends, archive", 100_000, Self { chunks: 1, ..two.clone() }),
+            bound("two appends, two chunks", 300_000, Self { chunks: 2, unknowns: 0, ..two.clone() }),
             bound(
                 "one ingest id twice, a crash",
-                7500,
+                7_500,
                 Self { crashes: 1, ..Self::of(&[(Deliver(1), 0), (Deliver(1), 1)]) },
             ),
             bound(
                 "one ingest id twice in a group",
-                5500,
+                5_500,
                 Self { snapshots: 1, ..Self::of(&[(Deliver(1), 0), (Deliver(1), 0), (Append, 1)]) },
             ),
             bound(
                 "three nodes",
-                240000,
+                240_000,
                 Self { nodes: 3, snapshots: 1, ..Self::of(&[(Append, 0), (Append, 1), (Append, 2)]) },
             ),
         ]

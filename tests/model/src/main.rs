@@ -12,6 +12,8 @@
 mod check;
 mod commit;
 mod page_collection;
+mod quarantine;
+mod queue;
 mod references;
 
 use std::time::Duration;
@@ -22,6 +24,8 @@ use clap::Parser;
 use crate::check::{Checked, check_bounds, check_rules, holds_for};
 use crate::commit::Commit;
 use crate::page_collection::PageCollection;
+use crate::quarantine::Quarantine;
+use crate::queue::Queue;
 use crate::references::References;
 
 #[derive(Parser)]
@@ -33,14 +37,18 @@ struct Arguments {
 
 fn main() -> Result<()> {
     let Arguments { minutes } = Arguments::parse();
-    let each = Duration::from_secs(minutes * 60) / MODELS;
-    let counts = [explore::<Commit>(each)?, explore::<PageCollection>(each)?, explore::<References>(each)?];
+    let models = [
+        explore::<Commit>,
+        explore::<PageCollection>,
+        explore::<References>,
+        explore::<Queue>,
+        explore::<Quarantine>,
+    ];
+    let each = Duration::from_secs(minutes * 60) / models.len() as u32;
+    let counts = models.iter().map(|explore| explore(each)).collect::<Result<Vec<String>>>()?;
     println!("result\tall rules, and each removed\t{}", counts.join(" "));
     Ok(())
 }
-
-/// They share the time.
-const MODELS: u32 = 3;
 
 /// Explores the bounds of a model, looks for the counterexample to each rule, and explores the wide bounds for so long.
 /// Gives the states of the wide ones, and how many rules there are.

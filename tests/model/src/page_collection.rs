@@ -455,10 +455,10 @@ impl Checked for PageCollection {
         let small = Self::small();
         let bound = |name, states_min, model| Bound { name, model, states_min };
         vec![
-            bound("a reader", 250000, Self { reader: true, head: 2, ..small.clone() }),
-            bound("three attempts", 500000, Self { attempts: 3, head: 2, ..small.clone() }),
-            bound("three nodes", 600000, Self { nodes: 3, head: 2, ..small.clone() }),
-            bound("builders may write everything anew", 440000, Self { everything: true, ..small }),
+            bound("a reader", 250_000, Self { reader: true, head: 2, ..small.clone() }),
+            bound("three attempts", 500_000, Self { attempts: 3, head: 2, ..small.clone() }),
+            bound("three nodes", 600_000, Self { nodes: 3, head: 2, ..small.clone() }),
+            bound("builders may write everything anew", 440_000, Self { everything: true, ..small }),
         ]
     }
 
