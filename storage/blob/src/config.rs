@@ -14,6 +14,9 @@ pub struct Config {
     pub shared_bytes_max: usize,
     /// Frames of one group commit, together at most this many bytes: bounds what one write to the back end carries.
     pub group_bytes_max: usize,
+    /// Groups on their way at once to a back end that takes segments whole (S3), each a request of its own. With one, a
+    /// message of a busy server would wait for all of the request before its own; with four, for a quarter.
+    pub puts_in_flight_max: usize,
     /// Messages being buffered, together at most this many bytes; a message that finds the budget used up goes into a
     /// segment of its own instead of waiting.
     pub buffered_bytes_max: usize,
@@ -36,6 +39,7 @@ impl Default for Config {
             segment_bytes: 64 << 20,
             shared_bytes_max: 1 << 20,
             group_bytes_max: 8 << 20,
+            puts_in_flight_max: 4,
             buffered_bytes_max: 128 << 20,
             blob_bytes_max: 16 << 30,
             facts_bytes_max: 16 << 20,

@@ -4,14 +4,18 @@
 //! waits, a message goes at once. A write that fails is never tried again on the same segment, since what the medium
 //! holds of it is not known (after a failed `fsync` the kernel may forget the pages): everybody in the group gets the
 //! error, the segment stays as far as it was durable, and the next group begins a fresh one.
+//!
+//! Where segments are taken whole (S3), each group is a segment and a PUT of its own. Some may be on their way at once,
+//! and the task spaces them evenly over the time that one takes ([`Puts`]): what comes meanwhile gathers.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::format::frame::FrameHeader;
 use crate::format::segment::{HEADER_BYTES, Index, IndexEntry, SegmentHeader};
@@ -121,7 +125,7 @@ impl Layout {
 
 impl Task {
     async fn run(mut self, mut receiver: mpsc::Receiver<Waiting>, mut closing: oneshot::Receiver<()>) {
-        let mut group = Vec::new();
+        let mut puts = Puts::new(self.config.puts_in_flight_max);
         let mut open = true;
         loop {
             let first = tokio::select! {
@@ -134,40 +138,31 @@ impl Task {
                 }
             };
             let Some(first) = first else { break };
-            let mut bytes = first.facts.length;
-            group.push(first);
-            while bytes < self.config.group_bytes_max as u64
-                && group.len() < GROUP_FRAMES_MAX
+            let mut gathered = Gathered::new(&self.config, first);
+            if self.blobs.growth() == Growth::Whole {
+                puts.gather(&mut gathered, &mut receiver).await;
+            }
+            while !gathered.is_full()
                 && let Ok(next) = receiver.try_recv()
             {
-                bytes += next.facts.length;
-                group.push(next);
+                gathered.push(next);
             }
+            let mut group = gathered.group;
             // Those who gave up meanwhile need no room.
             group.retain(|waiting| !waiting.reply.is_closed());
             if group.is_empty() {
                 continue;
             }
             metrics::histogram!("postrider_blob_group_frames").record(group.len() as f64);
-            let outcome = match self.blobs.growth() {
-                Growth::Durable => self.add(&mut group).await,
-                Growth::Whole => self.put(&mut group).await,
-            };
-            match outcome {
-                Ok(placed) => {
-                    for (waiting, placed) in group.drain(..).zip(placed) {
-                        // Nobody there any more: the frame has no reference and compaction will drop it.
-                        let _ = waiting.reply.send(Ok(placed));
-                    }
+            match self.blobs.growth() {
+                Growth::Durable => {
+                    let outcome = self.add(&mut group).await;
+                    answer(group, outcome);
                 }
-                Err(error) => {
-                    metrics::counter!("postrider_blob_group_failures_total").increment(1);
-                    for waiting in group.drain(..) {
-                        let _ = waiting.reply.send(Err(error.clone()));
-                    }
-                }
+                Growth::Whole => puts.begin(Arc::clone(&self.blobs), group),
             }
         }
+        puts.end().await;
         self.seal().await;
     }
 
@@ -208,16 +203,6 @@ impl Task {
         }
     }
 
-    /// Puts a group as a segment of its own.
-    async fn put(&mut self, group: &mut [Waiting]) -> Result<Vec<Placed>, BlobsError> {
-        let mut layout = Layout::new(0);
-        let mut pieces = vec![Bytes::copy_from_slice(&layout.header)];
-        let placed = frames(&mut layout, group, &mut pieces);
-        pieces.push(layout.footer());
-        self.blobs.put(layout.segment, pieces).await?;
-        Ok(placed)
-    }
-
     /// Seals the shared segment. When that fails it stays unsealed, readable all the same, until the next start.
     async fn seal(&mut self) {
         let Some(shared) = self.segment.take() else { return };
@@ -227,6 +212,138 @@ impl Task {
             tracing::warn!(%segment, %error, "a segment could not be sealed; the next start will");
         }
     }
+}
+
+/// Tells everybody in a group what became of it.
+fn answer(group: Vec<Waiting>, outcome: Result<Vec<Placed>, BlobsError>) {
+    match outcome {
+        Ok(placed) => {
+            for (waiting, placed) in group.into_iter().zip(placed) {
+                // Nobody there any more: the frame has no reference and compaction will drop it.
+                let _ = waiting.reply.send(Ok(placed));
+            }
+        }
+        Err(error) => {
+            metrics::counter!("postrider_blob_group_failures_total").increment(1);
+            for waiting in group {
+                let _ = waiting.reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Messages that will be written together.
+struct Gathered {
+    group: Vec<Waiting>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Gathered {
+    fn new(config: &Config, first: Waiting) -> Self {
+        let mut gathered = Self { group: Vec::new(), bytes: 0, bytes_max: config.group_bytes_max as u64 };
+        gathered.push(first);
+        gathered
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        self.bytes += waiting.facts.length;
+        self.group.push(waiting);
+    }
+
+    fn is_worth_it(&self) -> bool {
+        self.bytes >= self.bytes_max / 2 || self.group.len() >= WORTH_FRAMES
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max || self.group.len() >= GROUP_FRAMES_MAX
+    }
+}
+
+/// Groups on their way, each as a segment of its own.
+///
+/// When none is on its way a group goes at once. While some are, another begins only when it carries enough to be worth
+/// a request, and not before that share of the time of a PUT has passed that spaces them evenly: without it the first
+/// few of a burst would go in small groups and all others wait for one of those to end. So a server that is not busy
+/// makes one request after the other, and a busy one waits for a quarter of a request.
+struct Puts {
+    running: JoinSet<Option<Duration>>,
+    most: usize,
+    /// How long a PUT takes, smoothed.
+    usual: Duration,
+    last_begun: Instant,
+}
+
+/// Messages that are worth a request of their own while others are on their way; so are half the bytes of a group.
+const WORTH_FRAMES: usize = 64;
+/// A group that is worth it never waits longer than this for its turn because PUTs are slow.
+const SPACING_MAX: Duration = Duration::from_millis(100);
+
+impl Puts {
+    fn new(most: usize) -> Self {
+        Self { running: JoinSet::new(), most: most.max(1), usual: SPACING_MAX, last_begun: Instant::now() }
+    }
+
+    /// Adds to the group what comes until it is its turn.
+    async fn gather(&mut self, gathered: &mut Gathered, receiver: &mut mpsc::Receiver<Waiting>) {
+        let due = self.last_begun + (self.usual / self.most as u32).min(SPACING_MAX);
+        let mut open = true;
+        loop {
+            while let Some(ended) = self.running.try_join_next() {
+                self.note(ended);
+            }
+            let busy = self.running.len() >= self.most;
+            let due_now = gathered.is_full() || gathered.is_worth_it() && Instant::now() >= due;
+            if self.running.is_empty() || !busy && due_now {
+                return;
+            }
+            tokio::select! {
+                Some(ended) = self.running.join_next() => self.note(ended),
+                next = receiver.recv(), if open && !gathered.is_full() => match next {
+                    Some(next) => gathered.push(next),
+                    None => open = false,
+                },
+                () = tokio::time::sleep_until(due), if !busy && gathered.is_worth_it() => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, blobs: Arc<dyn Blobs>, mut group: Vec<Waiting>) {
+        self.last_begun = Instant::now();
+        self.running.spawn(async move {
+            let begun = Instant::now();
+            let outcome = put(blobs, &mut group).await;
+            let took = outcome.is_ok().then(|| begun.elapsed());
+            answer(group, outcome);
+            took
+        });
+    }
+
+    fn note(&mut self, ended: Result<Option<Duration>, JoinError>) {
+        // One that failed took as long as its patience, which says nothing about the next.
+        if let Ok(Some(took)) = ended {
+            self.usual = (self.usual * 3 + took) / 4;
+        }
+    }
+
+    async fn end(&mut self) {
+        while let Some(ended) = self.running.join_next().await {
+            self.note(ended);
+        }
+    }
+}
+
+/// Puts a group as a segment of its own.
+async fn put(blobs: Arc<dyn Blobs>, group: &mut [Waiting]) -> Result<Vec<Placed>, BlobsError> {
+    let mut layout = Layout::new(0);
+    let mut pieces = vec![Bytes::copy_from_slice(&layout.header)];
+    let placed = frames(&mut layout, group, &mut pieces);
+    pieces.push(layout.footer());
+    let segment = layout.segment;
+    blobs.put(segment, pieces).await.inspect_err(|error| {
+        tracing::error!(%segment, frames = placed.len(), %error, source = ?std::error::Error::source(error), "writing messages failed");
+    })?;
+    Ok(placed)
 }
 
 fn frames(layout: &mut Layout, group: &mut [Waiting], pieces: &mut Vec<Bytes>) -> Vec<Placed> {

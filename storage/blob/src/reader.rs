@@ -78,7 +78,7 @@ impl BlobReader {
     }
 
     /// The bytes of the range (clipped to the blob) in pieces of at most 256 KiB, each verified before it is given.
-    /// Nothing is read ahead of the consumer. After an error nothing follows.
+    /// Nothing is read ahead of the consumer, but the back end is told what will follow. After an error nothing follows.
     pub fn read_range(
         &self,
         range: Range<u64>,
@@ -91,6 +91,7 @@ impl BlobReader {
             let chunk_start = number * CHUNK_BYTES as u64;
             match reader.body_chunk(number).await {
                 Ok(chunk) => {
+                    reader.announce(number + 1, end);
                     let chunk_end = chunk_start + chunk.len() as u64;
                     let piece =
                         chunk.slice((at - chunk_start) as usize..(end.min(chunk_end) - chunk_start) as usize);
@@ -168,6 +169,19 @@ impl BlobReader {
         Ok(plain)
     }
 
+    /// Tells the back end that the chunks from `number` on will follow, up to the plain byte `end`.
+    fn announce(&self, number: u64, end: u64) {
+        let Some(found) = self.found.get() else { return };
+        let chunks = end.div_ceil(CHUNK_BYTES as u64).min(found.trailer.body_chunks() as u64);
+        if found.whole.is_some() || number >= chunks {
+            return;
+        }
+        let last = chunks as usize - 1;
+        let start = found.place.offset + found.starts[number as usize];
+        let end = found.place.offset + found.starts[last] + u64::from(found.trailer.chunks[last]);
+        self.shared.blobs.prefetch(&[(found.place.segment, start..end)]);
+    }
+
     async fn open_chunk(
         &self,
         found: &Found,
@@ -176,7 +190,23 @@ impl BlobReader {
         size: usize,
     ) -> Result<Vec<u8>, ReadError> {
         let sealed = self.sealed_chunk(found, number).await?;
-        self.open_sealed(found, sealed, position, size).await
+        let length = sealed.len() as u64;
+        match self.open_sealed(found, sealed, position, size).await {
+            Err(ReadError::Damaged { .. })
+                if self.distrust(&found.place, found.starts[number], length).await =>
+            {
+                let start = found.starts[number];
+                let sealed = self.get(&found.place, start, length).await?;
+                self.open_sealed(found, sealed, position, size).await
+            }
+            other => other,
+        }
+    }
+
+    /// What was read there does not hold. Whether reading it again can help.
+    async fn distrust(&self, place: &BlobAddress, start: u64, length: u64) -> bool {
+        let from = place.offset.saturating_add(start);
+        self.shared.blobs.distrust(place.segment, from..from.saturating_add(length)).await
     }
 
     async fn open_sealed(
@@ -233,7 +263,13 @@ impl BlobReader {
             .get_or_try_init(|| async {
                 let mut place = self.address;
                 for _ in 0..MOVES_MAX {
-                    match self.find(place).await {
+                    let mut found = self.find(place).await;
+                    if matches!(found, Err(ReadError::Damaged { .. }))
+                        && self.distrust(&place, 0, place.length).await
+                    {
+                        found = self.find(place).await;
+                    }
+                    match found {
                         Err(missing @ ReadError::Missing { .. }) => {
                             let moved = self.shared.references.moved(place.segment, place.frame).await?;
                             place = place.at(&moved.ok_or(missing)?);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "functions that tests share are tests too")]
 
 mod crash;
+mod puts;
 mod references;
 mod store;
 mod support;
