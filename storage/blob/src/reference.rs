@@ -183,6 +183,12 @@ impl References {
         }
     }
 
+    /// Whether there is any reference to the segment at all, be it one that this release cannot read.
+    pub async fn holds(&self, segment: SegmentId) -> Result<bool, ReferenceError> {
+        let rows = self.rows.scan_keys(Table::SegmentReference, partition(segment), Bytes::new(), 1).await;
+        Ok(!rows.map_err(ReferenceError::Rows)?.is_empty())
+    }
+
     /// Marks a segment as dying, for ever: the first step of a sweep.
     pub async fn mark_dying(&self, segment: SegmentId) -> Result<(), ReferenceError> {
         let row = Row { key: dying_key(segment), value: Bytes::from_static(&[DYING_VERSION]) };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "functions that tests share are tests too")]
 
 mod crash;
+mod orphans;
 mod puts;
 mod references;
 mod store;
