@@ -10,8 +10,10 @@ use bytes::Bytes;
 
 use crate::appender::S3Appender;
 use crate::begun::BegunIds;
+use crate::blocks::Blocks;
+use crate::disk_cache::DiskCache;
 use crate::service::{Service, Stamp, joined};
-use crate::waiting::Budget;
+use crate::waiting::{Budget, blocking};
 use crate::{Config, ConfigError};
 
 /// Offsets beyond this are no segment's: no service has larger objects, and not every one reads larger numbers.
@@ -20,9 +22,11 @@ const OFFSET_MAX: u64 = 1 << 53;
 /// Segments as objects of a bucket. Cheap to clone; clones share everything.
 #[derive(Clone)]
 pub struct S3Blobs {
-    service: Arc<Service>,
+    pub(crate) service: Arc<Service>,
     waiting: Arc<Budget>,
     begun: BegunIds,
+    /// Where there is a cache.
+    blocks: Option<Blocks>,
 }
 
 impl S3Blobs {
@@ -30,7 +34,16 @@ impl S3Blobs {
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let waiting = Budget::new(config.waiting_bytes_max);
         let service = Service::new(config).await?;
-        Ok(Self { service: Arc::new(service), waiting, begun: BegunIds::default() })
+        let service = Arc::new(service);
+        let blocks = match service.config.cache_folder.clone() {
+            None => None,
+            Some(folder) => {
+                let (bytes_max, block) = (service.config.cache_bytes_max, service.config.cache_block_bytes);
+                let cache = blocking(move || DiskCache::open(&folder, bytes_max, block)).await;
+                Some(Blocks::new(Arc::clone(&service), cache.map_err(OpenError::Cache)?))
+            }
+        };
+        Ok(Self { service, waiting, begun: BegunIds::default(), blocks })
     }
 
     fn read_bytes_max(&self) -> u64 {
@@ -69,8 +82,13 @@ impl Blobs for S3Blobs {
             let there = self.service.length(segment).await?;
             return if range.start <= there { Ok(Bytes::new()) } else { Err(out_of_range) };
         }
-        let piece = self.service.fetch(segment, range.start, length).await?;
-        if (piece.bytes.len() as u64) < length { Err(out_of_range) } else { Ok(piece.bytes) }
+        if let Some(blocks) = &self.blocks
+            && length <= self.service.config.cached_read_bytes_max
+        {
+            return blocks.read(segment, range).await;
+        }
+        let bytes = self.service.fetch(segment, range.start, length).await?;
+        if (bytes.len() as u64) < length { Err(out_of_range) } else { Ok(bytes) }
     }
 
     async fn stat(&self, segment: SegmentId) -> Result<SegmentInfo, BlobsError> {
@@ -84,7 +102,11 @@ impl Blobs for S3Blobs {
     }
 
     async fn delete(&self, segment: SegmentId) -> Result<(), BlobsError> {
-        self.service.delete(segment).await
+        self.service.delete(segment).await?;
+        if let Some(blocks) = &self.blocks {
+            blocks.forget(segment, 0..u64::MAX).await;
+        }
+        Ok(())
     }
 
     async fn list(&self, after: Option<SegmentId>, limit: usize) -> Result<Vec<SegmentInfo>, BlobsError> {
@@ -93,6 +115,24 @@ impl Blobs for S3Blobs {
 
     async fn unsealed(&self) -> Result<Vec<SegmentInfo>, BlobsError> {
         Ok(Vec::new())
+    }
+
+    fn prefetch(&self, ranges: &[(SegmentId, Range<u64>)]) {
+        let Some(blocks) = &self.blocks else { return };
+        for (segment, range) in ranges {
+            let end = range.end.min(range.start.saturating_add(self.service.config.read_ahead_bytes));
+            if range.start < end && end <= OFFSET_MAX {
+                blocks.read_ahead(*segment, range.start..end);
+            }
+        }
+    }
+
+    async fn distrust(&self, segment: SegmentId, range: Range<u64>) -> bool {
+        if let Some(blocks) = &self.blocks {
+            blocks.forget(segment, range).await;
+        }
+        // Without a cache as well: a range has no checksum on its way.
+        true
     }
 }
 
@@ -114,4 +154,7 @@ pub enum OpenError {
     /// A setting cannot be.
     #[error("the settings for S3 cannot be used")]
     Config(#[from] ConfigError),
+    /// The folder of the cache cannot be used.
+    #[error("the folder of the segment cache cannot be used")]
+    Cache(#[source] std::io::Error),
 }

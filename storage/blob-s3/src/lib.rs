@@ -9,12 +9,16 @@
 mod appender;
 mod begun;
 mod blobs;
+mod blocks;
 mod call;
 mod config;
+mod disk_cache;
 mod service;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod waiting;
 
 pub use blobs::{OpenError, S3Blobs};
 pub use config::{Config, ConfigError, Encryption, Secret};
+pub use uploads::Cleared;

@@ -40,13 +40,6 @@ pub(crate) struct Service {
     pub(crate) uploads: Arc<Semaphore>,
 }
 
-/// Bytes at some place of a segment.
-pub(crate) struct Piece {
-    pub(crate) bytes: Bytes,
-    /// The segment's length.
-    pub(crate) total: u64,
-}
-
 impl Service {
     /// Reads no network yet: credentials are looked for at the first call.
     pub(crate) async fn new(config: Config) -> Result<Self, ConfigError> {
@@ -198,7 +191,7 @@ impl Service {
         segment: SegmentId,
         start: u64,
         length: u64,
-    ) -> Result<Piece, BlobsError> {
+    ) -> Result<Bytes, BlobsError> {
         let _permit = self.reads.acquire().await.map_err(|_| BlobsError::Closed)?;
         let piece = self.patience.call("get", || self.fetch_once(segment, start, length)).await;
         piece.map_err(|fault| match fault.kind {
@@ -207,7 +200,7 @@ impl Service {
         })
     }
 
-    async fn fetch_once(&self, segment: SegmentId, start: u64, length: u64) -> Result<Piece, Fault> {
+    async fn fetch_once(&self, segment: SegmentId, start: u64, length: u64) -> Result<Bytes, Fault> {
         let range = format!("bytes={start}-{}", start + (length - 1));
         let request = self.client.get_object().bucket(self.bucket()).key(self.key(segment));
         let request = request.range(range).checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled);
@@ -238,7 +231,7 @@ impl Service {
         if received < expected {
             return Err(Fault::passing("the answer is shorter than its range"));
         }
-        Ok(Piece { bytes: joined(pieces), total })
+        Ok(joined(pieces))
     }
 
     /// Removes an object; one that is not there is no error.

@@ -29,13 +29,8 @@ async fn is_there(blobs: &S3Blobs, segment: SegmentId, bytes: &[u8]) -> bool {
 
 /// What people are told.
 fn told(error: &dyn Error) -> String {
-    let mut text = format!("{error} {error:?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!("{error} {error:?}"));
-        source = error.source();
-    }
-    text
+    let cause = error.source().map(told).unwrap_or_default();
+    format!("{error} {error:?} {cause}")
 }
 
 #[tokio::test]

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "functions that tests share are tests too")]
 
+mod cache;
 mod contract;
 mod faults;
 mod server;
+mod store;
+mod uploads;

@@ -62,6 +62,8 @@ pub(crate) enum Fate {
     Late(Duration),
     /// This answer instead of the service's, which hears nothing of the request.
     Answer(u16, &'static str),
+    /// This text instead of the service's answer.
+    Listed(&'static str),
     /// The service does what it was asked; then the connection breaks instead of an answer.
     LoseAnswer,
     /// The connection breaks in the middle of the answer's body.
@@ -181,6 +183,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
             let _ = request.into_body().collect().await;
             return Ok(Response::builder().status(status).body(full(text.into())).expect("a plain answer"));
         }
+        Fate::Listed(text) => return Ok(Response::new(full(Bytes::from_static(text.as_bytes())))),
         Fate::Late(duration) => tokio::time::sleep(duration).await,
         Fate::Pass | Fate::LoseAnswer | Fate::CutBody | Fate::FlipBit => {}
     }
