@@ -134,14 +134,14 @@ impl Engines {
         let mut add = |section: std::fmt::Arguments<'_>| text.write_fmt(section).expect("a string takes all");
         if !self.cassandra.is_empty() {
             add(format_args!(
-                "[cluster.cql]\nnodes = {:?}\nreplication = {}\n",
+                "[cql]\nnodes = {:?}\nreplication = {}\n",
                 self.contact_points(),
                 self.cassandra.len().min(3)
             ));
         }
         if let Some(s3) = &self.s3 {
             add(format_args!(
-                "[cluster.s3]\nendpoint = \"{}\"\nregion = \"{}\"\n",
+                "[s3]\nendpoint = \"{}\"\nregion = \"{}\"\n",
                 s3.endpoint(),
                 s3::REGION
             ));
@@ -153,7 +153,7 @@ impl Engines {
             ));
         }
         if let Some(url) = self.nats_url() {
-            add(format_args!("[cluster.nats]\nurl = \"{url}\"\n"));
+            add(format_args!("[cluster.nats]\nservers = [\"{url}\"]\n"));
         }
         text
     }
