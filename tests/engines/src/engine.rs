@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::child::{self, Life};
 use crate::gossip::Peer;
 use crate::greeting::Greeting;
+use crate::proc;
 use crate::standing::Process;
 
 /// An engine that was started, and may have been killed since. Killed when dropped.
@@ -67,9 +68,10 @@ impl Engine {
                 bail!("{name} ended with {status}:\n{}", self.plan.last_words());
             }
             let all_see = || {
-                let mut running =
-                    peers.iter().filter(|(peer, _)| self.plan.greeting.is_heard_at(peer.address));
-                running.all(|(peer, seen)| own.sees(peer, before) && peer.sees(&own, *seen))
+                peers.iter().all(|(peer, seen)| {
+                    let is_seen = own.sees(peer, before) && peer.sees(&own, *seen);
+                    is_seen || !self.plan.greeting.is_heard_at(peer.address)
+                })
             };
             if self.plan.greeting.is_heard_at(self.plan.address) && all_see() {
                 return Ok(());
@@ -90,9 +92,18 @@ impl Engine {
         Ok(())
     }
 
-    /// Stops it where it stands: its connections stay open and nothing is answered. An error if it does not run.
+    /// Stops it where it stands: its connections stay open and nothing is answered. An error if it does not run, or does not
+    /// stand still.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let deadline = Instant::now() + PATIENCE;
+        while !proc::is_stopped(self.process()?)? {
+            if Instant::now() > deadline {
+                bail!("{} does not stand still", self.plan.name);
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Lets it go on after [`Engine::pause`].

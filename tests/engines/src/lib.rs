@@ -15,6 +15,7 @@ mod greeting;
 mod loopback;
 mod missing;
 mod nats;
+mod proc;
 pub mod s3;
 pub mod standing;
 

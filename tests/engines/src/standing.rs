@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Plan;
-use crate::{Engines, Life, Options, fetch};
+use crate::{Engines, Life, Options, fetch, proc};
 
 /// A set of engines that was left running.
 #[derive(Debug, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl Process {
             name: plan.name.clone(),
             address: plan.address.to_string(),
             number,
-            start_ticks: start_ticks(number).with_context(|| format!("{} has ended", plan.name))?,
+            start_ticks: proc::start_ticks(number).with_context(|| format!("{} has ended", plan.name))?,
             data: plan.data(),
         })
     }
@@ -184,13 +184,12 @@ impl Process {
 
     /// Whether this process, and not another one with its number, runs.
     pub fn is_up(&self) -> bool {
-        start_ticks(self.number) == Some(self.start_ticks)
+        proc::start_ticks(self.number) == Some(self.start_ticks)
     }
 
     /// What it holds in memory; none where it is down.
     pub fn resident_kib(&self) -> Option<u64> {
-        let status = self.is_up().then(|| fs::read_to_string(proc(self.number, "status")))?.ok()?;
-        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+        if self.is_up() { proc::resident_kib(self.number) } else { None }
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -220,20 +219,4 @@ fn recorded(folder: &Path) -> Result<Vec<Process>> {
     }
     processes.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(processes)
-}
-
-fn proc(number: u32, file: &str) -> PathBuf {
-    Path::new("/proc").join(number.to_string()).join(file)
-}
-
-/// When a process was started; none where there is none, or only its exit status that nobody has fetched.
-fn start_ticks(number: u32) -> Option<u64> {
-    let stat = fs::read_to_string(proc(number, "stat")).ok()?;
-    // The second field, the program's name, may hold spaces and brackets. Behind it the third is the state, the twentieth the
-    // number of threads, and the twenty-second the start.
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-    let (state, threads, start) = (*fields.first()?, *fields.get(17)?, *fields.get(19)?);
-    // The first thread of a JVM ends before the others, which hold its files and ports for up to a second.
-    let has_ended = matches!(state, "Z" | "X") && matches!(threads, "0" | "1");
-    if has_ended { None } else { start.parse().ok() }
 }
