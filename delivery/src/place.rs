@@ -382,6 +382,7 @@ impl Attempt<'_> {
 
     /// Commits that the target will not be delivered. Unless it was.
     async fn reject(&self, failure: Failure) -> Result<Fate, Trouble> {
+        // Model queue: Rule::RejectedThenTold.
         Ok(if self.commit_rejection().await? { Fate::Failed(failure) } else { Fate::Delivered })
     }
 

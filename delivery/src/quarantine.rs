@@ -60,10 +60,12 @@ async fn secure_local(
         }
     };
     let attempt = Attempt { claimed, number, account: &opened };
+    // Model quarantine: Rule::RejectedThenMoved, Rule::PlacedCounts.
     if !attempt.commit_rejection().await? {
         return Ok(Some(Outcome::Delivered));
     }
     // An attempt that has told the sender did not come to report it: then that was the end.
+    // Model quarantine: Rule::ToldCounts.
     let failure = queue::item::Failure::new("5.2.0", "the mailbox did not take the message");
     Ok(agent.queue.was_notified(claimed, number).then_some(Outcome::Failed { failure, notified: true }))
 }

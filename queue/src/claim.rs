@@ -166,6 +166,7 @@ fn care_of(item: &Item, state: &ShardState, boot: Uuid, sharing: &Sharing) -> Ca
         Some(_) => Care::Alone { crashes: item.crashes.saturating_add(1), recorded: false },
         None if item.crashes > 0 => Care::Alone { crashes: item.crashes, recorded: false },
         None if item.attempts > 0 => Care::Recorded { crashes: item.crashes },
+        // Model quarantine: Rule::SuspectsCounted.
         None if item.number < state.suspect_below() => Care::Alone { crashes: 1, recorded: false },
         None => Care::None,
     }
@@ -293,6 +294,7 @@ impl Inner {
             match care {
                 Care::None => {}
                 Care::Recorded { crashes } => begin.push((guard.ticket.place, crashes)),
+                // Model quarantine: Rule::AloneAfterCrash.
                 Care::Alone { .. } if !alone || !self.window.lock().is_alone(guard.ticket) => {
                     guard.take_care();
                     continue;
@@ -303,6 +305,7 @@ impl Inner {
             ready.push(guard);
         }
         if !begin.is_empty() {
+            // Model quarantine: Rule::RecordedThenWorked.
             shard.begin(begin, self.boot).await?;
             state = shard.with(&chunks).await?;
         }
@@ -329,6 +332,7 @@ impl Inner {
     /// What delivery is to do with an item now. `None`: nothing; it only waits.
     fn work_of(&self, item: &Item, now: u64) -> Option<Work> {
         match &item.progress {
+            // Model quarantine: Rule::QuarantinedAfterMany.
             Progress::Ingest(_) if item.crashes >= self.config.crashes_max => Some(Work::Quarantine),
             Progress::Ingest(_) => Some(Work::Deliver),
             Progress::Sending(_) => {

@@ -220,6 +220,7 @@ impl ShardState {
     /// What is known of a derived item.
     pub fn seen(&self, derived: &Derivation) -> Seen {
         match self.known.get(&derived.producer) {
+            // Model queue: Rule::BelowWatermarkRefused.
             Some(known) if derived.number < known.watermark => Seen::Below,
             Some(known) if known.ids.contains(&(derived.number, derived.part)) => Seen::Already,
             _ => Seen::New,

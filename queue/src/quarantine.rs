@@ -21,10 +21,12 @@ impl Queue {
         let rest =
             claimed.expansion().ok_or(WorkError::Misused("only ingest items go to quarantine"))?.clone();
         let now = inner.clock.now();
+        // Model quarantine: Rule::MovedOnce.
         let (derived, watermark) = claimed.derivation(WHOLE_ITEM);
         let message = self.rehold(claimed.message(), inner.quarantine.id, derived).await?;
         let progress = Progress::Quarantined(Quarantined { reason, since: now, rest });
         let arrival = Arrival { message, progress, due: now, claimable: false, watermark };
+        // Model quarantine: Rule::AcceptedThenLeft, Rule::LeavesItsShard.
         inner.quarantine.accept(arrival, u64::MAX).await?;
         let shard = inner.shard_of(&claimed)?;
         match shard.leave(claimed.place(), Departure::Quarantined, now).await {
@@ -52,6 +54,7 @@ impl Queue {
         let now = inner.clock.now();
         let index = derived_index(item.message.queue_id, inner.layout().ingest);
         let shard = inner.opened(ShardId::ingest(index)).ok_or(WorkError::Misused("no such shard"))?;
+        // Model quarantine: Rule::ReleasedOnce.
         let derived = Derivation { producer: quarantine.log, number: item.number, part: WHOLE_ITEM };
         let mut message = self.rehold(&item.message, shard.id, derived).await?;
         // It has waited for a person, so it gets its time once more.
@@ -63,6 +66,7 @@ impl Queue {
             claimable: inner.has_room(),
             watermark: state.watermark(),
         };
+        // Model quarantine: Rule::NewIds, Rule::AcceptedThenLeft.
         if let Accepted::New(place) = shard.accept(arrival, u64::MAX).await? {
             inner.announce(Ticket { shard: shard.id, place }, now);
         }

@@ -157,6 +157,7 @@ pub(crate) fn due_of(sending: &Sending, item: &Item) -> u64 {
 
 /// What an expired item's waiting recipients become. Nothing expires under a lease, or while an operator keeps it.
 pub(crate) fn expired(item: &Item) -> Vec<(u32, Change)> {
+    // Model queue: Rule::NoExpiryUnderLease.
     changed(item, |state| state.is_waiting(), &Change::Expired)
 }
 
@@ -182,6 +183,7 @@ pub(crate) fn lapsed(item: &Item, attempt: u32, now: u64) -> Vec<(u32, Change)> 
         .filter(|(_, recipient)| held(&recipient.state))
         .filter_map(|(index, recipient)| match recipient.state {
             RemoteState::Leased { attempt, .. } => {
+                // Model queue: Rule::DoubtCounted.
                 Some((index, Change::Doubted { attempt, said: None, not_before: now }))
             }
             _ => None,

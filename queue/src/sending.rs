@@ -91,6 +91,7 @@ impl Inner {
             }
             Next::Watch { attempt, seconds } => {
                 let ended = remote::leases(item).all(|(_, boot, _)| self.sharing.has_ended(boot, self.boot));
+                // Model queue: Rule::LeaseSeenInFull.
                 let lapses = remote::lapses(Instant::now(), if ended { 0 } else { seconds });
                 let mut lineup = self.lineup.lock();
                 let taken = lineup.is_taken(ticket.shard, ticket.place.number);
@@ -265,6 +266,7 @@ impl Inner {
         let recipients = claim.due.iter().map(|due| due.index).collect();
         let request = LeaseRequest { place: ticket.place, recipients, seconds };
         let gone = || ShardError::Gone { shard: shard.id, number: ticket.place.number };
+        // Model queue: Rule::LeaseThenDial.
         match shard.lease(request, self.boot).await? {
             LeaseAnswer::Leased { item, recipients } => {
                 let attempt = item.attempts;
@@ -377,6 +379,7 @@ impl Inner {
         if !matches!(altered, Altered::Gone) || !succeeded {
             return Ok(altered);
         }
+        // Model queue: Rule::SuccessFromAnyAttempt.
         match shard.locate(place.number).await? {
             Some(place) => self.alter(shard, place, changes).await,
             None => Ok(altered),

@@ -103,6 +103,7 @@ pub fn step(recipient: &RemoteRecipient, change: &Change) -> Result<RemoteRecipi
     use RemoteState::{Cancelled, Delivered, Expired, Failed, Held, InDoubt, Leased, Pending, Relayed};
     let state = &recipient.state;
     let mut next = recipient.clone();
+    // Model queue: Rule::CurrentAttempt.
     let current = |attempt: u32| match state {
         Leased { attempt: now, .. } | InDoubt { attempt: now } if *now == attempt => Ok(()),
         _ => Err(Illegal("the attempt is not the recipient's current one")),
@@ -115,6 +116,7 @@ pub fn step(recipient: &RemoteRecipient, change: &Change) -> Result<RemoteRecipi
             next.state = Leased { attempt: *attempt, boot: *boot, seconds: *seconds };
         }
         Change::Delivered { said, owed } => {
+            // Model queue: Rule::SuccessFromAnyAttempt.
             if !matches!(state, Pending | Leased { .. } | InDoubt { .. } | Held) {
                 return Err(Illegal("the recipient has ended"));
             }

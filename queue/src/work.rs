@@ -126,6 +126,7 @@ impl Queue {
             Some(Slice { first, count, targets, outcomes: Vec::new(), placed: false })
         };
         let shard = self.inner.shard_of(claimed)?;
+        // Model queue: Rule::ExpandedOnce.
         claimed.item = shard.expand(claimed.place(), expanded, owners, slice).await?;
         Ok(())
     }
@@ -140,6 +141,7 @@ impl Queue {
     ) -> Result<bool, WorkError> {
         let shard = self.inner.shard_of(claimed)?;
         let (id, place) = (shard.id, claimed.place());
+        // Model queue: Rule::PlacedThenDone.
         let settlement = Settlement { place, outcomes, placed };
         match shard.settle(vec![settlement], self.inner.clock.now()).await?.pop() {
             Some(Settled::Open(item)) => {
@@ -306,6 +308,7 @@ impl Inner {
         let domain = first.recipient.address.domain().clone();
         let first = first.target;
         let (derived, watermark) = claimed.derivation(first);
+        // The shard looks again when it accepts. Model queue: Rule::OutboundIdDerived.
         if shard.state().seen(&derived) != crate::fold::Seen::New {
             return Ok(());
         }

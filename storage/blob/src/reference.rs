@@ -97,6 +97,7 @@ impl References {
     ) -> Result<Vec<Result<Reference, ReferenceError>>, ReferenceError> {
         let mut answers: Vec<Result<Reference, ReferenceError>> = addresses
             .iter()
+            // Model references: Rule::NoncePerUse, Rule::FreshNonce.
             .map(|address| Ok(Reference { address: *address, nonce: Nonce::fresh() }))
             .collect();
         let mut open: Vec<usize> = (0..answers.len()).collect();
@@ -113,6 +114,7 @@ impl References {
             // Whether the segment is dying is asked when the reference is visible, never before.
             let segments: BTreeSet<SegmentId> = puts.iter().map(|put| put.address.segment).collect();
             let keys = segments.iter().map(|segment| dying_key(*segment)).collect();
+            // Model references: Rule::ReferenceThenLook.
             let marks = self.rows.put_ordered_then_get(rows.collect(), keys).await;
             let dying = marked(&segments, marks.map_err(ReferenceError::Rows)?);
             let mut again = Vec::new();
@@ -122,6 +124,7 @@ impl References {
                     continue;
                 }
                 // The reference on the dying segment protects nothing; it goes with the segment's rows.
+                // Model references: Rule::FollowsMoved; it is put there in the next round, Rule::LooksWhereMoved.
                 answers[at] = match self.moved(put.address.segment, put.address.frame).await? {
                     None => Err(ReferenceError::Gone),
                     Some(moved) => {
@@ -191,6 +194,7 @@ impl References {
 
     /// Marks a segment as dying, for ever: the first step of a sweep.
     pub async fn mark_dying(&self, segment: SegmentId) -> Result<(), ReferenceError> {
+        // Model references: Rule::MarkThenRead, Rule::DyingForEver. Of a copy the origins first, Rule::OriginsMarked.
         let row = Row { key: dying_key(segment), value: Bytes::from_static(&[DYING_VERSION]) };
         self.rows.put(vec![row]).await.map_err(ReferenceError::Rows)
     }
@@ -202,6 +206,7 @@ impl References {
         frame: u32,
         moved: &Moved,
     ) -> Result<(), ReferenceError> {
+        // Model references: Rule::MovedThenDeleted.
         let mut value = vec![MOVED_VERSION];
         value.extend(postcard::to_stdvec(moved).expect("a place has only types that postcard encodes"));
         let row = Row { key: moved_key(segment, frame), value: value.into() };

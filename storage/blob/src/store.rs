@@ -91,6 +91,7 @@ impl BlobStore {
         address: &BlobAddress,
         holder: Holder,
     ) -> Result<Reference, ReferenceError> {
+        // Model references: Rule::ReferenceThenCommit.
         self.writers.references.put(address, holder).await
     }
 

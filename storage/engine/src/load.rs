@@ -100,6 +100,7 @@ async fn fold_tail<S: State>(
 ) -> Result<bool, OpenError> {
     loop {
         for row in &rows {
+            // Model commit: Rule::DenseTail.
             if row.first_seq != loaded.seq + 1 {
                 return Ok(false);
             }
@@ -154,6 +155,7 @@ pub(crate) async fn follow(context: &Context, seq: u64) -> Result<Followed, Open
     let Some(tail) = tail else { return Ok(Followed::Missing) };
     let mut last = seq;
     for row in &tail.rows {
+        // Model commit: Rule::DenseTail.
         if row.first_seq != last + 1 {
             return Ok(Followed::Gap);
         }

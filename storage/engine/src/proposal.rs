@@ -51,6 +51,7 @@ pub(crate) async fn decide(context: &Context, row: &EntryRow, trim_to: Option<u6
                 return Decision::Applied;
             }
             Ok(Outcome::Unknown) => {
+                // Model commit: Rule::SameNonce.
                 undecided = true;
                 context.counters.unknowns.add(1);
                 tracing::debug!(log = %context.log, seq = row.last_seq, attempt, "commit undecided");
@@ -62,6 +63,7 @@ pub(crate) async fn decide(context: &Context, row: &EntryRow, trim_to: Option<u6
                 if context.options.sabotaged(Sabotage::ConflictTakenAsLost) {
                     return Decision::Lost;
                 }
+                // Model commit: Rule::ConflictLooksAtThePlace.
                 match place(context, row).await {
                     Ok(Place::Ours) => {
                         context.counters.unknowns_applied.add(1);
@@ -70,6 +72,7 @@ pub(crate) async fn decide(context: &Context, row: &EntryRow, trim_to: Option<u6
                     Ok(Place::Anothers) => return Decision::Lost,
                     // A conflict says that this call was not applied. Without an earlier unknown one nothing was.
                     Ok(Place::Trimmed) if !undecided => return Decision::Lost,
+                    // Model commit: Rule::TrimmedStaysUnknown.
                     Ok(Place::Trimmed) => {
                         context.counters.unknowns_trimmed.add(1);
                         return Decision::Trimmed;
@@ -96,6 +99,7 @@ async fn place(context: &Context, row: &EntryRow) -> Result<Place, EngineError> 
         return Ok(Place::LogDeleted);
     };
     Ok(match tail.rows.first() {
+        // Model commit: Rule::ExactPlace.
         Some(taken) if taken.first_seq == row.first_seq && taken.nonce == row.nonce => Place::Ours,
         Some(taken) if taken.first_seq == row.first_seq => Place::Anothers,
         None if tail.head.seq == expected => Place::Free,

@@ -153,6 +153,7 @@ impl<S: State> Request<S> for SayArchived {
 
     fn build(&mut self, state: &S) -> Vec<S::Operation> {
         // Another node may have archived the same entries; the chain of chunks follows the one that is committed.
+        // Model commit: Rule::ArchiveChained.
         if state.archived() != self.written.from {
             return Vec::new();
         }

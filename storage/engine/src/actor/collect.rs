@@ -29,6 +29,7 @@ impl<S: State> Actor<S> {
     pub(super) fn start_collecting(&mut self, current: SnapshotPointer, listed: &[PageId]) {
         let context = self.context.clone();
         let mut keep: HashSet<PageId> = listed.iter().copied().collect();
+        // Model page collection: Rule::RootKept.
         keep.insert(current.root());
         let busy = Busy::new(&self.shared.busy);
         self.jobs.push(
@@ -61,6 +62,7 @@ async fn collect(
         let complete = keys.len() < BATCH;
         // Keys begin with the base, so the first one that is too new ends the scan.
         let ids: Vec<PageId> = keys.iter().filter_map(|key| PageId::from_key(key)).collect();
+        // Model page collection: Rule::OlderBaseOnly, Rule::StrictlyOlder.
         let old = ids.iter().take_while(|id| anything || id.base_seq < current.seq);
         let dead: Vec<RowKey> =
             old.clone().filter(|id| !keep.contains(id)).map(|id| context.page_key(*id)).collect();

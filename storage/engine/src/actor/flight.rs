@@ -88,12 +88,14 @@ impl<S: State> Actor<S> {
                 self.context.counters.conflicts.add(1);
                 self.setbacks += 1;
                 self.behind = true;
+                // Model commit: Rule::BuiltAgain.
                 self.requeue(group.members);
                 Ok(())
             }
             Decision::Trimmed => {
                 self.setbacks += 1;
                 self.behind = true;
+                // Model commit: Rule::TrimmedStaysUnknown.
                 let (again, unknown) =
                     group.members.into_iter().partition(|member| member.queued.request.repeatable());
                 self.requeue_in_doubt(again);
@@ -123,6 +125,7 @@ impl<S: State> Actor<S> {
     pub(super) fn followed(&mut self, followed: Result<Followed, OpenError>) -> Result<(), OpenError> {
         match followed {
             Ok(Followed::Entries { head, rows }) => self.follow_entries(head, &rows),
+            // Model commit: Rule::DenseTail.
             Ok(Followed::Gap) => {
                 self.reload = true;
                 Ok(())
@@ -184,6 +187,7 @@ impl<S: State> Actor<S> {
 
     /// A head that was read names a snapshot that was current then.
     fn learn_snapshot(&mut self, head: Head) {
+        // Model commit: Rule::TrimKnownOnly.
         if head.snapshot.seq > self.known.seq {
             self.known = head.snapshot;
             self.tail.cut(head.snapshot.seq);

@@ -87,6 +87,7 @@ impl<S: State> Actor<S> {
                 waiting.push((queued, missing));
                 continue;
             }
+            // Model commit: Rule::BuiltAgain.
             let (built, bytes) = match build_one(&mut queued, state) {
                 Built::Operations(built, bytes) => (built, bytes),
                 Built::Panicked => {
@@ -128,6 +129,7 @@ impl<S: State> Actor<S> {
             }
             operations.extend(built);
             encoded.extend_from_slice(&bytes);
+            // Also of those that change nothing. Model commit: Rule::UnchangedWaitsForGroup.
             members.push(Member { queued, first_seq, last_seq: seq });
         }
         for (queued, missing) in waiting.into_iter().rev() {
@@ -193,6 +195,7 @@ impl<S: State> Actor<S> {
             return Some(self.seq);
         }
         let archived = self.context.archive.as_ref().map_or(u64::MAX, |_| self.state.archived().seq);
+        // Model commit: Rule::TrimKnownOnly, Rule::TrimArchivedOnly.
         let limit = self.known.seq.min(archived);
         (limit > self.trimmed).then_some(limit)
     }
@@ -220,6 +223,7 @@ impl<S: State> Actor<S> {
         self.context.engine.hints.say(self.context.log, self.seq);
         let changed = group.members.iter().filter(|member| member.last_seq >= member.first_seq).count();
         self.context.counters.commits.add(changed as u64);
+        // Model commit: Rule::AnsweredAfterCommit.
         for member in group.members {
             member.settle_durable();
         }

@@ -223,6 +223,7 @@ impl<S: State> Actor<S> {
     fn advance(&mut self) {
         self.serve_readers();
         self.consider_snapshot();
+        // Model commit: Rule::UndecidedStaysClosed.
         if self.flight.is_some() {
             return;
         }

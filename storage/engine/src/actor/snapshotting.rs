@@ -104,6 +104,7 @@ impl<S: State> Actor<S> {
         {
             return;
         }
+        // Model commit: Rule::BaseIsTheStates. Model page collection: Rule::KeptFromBase.
         if self.known.id != self.base.id {
             // Pages may be kept from the snapshot that is current only, so this state must come from it first.
             self.reload = true;
@@ -157,6 +158,7 @@ impl<S: State> Actor<S> {
             }
             return;
         }
+        // Model page collection: Rule::FreshNames.
         let attempt = Uuid::new_v4();
         self.stage = Stage::Writing { attempt };
         let pointer = SnapshotPointer { id: attempt, seq: self.seq, base_seq: self.base.seq };
@@ -178,6 +180,7 @@ impl<S: State> Actor<S> {
             // An attempt that was started before the log was loaded again is out of date.
             Ok(attempt) if matches!(self.stage, Stage::Writing { attempt: id } if id == attempt.pointer.id) =>
             {
+                // Model page collection: Rule::WrittenBeforeSwing.
                 self.stage = Stage::Ready(attempt);
             }
             Ok(_) => {}
@@ -217,6 +220,7 @@ impl<S: State> Actor<S> {
                 self.known = attempt.pointer;
                 self.tail.cut(attempt.pointer.seq);
                 self.publish(state);
+                // Model page collection: Rule::SeenToBeCurrent.
                 self.start_collecting(attempt.pointer, &attempt.taken.listed);
             }
             Swung::Lost(head) => {
@@ -228,6 +232,7 @@ impl<S: State> Actor<S> {
                     self.tail.cut(head.snapshot.seq);
                 }
             }
+            // It may land yet. Model commit: Rule::TrimKnownOnly. Model page collection: Rule::OwnAttemptsStay.
             Swung::Forgotten => {
                 self.context.counters.swings_lost.add(1);
                 self.snapshot_setback();
@@ -289,6 +294,7 @@ fn encode<S: State>(
         number += 1;
         PageId { number, ..pointer.root() }
     };
+    // Model page collection: Rule::DirtyIsWritten.
     let mut taken = state.snapshot(&mut new_page_id);
     let seal = |id, plain: &[u8]| (id, seal_page(context.log, &*context.sealer, id, plain));
     // The plain bytes are of no further use, so they are not kept until the swing.
@@ -303,6 +309,7 @@ fn encode<S: State>(
 /// Makes a written snapshot the current one.
 pub(super) async fn swing(context: &Context, base: SnapshotPointer, new: SnapshotPointer) -> Swung {
     for attempt in 1..=SWING_ATTEMPTS {
+        // Models commit and page collection: Rule::SwingFromBase.
         match context.engine.log.swing(context.log, base.id, new).await {
             Ok(Outcome::Applied) => return Swung::Current,
             Ok(Outcome::Conflict | Outcome::Unknown) => {}
