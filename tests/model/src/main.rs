@@ -16,7 +16,7 @@ mod quarantine;
 mod queue;
 mod references;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
 use clap::Parser;
@@ -59,9 +59,11 @@ fn explore<M: Checked>(time: Duration) -> Result<String> {
     let each = time / wide.len().max(1) as u32;
     let mut states = 0;
     for (name, model) in wide {
+        let began = Instant::now();
         let explored =
             holds_for(model, each).map_err(|error| Error::msg(format!("{}, {name}: {error}", M::NAME)))?;
-        println!("{}, {name}: {} states, depth {}", M::NAME, explored.states, explored.depth);
+        let end = if began.elapsed() < each { "all of them" } else { "no more time" };
+        println!("{}, {name}: {} states, depth {}, {end}", M::NAME, explored.states, explored.depth);
         states += explored.states;
     }
     let name = M::NAME.replace(' ', "_");

@@ -2,8 +2,9 @@
 //!
 //! Item 0 is for two mailboxes; the process may crash whenever it delivers it to the second one. Item 1 is for a mailbox
 //! of its own and harms nobody. Both are within the window when the process begins, so neither has a record. A process
-//! that dies loses its claims; an append that it had under way may land much later, when nobody waits for it. Operators
-//! release what is in quarantine, two at a time if they like. What the crashes did to the program is mended by then.
+//! that dies loses its claims; an append or a notification that it had under way may land much later, when nobody waits
+//! for it (the process may be a worker that panicked). Operators release what is in quarantine, two at a time if they
+//! like; what made it crash is mended by then.
 
 use stateright::{Model, Property};
 
@@ -26,6 +27,8 @@ rules! {
         PlacedCounts,
         /// So does one of which the sender was told, as failed.
         ToldCounts,
+        /// Whether they were is asked behind whatever is still under way there, not of what is shown now.
+        ToldAskedInOrder,
         /// The item in quarantine derives from the one that moves, so that it moves there once.
         MovedOnce,
         /// It leaves its shard, so that no watermark is held back.
@@ -118,6 +121,8 @@ pub(crate) struct State {
     full: bool,
     /// Appends of item 0 that are still under way from before.
     late: [bool; 2],
+    /// A notification about the first target of item 0 is under way, and nobody waits for it.
+    late_notification: bool,
     /// Copies in each mailbox: two of item 0, one of item 1.
     copies: [u8; 3],
     told: [bool; 3],
@@ -139,6 +144,10 @@ pub(crate) enum Action {
     MailboxesFill,
     /// The item crashes the process.
     Die,
+    /// It does so with one target while the sender is being told of the other.
+    DieTelling,
+    /// That notification is accepted.
+    LateNotification,
     Kill,
     /// An append of item 0 lands for which nobody waits.
     LateAppend(u8),
@@ -237,6 +246,10 @@ impl Quarantine {
             Id::New | Id::Forgotten => {}
             Id::Placed => item.settled[target] |= self.follows(Rule::PlacedCounts),
             Id::Refused | Id::Secured => {
+                if target == 0 && state.late_notification && self.follows(Rule::ToldAskedInOrder) {
+                    state.late_notification = false;
+                    state.told[0] = true;
+                }
                 let told = state.told[mailbox(at, target)];
                 item.settled[target] |= told && self.follows(Rule::ToldCounts);
             }
@@ -324,6 +337,11 @@ impl Quarantine {
         }
     }
 
+    fn late_notification(state: &mut State) {
+        state.late_notification = false;
+        state.told[0] = true;
+    }
+
     fn late_append(&self, state: &mut State, target: usize) {
         state.late[target] = false;
         match state.ids[BAD][target] {
@@ -368,6 +386,7 @@ impl Model for Quarantine {
             operators: [Operator::Idle; 2],
             full: false,
             late: [self.late; 2],
+            late_notification: false,
             copies: [0; 3],
             told: [false; 3],
             died: 0,
@@ -400,6 +419,12 @@ impl Model for Quarantine {
         if state.work[BAD] == Work::Deliver(1) {
             actions.push(Action::Die);
         }
+        if state.work[BAD] == Work::Tell(0) {
+            actions.push(Action::DieTelling);
+        }
+        if state.late_notification {
+            actions.push(Action::LateNotification);
+        }
         if state.killed < self.kills {
             actions.push(Action::Kill);
         }
@@ -418,6 +443,12 @@ impl Model for Quarantine {
                 state.died += 1;
                 Self::crash(&mut state);
             }
+            Action::DieTelling => {
+                state.died += 1;
+                state.late_notification = true;
+                Self::crash(&mut state);
+            }
+            Action::LateNotification => Self::late_notification(&mut state),
             Action::Kill => {
                 state.killed += 1;
                 Self::crash(&mut state);
@@ -505,7 +536,9 @@ impl Checked for Quarantine {
             Rule::SuspectsCounted | Rule::RecordedThenWorked | Rule::QuarantinedAfterMany => (small, CRASHES),
             Rule::AloneAfterCrash => (Self { kills: 0, ..small }, INNOCENT),
             Rule::RejectedThenMoved | Rule::PlacedCounts | Rule::MovedOnce => (small, ONCE),
-            Rule::ToldCounts => (Self { fills: true, late: false, ..small }, NOT_BOTH),
+            Rule::ToldCounts | Rule::ToldAskedInOrder => {
+                (Self { fills: true, late: false, ..small }, NOT_BOTH)
+            }
             Rule::LateTellsNobody => (small, NOT_BOTH),
             Rule::LeavesItsShard => (small, CLAIMED),
             Rule::AcceptedThenLeft => (small, CONSERVED),
