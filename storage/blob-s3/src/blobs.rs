@@ -154,6 +154,9 @@ pub enum OpenError {
     /// A setting cannot be.
     #[error("the settings for S3 cannot be used")]
     Config(#[from] ConfigError),
+    /// The certificates to trust cannot be had.
+    #[error("the certificates to trust cannot be used")]
+    Ca(#[source] std::io::Error),
     /// The folder of the cache cannot be used.
     #[error("the folder of the segment cache cannot be used")]
     Cache(#[source] std::io::Error),

@@ -16,6 +16,9 @@ pub(crate) const PARTS_MAX: i32 = 10_000;
 pub struct Config {
     /// URL of the service, `http://` or `https://`. Not given: Amazon's own of the region.
     pub endpoint: Option<String>,
+    /// Certificates (PEM) that are trusted instead of the system's, for a service of one's own. They then hold for whatever
+    /// gives out credentials too.
+    pub ca_file: Option<PathBuf>,
     /// Region, which also goes into signatures. Services other than Amazon's mostly take any.
     pub region: String,
     /// Bucket. It has to be there.
@@ -91,6 +94,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             endpoint: None,
+            ca_file: None,
             region: "us-east-1".into(),
             bucket: String::new(),
             prefix: "segments/".into(),

@@ -12,6 +12,7 @@ mod blobs;
 mod blocks;
 mod call;
 mod config;
+mod connect;
 mod disk_cache;
 mod service;
 #[cfg(test)]

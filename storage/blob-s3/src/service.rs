@@ -2,17 +2,9 @@
 
 use std::sync::Arc;
 
-use aws_config::BehaviorVersion;
-use aws_config::retry::RetryConfig;
-use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
-use aws_runtime::env_config::file::{EnvConfigFileKind, EnvConfigFiles};
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::{
-    Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-};
 use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::types::ServerSideEncryption;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use blob::{BlobsError, SegmentId, SegmentInfo};
@@ -22,7 +14,7 @@ use uuid::Uuid;
 
 use crate::call::{Fault, Kind, Patience};
 use crate::config::Encryption;
-use crate::{Config, ConfigError};
+use crate::{Config, OpenError, connect};
 
 /// The metadata that tells whose write an object is.
 const STAMP: &str = "postrider-write";
@@ -42,9 +34,9 @@ pub(crate) struct Service {
 
 impl Service {
     /// Reads no network yet: credentials are looked for at the first call.
-    pub(crate) async fn new(config: Config) -> Result<Self, ConfigError> {
+    pub(crate) async fn new(config: Config) -> Result<Self, OpenError> {
         config.check()?;
-        let client = client(&config).await;
+        let client = connect::client(&config).await?;
         Ok(Self {
             client,
             patience: Patience::new(&config),
@@ -317,43 +309,4 @@ fn parse_content_range(range: &str) -> Option<(u64, u64)> {
     let (place, total) = range.strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = place.split_once('-')?;
     Some((first.trim().parse().ok()?, total.trim().parse().ok()?))
-}
-
-async fn client(config: &Config) -> Client {
-    let http = aws_smithy_http_client::Builder::new();
-    let plain = config.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
-    // The instance's own credentials service speaks plain HTTP as well; only the bucket decides about TLS.
-    let http = if plain && config.access_key_id.is_some() {
-        http.build_http()
-    } else {
-        http.tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
-    };
-    let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-        .http_client(http)
-        .region(Region::new(config.region.clone()))
-        .retry_config(RetryConfig::disabled())
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    if let (Some(id), Some(secret)) = (&config.access_key_id, &config.secret_access_key) {
-        let token = config.session_token.as_ref().map(|token| token.expose().to_owned());
-        let credentials = Credentials::new(id, secret.expose(), token, None, "configuration");
-        loader = loader.credentials_provider(SharedCredentialsProvider::new(credentials));
-    }
-    if let Some(file) = &config.credentials_file {
-        let files = EnvConfigFiles::builder().with_file(EnvConfigFileKind::Credentials, file).build();
-        loader = loader.profile_files(files);
-    }
-    if let Some(profile) = &config.credentials_profile {
-        loader = loader.profile_name(profile);
-    }
-    let shared = loader.load().await;
-    let mut builder = aws_sdk_s3::config::Builder::from(&shared)
-        .force_path_style(config.path_style)
-        // We send CRC32C where bytes go out, and look at lengths and seals where they come in; what the SDK would do
-        // beyond that needs answers that not every service gives.
-        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-        .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
-    if let Some(endpoint) = &config.endpoint {
-        builder = builder.endpoint_url(endpoint);
-    }
-    Client::from_conf(builder.build())
 }

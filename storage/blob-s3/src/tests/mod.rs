@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "functions that tests share are tests too")]
 
 mod cache;
+mod connect;
 mod contract;
 mod faults;
 mod server;

@@ -20,13 +20,15 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 use crate::{Config, S3Blobs, Secret};
 
 const BUCKET: &str = "mail";
-const KEY_ID: &str = "postrider";
-const SECRET: &str = "a secret that nobody may see";
+pub(crate) const KEY_ID: &str = "postrider";
+pub(crate) const SECRET: &str = "a secret that nobody may see";
 
 /// A service on a loopback port. Dropped, it is gone.
 pub(crate) struct Server {
@@ -91,6 +93,25 @@ impl Seen {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same over TLS, with a certificate of its own, which the configuration trusts.
+    pub(crate) async fn start_tls() -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = tls.unwrap().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key);
+        let mut server = Self::start_with(Some(Arc::new(tls.unwrap()).into())).await;
+        let file = server.dir.path().join("ca.pem");
+        std::fs::write(&file, made.cert.pem()).unwrap();
+        server.config.ca_file = Some(file);
+        server
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(s3s_fs::FileSystem::new(dir.path()).unwrap());
@@ -102,9 +123,9 @@ impl Server {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let accepting = tokio::spawn(accept(listener, Arc::clone(&state)));
+        let accepting = tokio::spawn(accept(listener, tls, Arc::clone(&state)));
         let config = Config {
-            endpoint: Some(format!("http://127.0.0.1:{port}")),
+            endpoint: Some(format!("{scheme}://127.0.0.1:{port}")),
             bucket: BUCKET.into(),
             path_style: true,
             access_key_id: Some(KEY_ID.into()),
@@ -151,13 +172,24 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, Arc::clone(&state)));
+        let (tls, state) = (tls.clone(), Arc::clone(&state));
+        tokio::spawn(async move {
+            match tls {
+                None => serve(stream, state).await,
+                // A client that does not trust it goes away.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, state).await;
+                    }
+                }
+            }
+        });
     }
 }
 
-async fn serve(stream: TcpStream, state: Arc<State>) {
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>) {
     let service = service_fn(move |request| answer(request, Arc::clone(&state)));
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
