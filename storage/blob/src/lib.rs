@@ -7,7 +7,8 @@
 //! erases its mail everywhere.
 //!
 //! The crate knows bytes, not mail: facts about a message are opaque to it. Where segments lie is the affair of a
-//! back end behind [`Blobs`]: [`memory::MemoryBlobs`] for tests, [`dir::DirBlobs`] for local files.
+//! back end behind [`Blobs`]: [`memory::MemoryBlobs`] for tests, [`dir::DirBlobs`] for local files; S3 has a package of
+//! its own.
 //!
 //! Start reading at [`BlobStore`], then `format`, which has the bytes. `storage/DESIGN.md` has every legal state.
 
