@@ -38,7 +38,8 @@ const STEPS: &[Step] = &[
     Step { name: "outside-world", needs: &["root", "/usr/sbin/postfix", "smtp-sink"], run: outside_world },
     Step { name: "storage-trouble", needs: &["root", "strace"], run: storage_trouble },
     Step { name: "conformance", needs: DOVECOT, run: conformance },
-    Step { name: "engines", needs: &["go", "python3", "curl"], run: engines },
+    Step { name: "engines", needs: ENGINES, run: on_engines },
+    Step { name: "cluster", needs: CLUSTER, run: cluster },
     Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
 ];
 
@@ -55,6 +56,9 @@ const CLIENTS: &[&str] = &[
     "faketime",
 ];
 const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];
+const ENGINES: &[&str] = &["/usr/lib/jvm/java-17-openjdk-amd64/bin/java", "mvn", "go", "python3", "curl"];
+const CLUSTER: &[&str] =
+    &["/usr/lib/jvm/java-17-openjdk-amd64/bin/java", "mvn", "go", "python3", "curl", "swaks", "mbsync"];
 const PEERS: &[&str] =
     &["/usr/sbin/postfix", "smtp-source", "smtp-sink", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/lmtp"];
 
@@ -149,6 +153,8 @@ fn test() -> Result<()> {
         "crash",
         "--exclude",
         "bench",
+        "--exclude",
+        "cluster-tests",
     ])?)
 }
 
@@ -229,10 +235,22 @@ fn conformance() -> Result<()> {
     python("structure.py", &[Path::new("compare"), &peer, &ours, Path::new("--list"), list])
 }
 
-/// S3 and NATS are fetched, started, killed and started again. `test` runs this too, where it passes without the tools; here
-/// they are listed.
-fn engines() -> Result<()> {
-    process::run(&mut scenarios(&["s3_and_nats"], "debug")?)
+/// The engines themselves are started, killed and started again; then the suites that every back end passes, on Cassandra
+/// and S3, and hints and requests over NATS. `test` passes these too, without engines; here they must be there.
+fn on_engines() -> Result<()> {
+    process::run(&mut scenarios(&["s3_and_nats"], "debug")?)?;
+    let wanted = engines::Options { cassandra_nodes: 1, s3: true, nats: true, ..engines::Options::default() };
+    let engines = engines::Engines::start(&wanted)?;
+    let suites = ["test", "--locked", "--workspace", "--lib", "--", "--nocapture"];
+    let suites = suites.iter().chain(&["on_real_nodes", "keeps_the_contract_on_a_real_service"]).copied();
+    let suites: Vec<&str> = suites.collect();
+    process::run(cargo(&suites)?.envs(engines.environment()))?;
+    process::run(scenarios(&["nats"], "debug")?.envs(engines.environment()))
+}
+
+/// Three nodes on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.
+fn cluster() -> Result<()> {
+    process::run(&mut scenarios(&["three_nodes"], "debug")?)
 }
 
 fn bench_smoke() -> Result<()> {

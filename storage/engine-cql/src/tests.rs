@@ -26,7 +26,7 @@ async fn drop_keyspace(cql: &Cql, config: &Config) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_contract_holds() {
+async fn keeps_the_contract_on_real_nodes() {
     let Some(config) = config() else { return };
     let cql = Cql::open(&config).await.expect("the nodes are there");
     contract::all(&cql.engine()).await;
@@ -34,7 +34,7 @@ async fn the_contract_holds() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_start_at_once_make_one_schema() {
+async fn one_schema_is_made_on_real_nodes() {
     let Some(config) = config() else { return };
     let starts: Vec<_> = (0..4)
         .map(|_| {
