@@ -78,6 +78,7 @@ impl std::fmt::Debug for MessageKey {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
 
@@ -111,6 +112,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn garbage_is_refused(garbage in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(key().open("s", &garbage.into()), None);

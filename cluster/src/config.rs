@@ -101,6 +101,9 @@ pub enum ConfigError {
     /// A node would be held for dead because of one heartbeat.
     #[error("cluster.dead_after_ms must be at least three times heartbeat_ms, and that not zero")]
     Heartbeat,
+    /// Who waits for an answer for as long as a lease lasts has none.
+    #[error("cluster.request_timeout_ms must be less than lease_ms")]
+    Lease,
     /// Zero where something is needed.
     #[error("cluster.{0} must not be zero")]
     Zero(&'static str),
@@ -137,6 +140,9 @@ impl Config {
             if value == 0 {
                 return Err(ConfigError::Zero(name));
             }
+        }
+        if self.request_timeout_ms >= self.lease_ms {
+            return Err(ConfigError::Lease);
         }
         self.nats.check()
     }
@@ -315,6 +321,7 @@ mod tests {
         assert_eq!(check("heartbeat_ms = 1000\ndead_after_ms = 2999"), Err(ConfigError::Heartbeat));
         assert_eq!(check("heartbeat_ms = 0"), Err(ConfigError::Heartbeat));
         assert_eq!(check("lease_ms = 0"), Err(ConfigError::Zero("lease_ms")));
+        assert_eq!(check("lease_ms = 500\nrequest_timeout_ms = 500"), Err(ConfigError::Lease));
     }
 
     #[test]

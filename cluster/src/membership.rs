@@ -143,12 +143,17 @@ impl Shared {
     async fn run(self: Arc<Self>) {
         // The generation is one more than that of any earlier boot, so there is no heartbeat before they could be read.
         let mut observer = Observer::new(&self.config);
+        let mut waits = false;
         loop {
             self.look(&mut observer).await;
             if let Some(generation) = observer.next_generation(&self.node) {
                 self.pulse.lock().generation = generation;
                 break;
             }
+            if !waits {
+                tracing::warn!(node = %self.node.id, "node joins when the others can be seen");
+            }
+            waits = true;
             if self.pause(Instant::now() + self.config.heartbeat()).await {
                 return;
             }
@@ -211,7 +216,10 @@ impl Shared {
         let forgotten = observer.observe(begun, Instant::now(), rows);
         let members = observer.members();
         self.find_self(&members, written.is_some());
-        self.view.send_if_modified(|view| View::update(view, members, Instant::now()));
+        if self.view.send_if_modified(|view| View::update(view, members, Instant::now())) {
+            let live = self.view.borrow().live().count();
+            metrics::gauge!("postrider_cluster_nodes_live").set(live as f64);
+        }
         if !forgotten.is_empty() {
             tracing::info!(boots = ?forgotten, "rows of dead nodes are deleted");
             // Cleaning only: what fails is done at another time, or by another node.

@@ -100,6 +100,7 @@ fn decode(mut body: Bytes) -> Option<Vec<(LogId, u64)>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
 
@@ -113,6 +114,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn what_is_said_is_heard(batch in batches()) {
             prop_assert_eq!(decode(encode(&batch).into()), Some(batch));

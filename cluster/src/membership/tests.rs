@@ -14,6 +14,8 @@ struct Path {
     no_reads: AtomicBool,
     no_writes: AtomicBool,
     read_ms: AtomicU64,
+    /// How long a write is under way. It lands then, whether anybody still waits for it or not.
+    write_ms: AtomicU64,
 }
 
 impl Path {
@@ -23,6 +25,7 @@ impl Path {
             no_reads: AtomicBool::new(false),
             no_writes: AtomicBool::new(false),
             read_ms: AtomicU64::new(0),
+            write_ms: AtomicU64::new(0),
         })
     }
 
@@ -40,7 +43,12 @@ fn unavailable_if(is: &AtomicBool) -> Result<(), EngineError> {
 impl Rows for Path {
     async fn put(&self, rows: Vec<Row>) -> Result<(), EngineError> {
         unavailable_if(&self.no_writes)?;
-        self.rows.put(rows).await
+        let (engine, ms) = (self.rows.clone(), self.write_ms.load(Ordering::SeqCst));
+        let landing = tokio::spawn(async move {
+            sleep_ms(ms).await;
+            engine.put(rows).await
+        });
+        landing.await.unwrap()
     }
 
     async fn put_new(&self, row: Row) -> Result<bool, EngineError> {
@@ -176,6 +184,18 @@ async fn a_node_that_leaves_is_gone_at_once() {
     sleep_ms(60_000).await;
     assert_eq!(rows(&engine).await, 1, "there is no heartbeat after it");
     assert!(b.is_isolated() && b.leave().await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_under_way_does_not_come_after_the_leave() {
+    let engine = MemoryEngine::new();
+    let (a, path) = join(&engine, "a");
+    sleep_ms(3_500).await;
+    path.write_ms.store(2_000, Ordering::SeqCst);
+    sleep_ms(1_000).await;
+    a.leave().await.unwrap();
+    while_passing(10_000, || ()).await;
+    assert_eq!(rows(&engine).await, 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::super::share::Shares;
 use super::*;
@@ -177,6 +178,8 @@ fn most_held(limit: u32, steps: Vec<Step>) -> u32 {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn while_all_ask_the_owner_the_limit_holds(limit in 0_u32..20, steps in prop::collection::vec(asking(), 0..80)) {
         prop_assert!(most_held(limit, steps) <= limit);
