@@ -60,7 +60,7 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Fetches what is not in the cache, starts everything and waits until it is ready. An error says what [`missing`] found, or
+    /// Fetches what is not in the cache, starts everything and waits until it is ready. An error says what [`missing()`] found, or
     /// what the engine that did not become ready said last.
     pub fn start(options: &Options) -> Result<Self> {
         let missing = missing(options);
