@@ -125,8 +125,11 @@ fn engines_end_with_a_process_that_is_killed() -> Result<()> {
     if !can_start(&options)? {
         return Ok(());
     }
+    // Ours, since the one that is killed leaves what it made.
+    let folder = tempfile::tempdir()?;
     let mut user = Command::new(std::env::current_exe()?)
         .args(["--exact", "uses_an_engine_until_it_is_killed", "--ignored", "--nocapture"])
+        .env(FOLDER, folder.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -145,12 +148,14 @@ fn engines_end_with_a_process_that_is_killed() -> Result<()> {
 }
 
 const ENGINE: &str = "engine ";
+const FOLDER: &str = "ENGINES_FOLDER";
 
 #[test]
 #[ignore = "the other half of engines_end_with_a_process_that_is_killed"]
 fn uses_an_engine_until_it_is_killed() -> Result<()> {
     // Started in a thread that ends, which must not end the engine.
-    let start = || Engines::start(&Options { nats: true, ..Options::default() });
+    let folder = std::env::var_os(FOLDER).map(Into::into);
+    let start = || Engines::start(&Options { nats: true, folder, ..Options::default() });
     let engines = std::thread::spawn(start).join().expect("starting does not panic")?;
     let nats: &Engine = engines.nats.as_ref().context("NATS was asked for")?;
     ensure!(carries_a_message(nats.address())?);
