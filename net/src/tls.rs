@@ -18,9 +18,12 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::stream::Transport;
 
-/// The cryptography that every connection of this process uses.
+/// The cryptography that every connection of this process uses. Key exchanges are named: a dependency can have rustls
+/// offer a hybrid one first, whose greeting is longer than one packet, and hosts are met that do not survive that.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+    use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
+    let kx_groups = vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1, kx_group::X25519MLKEM768];
+    Arc::new(CryptoProvider { kx_groups, ..default_provider() })
 }
 
 /// What is known of an encrypted connection.
