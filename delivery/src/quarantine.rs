@@ -67,5 +67,5 @@ async fn secure_local(
     // An attempt that has told the sender did not come to report it: then that was the end.
     // Model quarantine: Rule::ToldCounts.
     let failure = queue::item::Failure::new("5.2.0", "the mailbox did not take the message");
-    Ok(agent.queue.was_notified(claimed, number).then_some(Outcome::Failed { failure, notified: true }))
+    Ok(agent.queue.is_notified(claimed, number).await?.then_some(Outcome::Failed { failure, notified: true }))
 }

@@ -44,7 +44,7 @@ pub(crate) async fn stops(
     let item = claimed.item();
     let told = || Failure::new("5.1.1", "mail to this address is not sent, since it was said not to exist");
     if item.attempts > 0 || item.crashes > 0 {
-        return Ok(agent.queue.was_notified(claimed, number).then(told));
+        return Ok(agent.queue.is_notified(claimed, number).await?.then(told));
     }
     let opened = match agent.storage.account(&Principal::Delivery, principal).await {
         Ok(opened) => opened,

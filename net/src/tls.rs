@@ -22,7 +22,8 @@ use crate::stream::Transport;
 /// offer a hybrid one first, whose greeting is longer than one packet, and hosts are met that do not survive that.
 pub fn provider() -> Arc<CryptoProvider> {
     use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
-    let kx_groups = vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1, kx_group::X25519MLKEM768];
+    let kx_groups =
+        vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1, kx_group::X25519MLKEM768];
     Arc::new(CryptoProvider { kx_groups, ..default_provider() })
 }
 

@@ -19,7 +19,7 @@ use crate::claim::{Claimed, Guard};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::dialogue::Dialogues;
-use crate::error::{BodyError, OpenError, SubmitError};
+use crate::error::{BodyError, OpenError, SubmitError, WorkError};
 use crate::facts::FactsCache;
 use crate::fold::ShardState;
 use crate::item::{
@@ -231,7 +231,18 @@ impl Queue {
         self.inner.submit(submission, Some((derived, watermark))).await
     }
 
-    /// Whether the notification about this target has been queued already.
+    /// Whether the notification about this target has been queued. Asked behind whatever is on its way to the shard, from
+    /// this process or another, so a `false` can be acted upon.
+    pub async fn is_notified(&self, claimed: &Claimed, target: u32) -> Result<bool, WorkError> {
+        let queue_id = notification_id(claimed.message().queue_id, target);
+        let shard = &self.inner.ingest[derived_index(queue_id, self.inner.layout().ingest) as usize];
+        let (derived, _) = claimed.derivation(target);
+        // Model quarantine: Rule::ToldAskedInOrder.
+        Ok(shard.has_taken(derived).await?)
+    }
+
+    /// Whether the notification about this target is known to have been queued already. One that is on its way is not
+    /// known.
     pub fn was_notified(&self, claimed: &Claimed, target: u32) -> bool {
         let queue_id = notification_id(claimed.message().queue_id, target);
         let shard = &self.inner.ingest[derived_index(queue_id, self.inner.layout().ingest) as usize];

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::entry::{Change, Departure, Operation, Place};
 use crate::fold::{Seen, ShardState};
-use crate::item::{Item, Message, Outcome, Progress, Sending, Slice};
+use crate::item::{Derivation, Item, Message, Outcome, Progress, Sending, Slice};
 use crate::remote;
 use crate::schedule::hour_of;
 use crate::shard_id::ShardId;
@@ -279,6 +279,13 @@ impl Shard {
             Ok(Build::new(vec![Operation::Rerouted { place, route: route.clone() }], answer))
         };
         self.commit(vec![place.chunk], build).await
+    }
+
+    /// Whether the shard has taken what is derived like this. In the order of commits: whatever was asked for before, here or
+    /// on another node, has been decided.
+    pub(crate) async fn has_taken(&self, derived: Derivation) -> Result<bool, ShardError> {
+        let build = move |state: &ShardState| Ok(Build::nothing(state.seen(&derived) != Seen::New));
+        self.commit(Vec::new(), build).await
     }
 
     /// A consumer has read everything before `to`. `false`: there are too many.

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use blob::keys::KeyEncryptionKey;
-use cluster::{Bus, Member, Membership, Node, NodeId, Requests, Standing, Wake, agreement};
+use cluster::{Bus, Member, Membership, Node, NodeId, Requests, SiteLeases, Standing, Wake, agreement};
 use engine::Rows;
 use queue::Queue;
 use webmail_api::admin::nodes::{ClusterView, NodeView};
@@ -25,7 +25,7 @@ const KEY: &str = "key-encryption key";
 pub(crate) struct Cluster {
     membership: Membership,
     bus: Bus,
-    _requests: Requests,
+    requests: Requests,
     _wake: Arc<Wake>,
     name: NodeId,
     queue: Arc<OnceLock<Queue>>,
@@ -50,7 +50,7 @@ impl Cluster {
         let requests = Requests::start(bus.clone(), settings);
         tracing::info!(node = %name, %boot, "joins the cluster");
         let (wake, queue) = (Arc::new(wake), Arc::default());
-        Ok(Self { membership, bus, _requests: requests, _wake: wake, name, queue })
+        Ok(Self { membership, bus, requests, _wake: wake, name, queue })
     }
 
     pub(crate) fn membership(&self) -> &Membership {
@@ -84,6 +84,18 @@ impl Cluster {
             feature_level: view.feature_level().unwrap_or(FEATURE_LEVEL),
             nodes: nodes.collect(),
         }
+    }
+
+    /// What this node may use of the sites that it sends to.
+    pub(crate) fn site_leases(&self, config: &Config) -> SiteLeases {
+        let sending = config.smtp_out.clone();
+        SiteLeases::start(
+            self.membership.clone(),
+            self.requests.clone(),
+            Role::SmtpOut.name(),
+            &config.cluster,
+            move |site| smtp_out::share::budget(sending.limits_of(site)),
+        )
     }
 
     /// The queue whose shards the nodes share out.

@@ -229,7 +229,7 @@ impl Services {
             smtp.hostname.clone_from(&config.hostname);
         }
         smtp.details_are_filed = config.delivery.subaddress != delivery::Subaddress::Inbox;
-        let Stores { ground: Ground { directory, storage, .. }, queue, .. } = stores;
+        let Stores { ground: Ground { directory, storage, .. }, queue, cluster, .. } = stores;
         let mut local = config.delivery.clone();
         if local.hostname.is_empty() {
             local.hostname.clone_from(&config.hostname);
@@ -237,8 +237,11 @@ impl Services {
         let delivery = Delivery::new(queue.clone(), storage.clone(), directory.clone(), local);
         let smtp_in = SmtpIn::new(smtp, directory.clone(), queue.clone(), storage.clone(), tls.cloned());
         let imap = Imap::new(config.imap.clone(), storage.clone(), directory.clone(), tls.cloned());
-        let smtp_out =
-            if config.roles.contains(&Role::SmtpOut) { Some(sender(config, queue)?) } else { None };
+        let smtp_out = if config.roles.contains(&Role::SmtpOut) {
+            Some(sender(config, queue, cluster.as_ref())?)
+        } else {
+            None
+        };
         Ok(Self { delivery, smtp_in, smtp_out, imap })
     }
 
@@ -304,7 +307,7 @@ impl Services {
 }
 
 /// The service that sends to other hosts.
-fn sender(config: &Config, queue: &Queue) -> anyhow::Result<SmtpOut> {
+fn sender(config: &Config, queue: &Queue, cluster: Option<&Cluster>) -> anyhow::Result<SmtpOut> {
     let mx = config.listeners.iter().filter(|listener| listener.service == ServiceKind::Smtp);
     let listeners = mx.filter_map(|listener| match listener.address {
         Address::Tcp(address) => Some(address),
@@ -315,6 +318,7 @@ fn sender(config: &Config, queue: &Queue) -> anyhow::Result<SmtpOut> {
         hostname: &config.hostname,
         listeners: listeners.collect(),
         queue,
+        leases: cluster.map(|cluster| cluster.site_leases(config)),
     };
     SmtpOut::new(parts).context("smtp_out")
 }

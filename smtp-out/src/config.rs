@@ -310,7 +310,7 @@ impl Config {
     }
 
     /// The limits of a site.
-    pub(crate) fn limits_of(&self, site: &str) -> SiteLimits {
+    pub fn limits_of(&self, site: &str) -> SiteLimits {
         // A smart host's site has its port behind it.
         let host = site.rsplit_once(':').map_or(site, |(host, _)| host);
         let special = self.sites.iter().find(|special| ends_with_labels(host, &special.suffix));

@@ -26,6 +26,7 @@ mod pool;
 mod report;
 mod route;
 pub mod service;
+pub mod share;
 mod site_label;
 mod throttle;
 mod tls_policy;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cluster::SiteLeases;
 use mail::address::Domain;
 use queue::item::{Failure, Said};
 use queue::{AttemptReport, AttemptResult, Leased, Outbound, OutboundClaim, Queue, Turn};
@@ -51,6 +52,7 @@ struct Inner {
     routes: Routes,
     resolver: Resolver,
     throttle: Throttle,
+    leases: Option<SiteLeases>,
     dialler: Dialler,
     labels: SiteLabels,
     /// One for each connection in use.
@@ -70,6 +72,8 @@ pub struct Parts<'a> {
     pub listeners: Vec<SocketAddr>,
     /// Where messages come from.
     pub queue: &'a Queue,
+    /// Leases of sites, where other nodes send too.
+    pub leases: Option<SiteLeases>,
 }
 
 /// Why the service cannot be made.
@@ -95,7 +99,7 @@ impl std::fmt::Debug for SmtpOut {
 impl SmtpOut {
     /// Makes the service.
     pub fn new(parts: Parts<'_>) -> Result<Self, StartError> {
-        let Parts { config, hostname, listeners, queue } = parts;
+        let Parts { config, hostname, listeners, queue, leases } = parts;
         config.check().map_err(StartError::Config)?;
         let hostname = if config.hostname.is_empty() { hostname.to_owned() } else { config.hostname.clone() };
         let config = Arc::new(config);
@@ -117,7 +121,8 @@ impl SmtpOut {
                 outbound: queue.outbound(),
                 routes: Routes::new(&config)?,
                 resolver: resolver.map_err(|error| StartError::Resolver(error.to_string()))?,
-                throttle: Throttle::new(config.clone()),
+                throttle: Throttle::new(config.clone(), leases.is_some()),
+                leases,
                 dialler,
                 labels: SiteLabels::new(),
                 places: Arc::new(Semaphore::new(config.concurrent_max)),
@@ -132,16 +137,18 @@ impl SmtpOut {
     pub async fn run(&self, stop: impl Future<Output = ()>) {
         let inner = &self.inner;
         let (reports, reporter) = report::start(inner.outbound.clone());
+        let sharing = inner.keep_leases();
         let mut turns = JoinSet::new();
         let mut upkeep = tokio::time::interval(UPKEEP_PAUSE);
         upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        tokio::pin!(stop);
+        tokio::pin!(stop, sharing);
         loop {
             while turns.try_join_next().is_some() {}
             let room = inner.config.concurrent_max.saturating_sub(turns.len()).min(TURNS_MAX);
             tokio::select! {
                 biased;
                 () = &mut stop => break,
+                () = &mut sharing => {}
                 _ = upkeep.tick() => inner.tidy(),
                 _ = turns.join_next(), if room == 0 => {}
                 taken = inner.outbound.turns(room.max(1)), if room > 0 => {
@@ -152,7 +159,12 @@ impl SmtpOut {
             }
         }
         inner.draining.store(true, Ordering::Relaxed);
-        while turns.join_next().await.is_some() {}
+        loop {
+            tokio::select! {
+                ended = turns.join_next() => if ended.is_none() { break },
+                () = &mut sharing => {}
+            }
+        }
         drop(reports);
         if reporter.await.is_err() {
             tracing::error!("reporting has panicked");
@@ -186,6 +198,14 @@ impl Inner {
     fn begin(self: &Arc<Self>, turn: Turn, reports: &Reports, turns: &mut JoinSet<()>) {
         let span = tracing::info_span!("send", domain = %turn.domain());
         turns.spawn(self.clone().turn(turn, reports.clone()).instrument(span));
+    }
+
+    /// Has leases of the sites that are in use, where other nodes send too.
+    async fn keep_leases(&self) {
+        match &self.leases {
+            Some(leases) => crate::share::keep(&self.throttle, leases).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Closes what is idle, in good order.

@@ -2,24 +2,33 @@
 //!
 //! As in Postfix's scheduler, the number of connections follows from what comes of them: each that succeeds makes room
 //! for a part of another one, each that fails takes one away, and when as many have failed in a row as there were at one
-//! time, the site is left alone for a while, longer each time. What is counted here is this process's own; shares of a
-//! limit among nodes are the affair of whoever owns the site in a cluster.
+//! time, the site is left alone for a while, longer each time. What is counted here is this process's own; where several nodes
+//! send, it stays within what the site's owner leases to this one, see [`crate::share`].
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cluster::Need;
 use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::config::{Config, SiteLimits};
+use crate::share::Share;
+
+/// When a node that has no messages left in its lease asks again.
+const SHARE_PAUSE: Duration = Duration::from_millis(500);
 
 /// All sites.
 pub(crate) struct Throttle {
     config: Arc<Config>,
     sites: Mutex<LruCache<Arc<str>, Arc<Site>>>,
+    /// Several nodes send, and each needs a lease.
+    shared: bool,
+    /// Told when a site is wanted that there is no lease of.
+    pub(crate) want: Arc<Notify>,
 }
 
 /// One site.
@@ -31,6 +40,8 @@ pub(crate) struct Site {
     freed: Notify,
     /// Domains that wait for that.
     waiting: AtomicUsize,
+    /// Told when there is no lease.
+    want: Arc<Notify>,
 }
 
 /// What a site allows now.
@@ -57,9 +68,15 @@ pub(crate) struct Slot {
 }
 
 impl Throttle {
-    pub(crate) fn new(config: Arc<Config>) -> Self {
+    pub(crate) fn new(config: Arc<Config>, shared: bool) -> Self {
         let size = NonZeroUsize::new(config.sites_max).unwrap_or(NonZeroUsize::MIN);
-        Self { config, sites: Mutex::new(LruCache::new(size)) }
+        Self { config, sites: Mutex::new(LruCache::new(size)), shared, want: Arc::default() }
+    }
+
+    /// Sites that are in use or wanted.
+    pub(crate) fn wanted(&self) -> Vec<Arc<Site>> {
+        let sites = self.sites.lock();
+        sites.iter().filter(|(_, site)| site.is_wanted()).map(|(_, site)| site.clone()).collect()
     }
 
     /// A site's state. Those in use are not forgotten, so that nobody gets twice what a site allows.
@@ -69,9 +86,10 @@ impl Throttle {
             return site.clone();
         }
         let limits = self.config.limits_of(name);
-        let flow = Mutex::new(Flow::new(limits, Instant::now()));
-        let waiting = AtomicUsize::new(0);
-        let site = Arc::new(Site { name: name.clone(), flow, freed: Notify::new(), waiting });
+        let mut flow = Flow::new(limits, Instant::now());
+        flow.shared = self.shared;
+        let (flow, waiting, want) = (Mutex::new(flow), AtomicUsize::new(0), self.want.clone());
+        let site = Arc::new(Site { name: name.clone(), flow, freed: Notify::new(), waiting, want });
         if let Some((_, evicted)) = sites.push(name.clone(), site.clone())
             && Arc::strong_count(&evicted) > 1
         {
@@ -89,10 +107,35 @@ impl Throttle {
 impl Site {
     /// Leave for one more connection, or why not.
     pub(crate) fn admit(self: &Arc<Self>, now: Instant) -> Result<Permit, Admission> {
-        match self.flow.lock().admit(now) {
+        let admission = {
+            let mut flow = self.flow.lock();
+            let admission = flow.admit(now);
+            if flow.needs_share(now) {
+                self.want.notify_one();
+            }
+            admission
+        };
+        match admission {
             Admission::Go => Ok(Permit { site: self.clone() }),
             other => Err(other),
         }
+    }
+
+    fn is_wanted(&self) -> bool {
+        let flow = self.flow.lock();
+        flow.in_use > 0 || flow.wanted > 0 || flow.messages_wanted > 0 || self.is_waited_for()
+    }
+
+    /// What this node needs of the site until its next lease.
+    pub(crate) fn need(&self) -> Need {
+        let waiting = u32::try_from(self.waiting.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        self.flow.lock().need(waiting)
+    }
+
+    /// A new lease, in place of the one before; `need` is what was said when it was asked for.
+    pub(crate) fn allow(&self, share: Share, need: Need) {
+        self.flow.lock().allow(share, need);
+        self.freed.notify_one();
     }
 
     /// How many of `wanted` messages may go now. Those that then do not are to be [`Site::give_back`].
@@ -199,6 +242,12 @@ struct Flow {
     /// Messages that may go, by the rate.
     tokens: f64,
     refilled: Instant,
+    /// Other nodes send too: there is nothing to use without a lease.
+    shared: bool,
+    share: Option<Share>,
+    /// Connections and messages that were wanted and that the lease did not have.
+    wanted: u32,
+    messages_wanted: u32,
 }
 
 impl Flow {
@@ -213,7 +262,38 @@ impl Flow {
             suspension: Duration::from_secs(limits.suspend_seconds_min),
             tokens: f64::from(limits.messages_per_minute_max),
             refilled: now,
+            shared: false,
+            share: None,
+            wanted: 0,
+            messages_wanted: 0,
         }
+    }
+
+    /// The lease, while it lasts.
+    fn share(&mut self, now: Instant) -> Option<&mut Share> {
+        self.share.as_mut().filter(|share| now < share.until)
+    }
+
+    fn needs_share(&mut self, now: Instant) -> bool {
+        self.shared && self.wanted > 0 && self.share(now).is_none()
+    }
+
+    fn need(&mut self, waiting: u32) -> Need {
+        let slots_wanted = self.in_use.saturating_add(self.wanted.max(waiting).max(1));
+        Need {
+            slots_in_use: self.in_use,
+            slots_wanted: slots_wanted.min(self.window.ceil() as u32).max(self.in_use),
+            messages_wanted: std::mem::take(&mut self.messages_wanted),
+            messages_unused: self.share.as_ref().map_or(0, |share| share.messages),
+        }
+    }
+
+    fn allow(&mut self, share: Share, need: Need) {
+        // What has gone since it was asked for was of the lease before.
+        let unused = self.share.as_ref().map_or(0, |before| before.messages);
+        let gone = need.messages_unused.saturating_sub(unused);
+        self.share = Some(Share { messages: share.messages.saturating_sub(gone), ..share });
+        self.wanted = 0;
     }
 
     fn admit(&mut self, now: Instant) -> Admission {
@@ -226,6 +306,11 @@ impl Flow {
         if f64::from(self.in_use) + 1.0 > self.window {
             return Admission::Full;
         }
+        let in_use = self.in_use;
+        if self.shared && self.share(now).is_none_or(|share| in_use >= share.slots) {
+            self.wanted += 1;
+            return Admission::Full;
+        }
         self.in_use += 1;
         Admission::Go
     }
@@ -234,6 +319,18 @@ impl Flow {
         let per_minute = f64::from(self.limits.messages_per_minute_max);
         if per_minute == 0.0 {
             return Ok(wanted);
+        }
+        if self.shared {
+            let granted = match self.share(now) {
+                Some(share) => {
+                    let granted = wanted.min(share.messages);
+                    share.messages -= granted;
+                    granted
+                }
+                None => 0,
+            };
+            self.messages_wanted = self.messages_wanted.saturating_add(wanted - granted);
+            return if granted > 0 { Ok(granted) } else { Err(SHARE_PAUSE) };
         }
         let passed = now.saturating_duration_since(self.refilled).as_secs_f64();
         self.refilled = now;
@@ -247,6 +344,9 @@ impl Flow {
     }
 
     fn give_back(&mut self, messages: u32) {
+        if let Some(share) = self.share.as_mut().filter(|_| self.shared) {
+            share.messages = share.messages.saturating_add(messages);
+        }
         let per_minute = f64::from(self.limits.messages_per_minute_max);
         self.tokens = (self.tokens + f64::from(messages)).min(per_minute);
     }
@@ -318,6 +418,35 @@ mod tests {
         assert!(matches!(flow.admit(now), Admission::Later(_)));
         flow.forgive();
         assert_eq!(room(&mut flow, now), 1);
+    }
+
+    #[test]
+    fn what_other_nodes_may_use_is_left_to_them() {
+        let limits = SiteLimits {
+            connections_initial: 5,
+            connections_max: 5,
+            messages_per_minute_max: 60,
+            ..SiteLimits::default()
+        };
+        let (mut flow, now) = flow(limits);
+        flow.shared = true;
+        assert_eq!(room(&mut flow, now), 0);
+        assert!(flow.needs_share(now));
+        assert_eq!(flow.grant(3, now), Err(SHARE_PAUSE));
+        let need = flow.need(0);
+        assert_eq!((need.slots_wanted, need.messages_wanted), (1, 3));
+        flow.allow(Share { slots: 2, messages: 3, until: now + seconds(1) }, need);
+        assert_eq!(room(&mut flow, now), 2);
+        assert_eq!(flow.grant(2, now), Ok(2));
+        // While a new lease is asked for, another message goes: it is one of the lease before.
+        let need = flow.need(0);
+        assert_eq!(need.messages_unused, 1);
+        assert_eq!(flow.grant(1, now), Ok(1));
+        flow.allow(Share { slots: 1, messages: 1, until: now + seconds(1) }, need);
+        assert_eq!(flow.grant(1, now), Err(SHARE_PAUSE));
+        assert_eq!(room(&mut flow, now), 1);
+        // Nothing outlives its lease.
+        assert_eq!(room(&mut flow, now + seconds(1)), 0);
     }
 
     #[test]
@@ -396,7 +525,7 @@ mod tests {
             sites_max: 1,
             ..Config::default()
         };
-        let throttle = Throttle::new(Arc::new(config));
+        let throttle = Throttle::new(Arc::new(config), false);
         let one = throttle.site(&"one".into());
         let now = Instant::now();
         let permit = one.admit(now).unwrap();

@@ -48,8 +48,18 @@ const SIDEWAYS: &[(&str, &str)] = &[
 ];
 
 /// Packages outside of the layers: they test or build the others.
-const OUTSIDE: &[&str] =
-    &["xtask", "testkit", "engines", "model", "cluster-tests", "end-to-end", "crash", "bench", "conformance", "fuzz-targets"];
+const OUTSIDE: &[&str] = &[
+    "xtask",
+    "testkit",
+    "engines",
+    "model",
+    "cluster-tests",
+    "end-to-end",
+    "crash",
+    "bench",
+    "conformance",
+    "fuzz-targets",
+];
 
 /// Reads the edges from `cargo metadata` and fails on the first set that breaks the rule.
 pub(crate) fn run() -> Result<()> {

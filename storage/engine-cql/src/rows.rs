@@ -117,7 +117,16 @@ impl Cql {
         if key.table == Table::Page {
             return self.delete_page(key).await;
         }
-        self.calls.run(&self.rows_of(key.table)?.delete, (&key.partition, &key.key)).await?;
+        let delete = &self.rows_of(key.table)?.delete;
+        if key.table != Table::Node {
+            self.calls.run(delete, (&key.partition, &key.key)).await?;
+            return Ok(());
+        }
+        // A node that was only paused goes on with greater counters, which the deletion must not hide.
+        if let Some(value) = self.row(key).await? {
+            let stamp = counter(&Row { key: key.clone(), value })?;
+            self.calls.run(delete, (stamp, &key.partition, &key.key)).await?;
+        }
         Ok(())
     }
 

@@ -131,6 +131,7 @@ pub(crate) struct RowStatements {
     pub(crate) put: Prepared,
     /// part, key
     pub(crate) get: Prepared,
+    /// part, key (heartbeats: timestamp first)
     pub(crate) delete: Prepared,
     /// part, from, limit
     pub(crate) scan: Prepared,
@@ -286,11 +287,18 @@ impl Maker<'_> {
             Table::Node => self.make(Kind::Heartbeat, &format!("{insert} USING TIMESTAMP ?")).await?,
             _ => self.make(Kind::Write, &insert).await?,
         };
+        let delete = match table {
+            Table::Node => {
+                let stamped = format!("DELETE FROM {name} USING TIMESTAMP ? WHERE part = ? AND key = ?");
+                self.make(Kind::Delete, &stamped).await?
+            }
+            _ => self.make(Kind::Delete, &format!("DELETE {from} = ?")).await?,
+        };
         let update = format!("UPDATE {name} SET value = ? WHERE part = ? AND key = ? IF value = ?");
         Ok(RowStatements {
             put,
             get: self.make(Kind::Read, &format!("SELECT value {from} = ?")).await?,
-            delete: self.make(Kind::Delete, &format!("DELETE {from} = ?")).await?,
+            delete,
             scan: self.make(Kind::Read, &format!("SELECT key, value {from} >= ? LIMIT ?")).await?,
             scan_keys: self.make(Kind::Read, &format!("SELECT key {from} >= ? LIMIT ?")).await?,
             put_new: self.make(Kind::Conditional, &format!("{insert} IF NOT EXISTS")).await?,

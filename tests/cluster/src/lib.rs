@@ -46,7 +46,8 @@ impl Cluster {
         }
         let started: Vec<Result<Server>> = std::thread::scope(|scope| {
             let cluster = &cluster;
-            let starts: Vec<_> = (1..nodes).map(|number| scope.spawn(move || cluster.start_node(number))).collect();
+            let starts: Vec<_> =
+                (1..nodes).map(|number| scope.spawn(move || cluster.start_node(number))).collect();
             starts.into_iter().map(|start| start.join().expect("no panic")).collect()
         });
         for server in started {
@@ -89,11 +90,16 @@ impl Cluster {
             let log = node.log();
             let loud: Vec<&str> = log
                 .lines()
-                .filter(|line| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked"))
+                .filter(|line| {
+                    line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked")
+                })
                 .filter(|line| !expected.iter().any(|known| line.contains(known)))
                 .collect();
             if !loud.is_empty() {
-                bail!("node {number}: unexpected lines in the log:\n{}", loud[..loud.len().min(20)].join("\n"));
+                bail!(
+                    "node {number}: unexpected lines in the log:\n{}",
+                    loud[..loud.len().min(20)].join("\n")
+                );
             }
         }
         Ok(())

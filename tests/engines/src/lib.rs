@@ -141,11 +141,7 @@ impl Engines {
             ));
         }
         if let Some(s3) = &self.s3 {
-            add(format_args!(
-                "[s3]\nendpoint = \"{}\"\nregion = \"{}\"\n",
-                s3.endpoint(),
-                s3::REGION
-            ));
+            add(format_args!("[s3]\nendpoint = \"{}\"\nregion = \"{}\"\n", s3.endpoint(), s3::REGION));
             add(format_args!("bucket = \"{}\"\npath_style = true\n", s3::BUCKET));
             add(format_args!(
                 "access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",

@@ -127,8 +127,15 @@ impl World {
         .await
         .ok()?;
         let clock = disk.clock.clone();
-        let foundation =
-            Foundation { engine, log_options, archive: None, blobs, keys, clock, sharing: queue::Sharing::Alone };
+        let foundation = Foundation {
+            engine,
+            log_options,
+            archive: None,
+            blobs,
+            keys,
+            clock,
+            sharing: queue::Sharing::Alone,
+        };
         let config_queue = queue::Config {
             ingest_shards: 3,
             outbound_shards: 2,
