@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::process::{self, command};
-use crate::{corpus, layers, rfc, sources, tidy, tools};
+use crate::{corpus, deploy, layers, rfc, sources, tidy, tools};
 
 /// What a step came to.
 enum Outcome {
@@ -28,11 +28,15 @@ const STEPS: &[Step] = &[
     Step { name: "layers", needs: &[], run: layers::run },
     Step { name: "tidy", needs: &[], run: tidy::run },
     Step { name: "rfc", needs: &[], run: || rfc::run(true) },
+    Step { name: "units", needs: &["systemd-analyze"], run: deploy::units },
+    Step { name: "compose", needs: &["docker-compose"], run: deploy::compose },
     Step { name: "deny", needs: &["cargo-deny"], run: deny },
     Step { name: "clippy", needs: &[], run: clippy },
     Step { name: "test", needs: &[], run: test },
     Step { name: "docs", needs: &[], run: docs },
     Step { name: "build", needs: &[], run: build },
+    Step { name: "settings", needs: &[], run: deploy::settings },
+    Step { name: "chart", needs: &["go"], run: deploy::chart },
     Step { name: "crash", needs: &["strace"], run: crash },
     Step { name: "end-to-end", needs: CLIENTS, run: end_to_end },
     Step { name: "outside-world", needs: &["root", "/usr/sbin/postfix", "smtp-sink"], run: outside_world },

