@@ -94,7 +94,7 @@ pub(crate) fn chart() -> Result<()> {
         }
         let planted = replaced(&objects, "readinessProbe:", "readynessProbe:")?;
         refused("an unknown field", check_objects(&scratch("planted.yaml", &planted)?))?;
-        let planted = replaced(&objects, "maxUnavailable: 1", "maxUnavailable: [1]")?;
+        let planted = replaced(&objects, "  replicas: ", "  replicas: some-")?;
         refused("a value of another type", check_objects(&scratch("planted.yaml", &planted)?))?;
     }
     refused("a chart without a bucket", render(&["--set", "s3.bucket="]))?;
