@@ -21,6 +21,9 @@ const KUBECTL_VALIDATE: Program =
 const KUBERNETES: &str = "1.30";
 const CHART: &str = "deploy/helm/postrider";
 
+/// Seconds that a process which ends gives to what is being stored, beside `shutdown_seconds`.
+const STORING_SECONDS: u64 = 20;
+
 /// Most exposure that `systemd-analyze security` may find, in tenths. The network and the default list of devices make 16.
 const EXPOSURE_MAX: &str = "20";
 
@@ -59,12 +62,15 @@ pub(crate) fn units() -> Result<()> {
     verify(&path)?;
     verify(&path.with_file_name("postrider@smtp-in.service"))?;
     expose(&path)?;
+    waits_long_enough(&whole, "TimeoutStopSec=")?;
 
     let planted =
         scratch("planted.service", &replaced(&whole, "NoNewPrivileges=yes", "NoNewPrivilege=yes")?)?;
     refused("a misspelt setting", verify(&planted))?;
     let planted = scratch("planted.service", &replaced(&whole, "CapabilityBoundingSet=", "#")?)?;
     refused("a unit with all of root's rights", expose(&planted))?;
+    let planted = replaced(&whole, "TimeoutStopSec=150", "TimeoutStopSec=90")?;
+    refused("a unit that cuts off what drains", waits_long_enough(&planted, "TimeoutStopSec="))?;
     println!("the units are sound");
     Ok(())
 }
@@ -73,7 +79,10 @@ pub(crate) fn units() -> Result<()> {
 pub(crate) fn compose() -> Result<()> {
     let file = process::root().join("deploy/compose.yaml");
     check_compose(&file)?;
-    let planted = replaced(&fs::read_to_string(&file)?, "\n      cassandra-3:\n", "\n      cassandra-4:\n")?;
+    let text = fs::read_to_string(&file)?;
+    let node = text.split_once("x-postrider:").context("compose.yaml has no node")?.1;
+    waits_long_enough(node, "stop_grace_period: ")?;
+    let planted = replaced(&text, "\n      cassandra-3:\n", "\n      cassandra-4:\n")?;
     refused("a service that waits for none", check_compose(&scratch("compose.yaml", &planted)?))?;
     println!("compose.yaml is sound");
     Ok(())
@@ -116,6 +125,27 @@ fn verify(unit: &Path) -> Result<()> {
 fn expose(unit: &Path) -> Result<()> {
     let threshold = format!("--threshold={EXPOSURE_MAX}");
     finish(command("systemd-analyze", ["security", "--offline=true", &threshold]).arg(unit)).map(drop)
+}
+
+/// Whether a process that was told to end has the time for it that the example configurations give it: for its sessions,
+/// as much again for those that were cut off, and for what is being stored.
+fn waits_long_enough(text: &str, setting: &str) -> Result<()> {
+    let mut files = with_extension("deploy/config", "toml")?;
+    files.extend(with_extension("deploy/compose", "toml")?);
+    for file in files {
+        let shutdown = number(&fs::read_to_string(&file)?, "shutdown_seconds = ")?;
+        let (needed, waits) = (2 * shutdown + STORING_SECONDS, number(text, setting)?);
+        ensure!(waits > needed, "{setting}{waits} is not above the {needed} s of {}", file.display());
+    }
+    Ok(())
+}
+
+/// The number behind the first `setting` that begins a line.
+fn number(text: &str, setting: &str) -> Result<u64> {
+    let value = text.lines().find_map(|line| line.trim_start().strip_prefix(setting));
+    let value = value.with_context(|| format!("there is no {setting}"))?;
+    let digits = value.trim_end_matches(|c: char| !c.is_ascii_digit());
+    digits.parse().with_context(|| format!("{setting}{value} is no number"))
 }
 
 fn check_compose(file: &Path) -> Result<()> {
@@ -208,6 +238,13 @@ mod tests {
             "kind: ConfigMap\ndata:\n  postrider.toml: |\n    a = 1\n    \n    [b]\n---\nkind: Service\n";
         assert_eq!(configurations(objects), ["a = 1\n\n[b]\n"]);
         assert!(configurations("kind: Service\n").is_empty());
+    }
+
+    #[test]
+    fn numbers_have_units_or_none() {
+        assert_eq!(number("a = 1\n  wait: 150s\nwait: 2\n", "wait: ").unwrap(), 150);
+        assert!(number("# wait: 150s\nwait: long\n", "wait: ").is_err());
+        assert!(number("wait = 1", "wait: ").is_err());
     }
 
     #[test]

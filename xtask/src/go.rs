@@ -46,9 +46,7 @@ impl Program {
         let _ = fs::remove_dir_all(folder);
         fs::create_dir_all(folder)?;
         let package = format!("{}@v{}", self.package, self.version);
-        // Without C: then nothing of the machine goes into it, and it is made sooner.
-        let mut go = command("go", ["install", package.as_str()]);
-        process::run(go.env("GOBIN", folder).env("CGO_ENABLED", "0"))?;
+        process::run(command("go", ["install", package.as_str()]).env("GOBIN", folder))?;
         ensure!(folder.join(self.name).is_file(), "{package} brought no program {}", self.name);
         Ok(())
     }
