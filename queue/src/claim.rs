@@ -388,7 +388,11 @@ mod tests {
         let state = state_with_suspects(100);
         let check = |number: u64, attempts: u32, crashes: u8, began: Option<Uuid>, expected: Care| {
             let item = Item { attempts, began, crashes, ..item(number) };
-            assert_eq!(care_of(&item, &state, boot), expected, "{number} {attempts} {crashes} {began:?}");
+            assert_eq!(
+                care_of(&item, &state, boot, &Sharing::Unknown),
+                expected,
+                "{number} {attempts} {crashes} {began:?}"
+            );
         };
         check(200, 0, 0, None, Care::None);
         check(99, 0, 0, None, Care::Alone { crashes: 1, recorded: false });

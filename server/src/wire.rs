@@ -64,9 +64,10 @@ impl Ground {
         make_folder(&config.data)?;
         let back_end = BackEnd::open(config).await?;
         let engine = back_end.engine.clone();
-        let kek = match config.in_cluster() {
-            true => crate::cluster::key(config, &*engine.rows).await?,
-            false => KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?,
+        let kek = if config.in_cluster() {
+            crate::cluster::key(config, &*engine.rows).await?
+        } else {
+            KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?
         };
         let message_key = MessageKey::derive(kek.message_secret());
         let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &config.blob);
@@ -144,10 +145,7 @@ impl Stores {
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         let health = Health::new(crate::metrics::install()?);
         let ground = Ground::open(config).await?;
-        let cluster = match config.in_cluster() {
-            true => Some(Cluster::join(config, &ground).await?),
-            false => None,
-        };
+        let cluster = if config.in_cluster() { Some(Cluster::join(config, &ground).await?) } else { None };
         let queue =
             match Queue::open(ground.under_queue(config, cluster.as_ref()), config.queue.clone()).await {
                 Ok(queue) => queue,

@@ -36,7 +36,6 @@ const STEPS: &[Step] = &[
     Step { name: "docs", needs: &[], run: docs },
     Step { name: "build", needs: &[], run: build },
     Step { name: "settings", needs: &[], run: deploy::settings },
-    Step { name: "chart", needs: &["go"], run: deploy::chart },
     Step { name: "crash", needs: &["strace"], run: crash },
     Step { name: "end-to-end", needs: CLIENTS, run: end_to_end },
     Step { name: "outside-world", needs: &["root", "/usr/sbin/postfix", "smtp-sink"], run: outside_world },

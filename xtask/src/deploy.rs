@@ -43,6 +43,14 @@ pub(crate) fn settings() -> Result<()> {
     Ok(())
 }
 
+/// All of it.
+pub(crate) fn all() -> Result<()> {
+    units()?;
+    compose()?;
+    settings()?;
+    chart()
+}
+
 /// The units, by systemd: no setting is unknown or misspelt, and little is left open.
 pub(crate) fn units() -> Result<()> {
     let read = |name: &str| fs::read_to_string(process::root().join("deploy/systemd").join(name));

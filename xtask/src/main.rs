@@ -48,6 +48,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Checks everything in deploy/, the chart too, for which helm and kubectl-validate are built: minutes, the first time.
+    Deploy,
     /// Fetches the test mail and prints the folder that holds it.
     Corpus,
     /// Measures Postrider beside its peers and writes docs/benchmarks.md.
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Layers => layers::run(),
         Command::Tidy => tidy::run(),
         Command::Rfc { check } => rfc::run(check),
+        Command::Deploy => deploy::all(),
         Command::Corpus => corpus::fetch().map(|folder| println!("{}", folder.display())),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Engines(arguments) => engines::run(&arguments),

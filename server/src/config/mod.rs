@@ -211,10 +211,10 @@ impl Config {
                 *path = folder.join(&*path);
             }
         }
-        for path in [&mut self.s3.credentials_file, &mut self.s3.waiting_folder, &mut self.s3.cache_folder] {
-            if let Some(path) = path {
-                *path = folder.join(&*path);
-            }
+        let s3 = &mut self.s3;
+        let paths = [&mut s3.credentials_file, &mut s3.waiting_folder, &mut s3.cache_folder, &mut s3.ca_file];
+        for path in paths.into_iter().flatten() {
+            *path = folder.join(&*path);
         }
         for listener in &mut self.listeners {
             if let Address::Unix(path) = &mut listener.address {

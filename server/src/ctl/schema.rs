@@ -17,7 +17,7 @@ pub(crate) async fn run(command: SchemaCommand) -> anyhow::Result<()> {
     let config = Config::read(file)?.cql;
     match command {
         SchemaCommand::Print { .. } => {
-            print::line(Cql::schema_text(&config).await.context("cql")?.trim_end())
+            print::line(Cql::schema_text(&config).await.context("cql")?.trim_end());
         }
         SchemaCommand::Apply { .. } => {
             let state = Cql::apply_schema(&config).await.context("cql")?;

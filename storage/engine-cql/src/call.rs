@@ -49,6 +49,7 @@ pub(crate) struct Calls {
     conditional: Semaphore,
     others: Semaphore,
     timeout: Duration,
+    conditional_timeout: Duration,
 }
 
 impl Calls {
@@ -58,6 +59,7 @@ impl Calls {
             conditional: Semaphore::new(config.conditional_in_flight_max),
             others: Semaphore::new(config.in_flight_max),
             timeout: config.request_timeout(),
+            conditional_timeout: config.conditional_timeout(),
         }
     }
 
@@ -110,10 +112,15 @@ impl Calls {
             timeout_at(until, limit.acquire()).await.ok().and_then(Result::ok);
         let answer = match permit {
             None => Err(Failure::Busy),
-            Some(_permit) => match timeout_at(until, call).await {
-                Ok(answer) => answer.map_err(|error| Failure::Failed(Box::new(error))),
-                Err(_) => Err(Failure::TimedOut(self.timeout)),
-            },
+            Some(_permit) => {
+                // A coordinator that says nothing must not use up the time in which another could answer.
+                let patience =
+                    if kind == Kind::Conditional { self.conditional_timeout } else { self.timeout };
+                match timeout_at(until.min(tokio::time::Instant::now() + patience), call).await {
+                    Ok(answer) => answer.map_err(|error| Failure::Failed(Box::new(error))),
+                    Err(_) => Err(Failure::TimedOut(patience)),
+                }
+            }
         };
         let ended = match &answer {
             Ok(_) => "ok",

@@ -29,6 +29,13 @@ pub struct Config {
     /// Milliseconds for one call, waiting for its turn included. Above the time-outs of the nodes themselves (2 s for
     /// writes), so that their answer, which says more, is heard.
     pub request_timeout_ms: u64,
+    /// Milliseconds for one attempt at a compare-and-swap. Above what a node waits for it itself (1.8 s), so that its
+    /// answer is heard; one that is not heard is proposed again, by way of another node.
+    pub conditional_timeout_ms: u64,
+    /// Milliseconds after which a read, or a write that may be repeated, is asked of another node too.
+    pub second_ask_ms: u64,
+    /// Milliseconds of silence after which a connection is given up, and with it what waits for an answer on it.
+    pub silence_ms_max: u64,
     /// Milliseconds for a connection to a node.
     pub connect_timeout_ms: u64,
     /// Connections to each node (Cassandra) or each of its shards (ScyllaDB).
@@ -65,6 +72,9 @@ impl Default for Config {
             password_file: PathBuf::new(),
             ca_file: PathBuf::new(),
             request_timeout_ms: 5_000,
+            conditional_timeout_ms: 2_500,
+            second_ask_ms: 300,
+            silence_ms_max: 3_000,
             connect_timeout_ms: 5_000,
             connections: 1,
             conditional_in_flight_max: 64,
@@ -95,7 +105,9 @@ impl Config {
         if self.replication == 0 || self.connections == 0 {
             return Err("replication and connections must be at least 1".to_owned());
         }
-        if self.conditional_in_flight_max == 0 || self.in_flight_max == 0 || self.request_timeout_ms == 0 {
+        let times =
+            [self.request_timeout_ms, self.conditional_timeout_ms, self.second_ask_ms, self.silence_ms_max];
+        if self.conditional_in_flight_max == 0 || self.in_flight_max == 0 || times.contains(&0) {
             return Err("limits of calls under way and their time must be at least 1".to_owned());
         }
         if self.user.is_empty() != self.password_file.as_os_str().is_empty() {
@@ -106,6 +118,10 @@ impl Config {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    pub(crate) fn conditional_timeout(&self) -> Duration {
+        Duration::from_millis(self.conditional_timeout_ms)
     }
 }
 

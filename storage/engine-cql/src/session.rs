@@ -12,9 +12,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use scylla::client::PoolSize;
+use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::{Session, TlsContext};
 use scylla::client::session_builder::SessionBuilder;
 use scylla::errors::{NewSessionError, PrepareError};
+use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use zeroize::Zeroizing;
 
 use crate::call::Calls;
@@ -162,8 +164,22 @@ async fn connect(config: &Config) -> Result<Session, OpenError> {
         return Err(OpenError::Config("no node is named in `nodes`".to_owned()));
     }
     let connections = NonZeroUsize::new(config.connections).unwrap_or(NonZeroUsize::MIN);
+    // For statements that may be repeated; conditional ones are never.
+    let speculation = SimpleSpeculativeExecutionPolicy {
+        max_retry_count: 2,
+        retry_interval: Duration::from_millis(config.second_ask_ms),
+    };
+    let profile = ExecutionProfile::builder()
+        .request_timeout(Some(config.request_timeout()))
+        .speculative_execution_policy(Some(Arc::new(speculation)))
+        .build();
+    // A node that was stopped keeps its connections: it is asked whether it lives.
+    let half = Duration::from_millis(config.silence_ms_max.div_ceil(2));
     let mut builder = SessionBuilder::new()
         .known_nodes(&config.nodes)
+        .default_execution_profile_handle(profile.into_handle())
+        .keepalive_interval(half)
+        .keepalive_timeout(half)
         .connection_timeout(Duration::from_millis(config.connect_timeout_ms))
         .schema_agreement_interval(AGREEMENT_INTERVAL)
         .pool_size(PoolSize::PerHost(connections));

@@ -12,7 +12,7 @@ use engine::{Archive, LogOptions};
 use mail::address::{Address, ReversePath};
 use mail::envelope::{Envelope, Recipient};
 use mail::id::{AccountId, QueueId};
-use queue::{Clock, Config, Foundation, Origin, Queue, Resolved, Submission, SubmitError};
+use queue::{Clock, Config, Foundation, Origin, Queue, Resolved, Sharing, Submission, SubmitError};
 use uuid::Uuid;
 
 /// What a queue stands on besides its engine.
