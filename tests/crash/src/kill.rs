@@ -10,8 +10,8 @@ use testkit::ledger;
 use testkit::server::{Options, Server};
 
 use crate::counts::{self, Counts};
-use crate::load::{Load, Run};
-use crate::observe::{self, Damage};
+use testkit::load::{Load, Run};
+use testkit::observe::{self, Damage};
 
 const ROUNDS_PER_FOLDER: usize = 10;
 

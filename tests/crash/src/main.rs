@@ -8,8 +8,6 @@
 mod counts;
 mod image;
 mod kill;
-mod load;
-mod observe;
 mod power;
 mod sending;
 mod strace;

@@ -13,10 +13,11 @@ use testkit::server::{Options, Server};
 
 use crate::counts::{self, Counts};
 use crate::image::{Disk, Unsynced};
-use crate::load::{Load, Run};
-use crate::observe::Damage;
+use crate::kill;
 use crate::strace::{self, Change, Event};
-use crate::{kill, observe};
+use testkit::load::{Load, Run};
+use testkit::observe;
+use testkit::observe::Damage;
 
 /// How much of it.
 pub(crate) struct Plan {

@@ -27,9 +27,9 @@ use testkit::sink::{Sink, Taken, manners};
 use crate::counts::{self, Counts};
 use crate::image::Unsynced;
 use crate::kill;
-use crate::load::{ACCOUNTS, log_in};
-use crate::observe::Damage;
 use crate::power;
+use testkit::load::{ACCOUNTS, log_in};
+use testkit::observe::Damage;
 
 /// Rounds over one data folder, at the end of which everything is looked at.
 const ROUNDS_PER_FOLDER: usize = 10;

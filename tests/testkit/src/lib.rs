@@ -7,7 +7,9 @@
 pub mod dns;
 pub mod imap;
 pub mod ledger;
+pub mod load;
 pub mod message;
+pub mod observe;
 pub mod postfix;
 pub mod reports;
 pub mod server;

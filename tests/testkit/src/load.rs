@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use crate::imap::{self, Imap};
+use crate::ledger::{Effect, Ledger, Subject};
+use crate::message;
+use crate::server::{PASSWORD, Server};
+use crate::smtp::Smtp;
 use anyhow::{Context, Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use testkit::imap::{self, Imap};
-use testkit::ledger::{Effect, Ledger, Subject};
-use testkit::message;
-use testkit::server::{PASSWORD, Server};
-use testkit::smtp::Smtp;
 
 /// The accounts of `postrider dev`.
-pub(crate) const ACCOUNTS: [&str; 2] = ["alice@example.test", "bob@example.test"];
+pub const ACCOUNTS: [&str; 2] = ["alice@example.test", "bob@example.test"];
 
 /// The first account's name and password in base64 (RFC 4616 §2).
 const FIRST_ACCOUNT_PLAIN: &str = "AGFsaWNlQGV4YW1wbGUudGVzdABwb3N0cmlkZXI=";
@@ -28,15 +28,16 @@ const BOX: &str = "Box-";
 
 /// Numbers for messages, never used twice in a run, and the ledger that they stand in.
 #[derive(Debug, Default)]
-pub(crate) struct Run {
-    pub(crate) ledger: Ledger,
+pub struct Run {
+    /// What was asked for, and what was acknowledged.
+    pub ledger: Ledger,
     next: AtomicU64,
     stop: AtomicBool,
 }
 
 /// Workers at work.
 #[derive(Debug)]
-pub(crate) struct Load {
+pub struct Load {
     run: Arc<Run>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -44,7 +45,7 @@ pub(crate) struct Load {
 impl Load {
     /// Starts three SMTP senders, one LMTP sender, four IMAP sessions that work on messages, one user who submits, and
     /// one IMAP session that works on mailboxes.
-    pub(crate) fn start(run: &Arc<Run>, server: &Server, seed: u64) -> Self {
+    pub fn start(run: &Arc<Run>, server: &Server, seed: u64) -> Self {
         run.stop.store(false, Ordering::SeqCst);
         let (smtp, lmtp, imap) = (server.smtp(), server.lmtp(), server.imap());
         let submission = server.submission();
@@ -76,7 +77,7 @@ impl Load {
     }
 
     /// Tells the workers to stop and waits for them.
-    pub(crate) fn stop(self) {
+    pub fn stop(self) {
         self.run.stop.store(true, Ordering::SeqCst);
         for worker in self.workers {
             let _ = worker.join();
@@ -112,7 +113,7 @@ impl Run {
 
 /// The size of a message: mostly small, now and then more than a megabyte. What a message is can be told from its
 /// number alone, so that an observer can check its bytes.
-pub(crate) fn text_of(id: u64) -> String {
+pub fn text_of(id: u64) -> String {
     let size = match id % 50 {
         0 => 1_300_000,
         1..10 => 60_000,
@@ -127,7 +128,7 @@ fn subject(account: &str, id: u64) -> Subject {
 }
 
 /// A submission session of the first account, in plain, which the configuration of the test allows.
-pub(crate) fn log_in(submission: SocketAddr) -> Result<Smtp> {
+pub fn log_in(submission: SocketAddr) -> Result<Smtp> {
     let mut client = Smtp::hello(submission)?;
     client.command(&format!("AUTH PLAIN {FIRST_ACCOUNT_PLAIN}"), 235)?;
     Ok(client)
@@ -266,12 +267,12 @@ fn session(run: &Run, random: &mut StdRng, account: &str, connect: impl Fn() -> 
 }
 
 /// The subject that stands for a mailbox: it is in the place that has its name.
-pub(crate) fn mailbox_subject(account: &str, name: &str) -> Option<Subject> {
+pub fn mailbox_subject(account: &str, name: &str) -> Option<Subject> {
     Some(subject(&format!("{account} mailbox"), number_of(name)?))
 }
 
 /// The subject that stands for a subscription.
-pub(crate) fn subscription_subject(account: &str, name: &str) -> Option<Subject> {
+pub fn subscription_subject(account: &str, name: &str) -> Option<Subject> {
     Some(subject(&format!("{account} subscription"), number_of(name)?))
 }
 

@@ -4,17 +4,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use crate::imap::{self, Imap};
+use crate::ledger::{Found, Subject};
+use crate::message;
+use crate::server::{PASSWORD, Server};
 use anyhow::{Context, Result, bail};
-use testkit::imap::{self, Imap};
-use testkit::ledger::{Found, Subject};
-use testkit::message;
-use testkit::server::{PASSWORD, Server};
 
 use crate::load::{ACCOUNTS, mailbox_subject, subscription_subject, text_of};
 
 /// What a client or `check` finds wrong after a crash, as against trouble of the test itself.
 #[derive(Debug)]
-pub(crate) struct Damage(pub(crate) String);
+pub struct Damage(
+    /// What it is.
+    pub String,
+);
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -35,7 +38,7 @@ fn obeyed(client: &mut Imap, command: &str) -> Result<imap::Answer> {
 
 /// Looks until `enough` is satisfied with what is found, since accepted mail may still be on its way from the queue;
 /// returns the last look in any case.
-pub(crate) fn until(server: &Server, patience: Duration, enough: impl Fn(&Found) -> bool) -> Result<Found> {
+pub fn until(server: &Server, patience: Duration, enough: impl Fn(&Found) -> bool) -> Result<Found> {
     let deadline = Instant::now() + patience;
     let mut checked = BTreeSet::new();
     loop {
