@@ -141,7 +141,7 @@ impl Load {
 }
 
 fn submit(book: &Book, submission: SocketAddr, random: &mut StdRng) -> Result<()> {
-    let mut client = log_in(submission)?;
+    let mut client = log_in(submission, ACCOUNTS[0])?;
     while !book.stop.load(Ordering::SeqCst) {
         let id = book.next.fetch_add(1, Ordering::SeqCst) + 1;
         let count = random.random_range(1..5);

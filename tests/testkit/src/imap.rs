@@ -38,10 +38,15 @@ impl Answer {
 impl Imap {
     /// Connects and reads the greeting.
     pub fn connect(address: SocketAddr) -> Result<Self> {
+        Self::connect_within(address, Duration::from_secs(60))
+    }
+
+    /// The same, for who waits for nothing longer than this.
+    pub fn connect_within(address: SocketAddr, patience: Duration) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let reader = BufReader::with_capacity(64 * 1024, stream.try_clone()?);
         let mut client = Self { stream, reader, tag: 0 };
         let greeting = client.response()?;
@@ -54,6 +59,13 @@ impl Imap {
     /// Connects and logs in.
     pub fn login(address: SocketAddr, user: &str, password: &str) -> Result<Self> {
         let mut client = Self::connect(address)?;
+        client.ok(&format!("LOGIN {user} {password}"))?;
+        Ok(client)
+    }
+
+    /// Connects and logs in, and waits for nothing longer than this.
+    pub fn login_within(address: SocketAddr, user: &str, password: &str, patience: Duration) -> Result<Self> {
+        let mut client = Self::connect_within(address, patience)?;
         client.ok(&format!("LOGIN {user} {password}"))?;
         Ok(client)
     }

@@ -136,6 +136,16 @@ impl Ledger {
         self.lock().values().flatten().filter(|step| step.acknowledged.is_some()).count()
     }
 
+    /// Steps without an answer so far.
+    pub fn undecided(&self) -> usize {
+        self.lock().values().flatten().filter(|step| step.acknowledged.is_none()).count()
+    }
+
+    /// When the last step was acknowledged, if it was, on the clock of [`now`].
+    pub fn acknowledged_at(&self, subject: &Subject) -> Option<f64> {
+        self.lock().get(subject)?.last()?.acknowledged
+    }
+
     /// After a judgement that was clean, what was found is what is: undecided steps are settled by it, so that the
     /// next round starts from facts. A message that may be in the queue and was not found stays undecided.
     pub fn settle(&self, found: &Found) {

@@ -5,6 +5,7 @@
 //! would. They are for tests on loopback and trust the server not to send endless lines.
 
 pub mod dns;
+pub mod doors;
 pub mod imap;
 pub mod ledger;
 pub mod load;

@@ -26,10 +26,15 @@ pub struct Reply {
 impl Smtp {
     /// Connects and reads the greeting.
     pub fn connect(address: SocketAddr) -> Result<Self> {
+        Self::connect_within(address, Duration::from_secs(60))
+    }
+
+    /// The same, for who waits for nothing longer than this.
+    pub fn connect_within(address: SocketAddr, patience: Duration) -> Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        stream.set_write_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         let reader = BufReader::new(stream.try_clone()?);
         let mut client = Self { stream, reader };
         client.expect(220)?;
@@ -91,6 +96,11 @@ impl Smtp {
     /// Sends a message with pipelined envelope and DATA; returns the reply to the final dot.
     pub fn send(&mut self, from: &str, to: &[&str], message: &[u8]) -> Result<Reply> {
         self.begin(from, to)?;
+        self.body(message)
+    }
+
+    /// Sends a message behind [`Self::begin`]; returns the reply to the final dot.
+    pub fn body(&mut self, message: &[u8]) -> Result<Reply> {
         let mut body = stuff(message);
         if !body.ends_with(b"\r\n") {
             body.extend_from_slice(b"\r\n");
