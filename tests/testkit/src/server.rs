@@ -163,10 +163,24 @@ impl Server {
         Ok(())
     }
 
+    /// SIGSTOP: its connections stay open and nothing is answered, until [`Self::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::STOP)
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).with_context(|| format!("{signal:?} to a server"))
+    }
+
     /// SIGTERM, and waits until the process has ended by itself; an error when it fails or takes too long.
     pub fn stop(mut self, patience: Duration) -> Result<()> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        self.signal(rustix::process::Signal::TERM)?;
         let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait()? {
