@@ -41,8 +41,9 @@ impl Session {
         {
             return Ok(());
         }
-        let state = match account.mailbox(selected.mailbox).await {
-            Ok(state) => state,
+        // Not from the state at hand: what was expunged longer ago than it remembers has to be fetched.
+        let (state, changes) = match account.changes(selected.mailbox, selected.view.synced()).await {
+            Ok(changes) => changes,
             Err(error) => {
                 // The news can wait; what ends the session still ends it.
                 return reply::storage_failure(&error).map(|_| ());
@@ -52,9 +53,7 @@ impl Session {
         let (Some(mailbox), Some(index)) = (state.mailbox(id), state.index(id)) else {
             return Err(Stop::Bye(MAILBOX_GONE));
         };
-        let Some(changes) = state.changes(id, selected.view.synced()) else {
-            return Err(Stop::Bye(MAILBOX_GONE));
-        };
+        let Some(changes) = changes else { return Err(Stop::Bye(MAILBOX_GONE)) };
         let vanished = match changes.vanished {
             Vanished::Known(uids) => uids,
             Vanished::Forgotten => {

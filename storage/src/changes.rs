@@ -28,7 +28,7 @@ pub struct Changes {
 impl AccountState {
     /// What happened in a mailbox after `since`. `None`: no such mailbox, or what is needed is not loaded (see
     /// [`crate::Account::changes`]).
-    pub fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Option<Changes> {
+    pub(crate) fn changes(&self, mailbox: MailboxId, since: ModSeq) -> Option<Changes> {
         let index = self.index(mailbox)?;
         let highest_modseq = ModSeq(self.mailboxes.get(&mailbox.0)?.root.highest_modseq);
         Some(Changes {
@@ -39,7 +39,7 @@ impl AccountState {
     }
 
     /// UIDs of messages that left a mailbox after `since`. `None`: not loaded.
-    pub fn vanished(&self, mailbox: MailboxId, since: ModSeq) -> Option<Vanished> {
+    fn vanished(&self, mailbox: MailboxId, since: ModSeq) -> Option<Vanished> {
         if since.0 < self.expunged.horizon() {
             return Some(Vanished::Forgotten);
         }

@@ -8,7 +8,7 @@ use imap_protocol::response::select;
 use mail::flag::{Flag, FlagSet};
 use mail::id::ModSeq;
 use mail::uid::UidSet;
-use storage::{AccountState, FlagAction, FlagChange, MailboxIndex, MessageRow, Vanished};
+use storage::{AccountState, Changes, FlagAction, FlagChange, MailboxIndex, MessageRow, Vanished};
 
 use crate::fetch::{Plan, write_messages};
 use crate::messages::rows;
@@ -62,7 +62,15 @@ pub(crate) async fn run(session: &mut Session, fetch: Fetch) -> Answer {
     if fetch.vanished
         && let Some(since) = fetch.changed_since
     {
-        tell_vanished(session, &state, &fetch, since)?;
+        let changes = match account.changes(mailbox, ModSeq(since)).await {
+            Ok((newer, changes)) => {
+                state = newer;
+                changes
+            }
+            Err(error) => return storage_failure(&error),
+        };
+        let Some(changes) = changes else { return Err(Stop::Bye(MAILBOX_GONE)) };
+        tell_vanished(session, &state, &fetch, changes)?;
     }
     let plan = Plan::new(&fetch, session.condstore, seen);
     let reply = write_messages(session, &account, &state, &numbers, &plan).await?;
@@ -105,11 +113,10 @@ fn tell_vanished(
     session: &mut Session,
     state: &Arc<AccountState>,
     fetch: &Fetch,
-    since: u64,
+    changes: Changes,
 ) -> Result<(), Stop> {
     let index = index_of(session, state)?;
     let mailbox = session.selected()?.mailbox;
-    let Some(changes) = state.changes(mailbox, ModSeq(since)) else { return Ok(()) };
     let next = state.mailbox(mailbox).and_then(|mailbox| mailbox.uid_next);
     let last_given = next.map_or(u32::MAX, |next| next.get() - 1);
     let asked = match fetch.set.resolve(session.selected()?.view.last_uid()) {

@@ -5,7 +5,7 @@ use imap_protocol::response::{self, fetch, select};
 use imap_protocol::server::State;
 use mail::id::ModSeq;
 use mail::uid::UidSet;
-use storage::{AccountState, Mailbox, MailboxIndex, Vanished};
+use storage::{AccountState, Changes, Mailbox, MailboxIndex, Vanished};
 
 use crate::news::{keyword_names, permanent, write_flags};
 use crate::reply::{Answer, Reply, Stop, storage_failure};
@@ -33,8 +33,12 @@ pub(crate) async fn run(session: &mut Session, select: Select) -> Answer {
     let Some(id) = state.mailbox_by_name(select.mailbox.as_str()).map(|mailbox| mailbox.id) else {
         return Ok(Reply::no_mailbox());
     };
-    let state = match account.mailbox(id).await {
-        Ok(state) => state,
+    let opened = match &select.qresync {
+        Some(qresync) => account.changes(id, ModSeq(qresync.mod_seq)).await,
+        None => account.mailbox(id).await.map(|state| (state, None)),
+    };
+    let (state, changes) = match opened {
+        Ok(opened) => opened,
         Err(error) => return storage_failure(&error),
     };
     let (Some(mailbox), Some(index)) = (state.mailbox(id), state.index(id)) else {
@@ -49,10 +53,10 @@ pub(crate) async fn run(session: &mut Session, select: Select) -> Answer {
         saved: UidSet::default(),
     };
     write_summary(session, &state, &mailbox, index, select.read_only);
-    if let Some(qresync) = &select.qresync
+    if let (Some(qresync), Some(changes)) = (&select.qresync, changes)
         && qresync.uid_validity == mailbox.uid_validity.0.get()
     {
-        resynchronise(session, &state, index, &selected, qresync).await?;
+        resynchronise(session, &state, index, &selected, qresync, changes).await?;
     }
     session.selected = Some(Box::new(selected));
     session.pump.machine().set_state(State::Selected);
@@ -93,8 +97,8 @@ async fn resynchronise(
     index: &MailboxIndex,
     selected: &Selected,
     qresync: &Qresync,
+    changes: Changes,
 ) -> Result<(), Stop> {
-    let Some(changes) = state.changes(selected.mailbox, ModSeq(qresync.mod_seq)) else { return Ok(()) };
     // A sequence set without "*" needs no largest number.
     let known =
         qresync.known_uids.as_ref().and_then(|set| set.resolve(u32::MAX)).map(|ranges| uid_set(&ranges));

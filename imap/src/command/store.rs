@@ -25,16 +25,12 @@ pub(crate) async fn run(session: &mut Session, store: Store) -> Answer {
         session.enable_condstore();
     }
     let mailbox = session.selected()?.mailbox;
-    let before = match account.mailbox(mailbox).await {
-        Ok(state) => state,
-        Err(error) => return storage_failure(&error),
-    };
     // What others have changed and the client has not heard of. It is told behind the change, not before: a client
     // takes any flags that it is shown for those that its own change has led to.
-    let Some(untold) =
-        before.changes(mailbox, session.selected()?.view.synced()).map(|changes| changes.changed)
-    else {
-        return Err(Stop::Bye(MAILBOX_GONE));
+    let (before, untold) = match account.changes(mailbox, session.selected()?.view.synced()).await {
+        Ok((before, Some(changes))) => (before, changes.changed),
+        Ok((_, None)) => return Err(Stop::Bye(MAILBOX_GONE)),
+        Err(error) => return storage_failure(&error),
     };
     let action = match store.action {
         StoreAction::Replace => FlagAction::Replace,

@@ -542,6 +542,40 @@ fn number_in(line: &str, before: &str) -> u64 {
     rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
 }
 
+/// What was expunged long ago has to be fetched before anything can be said of it.
+#[tokio::test]
+async fn expunges_are_told_when_they_are_no_longer_in_memory() {
+    const MESSAGES: usize = 40;
+    let world = World::forgetful().await;
+    let mut waiting = world.alice().await;
+    for number in 0..MESSAGES {
+        waiting.append("INBOX", "", &plain(&number.to_string(), "x")).await;
+    }
+    waiting.ok("ENABLE QRESYNC").await;
+    let reply = waiting.ok("SELECT INBOX").await;
+    let validity = number_in(reply.with("UIDVALIDITY")[0], "UIDVALIDITY ");
+    let highest = number_in(reply.with("HIGHESTMODSEQ")[0], "HIGHESTMODSEQ ");
+
+    let mut other = world.selected("INBOX").await;
+    for uid in (1..=MESSAGES).step_by(2) {
+        other.ok(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)")).await;
+        other.ok(&format!("UID EXPUNGE {uid}")).await;
+    }
+    let gone: Vec<String> = (1..=MESSAGES).step_by(2).map(|uid| uid.to_string()).collect();
+    let gone = gone.join(",");
+
+    let mut late = world.alice().await;
+    late.ok("ENABLE QRESYNC").await;
+    let reply = late.ok(&format!("SELECT INBOX (QRESYNC ({validity} {highest}))")).await;
+    assert!(reply.untagged.contains(&format!("* VANISHED (EARLIER) {gone}")), "{reply:?}");
+    let reply = late.ok(&format!("UID FETCH 1:* (FLAGS) (CHANGEDSINCE {highest} VANISHED)")).await;
+    assert!(reply.untagged.contains(&format!("* VANISHED (EARLIER) {gone}")), "{reply:?}");
+    waiting.ok("UID STORE 2 +FLAGS (\\Flagged)").await;
+    let reply = waiting.ok("NOOP").await;
+    let told = waiting.ok("UID SEARCH ALL").await;
+    assert!(!told.untagged.concat().contains(" 1 "), "{reply:?} {told:?}");
+}
+
 #[tokio::test]
 async fn qresync() {
     let world = World::new().await;

@@ -72,13 +72,29 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
+        Self::on(config, LogOptions::default(), storage::Config::default()).await
+    }
+
+    /// Accounts of which as little as possible stays in memory, in pages that are as small as can be.
+    pub(crate) async fn forgetful() -> Self {
+        let logs = LogOptions {
+            snapshot_entries_min: 1,
+            snapshot_bytes_min: 1,
+            snapshot_entries_max: 2,
+            memory_bytes_max: 1,
+            ..LogOptions::default()
+        };
+        let layout = storage::Layout { trail_bytes: 32, ..storage::Layout::default() };
+        Self::on(Config::default(), logs, storage::Config { layout, ..storage::Config::default() }).await
+    }
+
+    async fn on(config: Config, logs: LogOptions, settings: storage::Config) -> Self {
         let engine = MemoryEngine::new();
         let blobs = Arc::new(MemoryBlobs::new());
         let kek = KeyEncryptionKey::from_secret(&[7; 32]);
         let keys = KeyRing::new(kek, engine.engine().rows, &blob::Config::default());
         let blobs = BlobStore::new(blobs, engine.engine().rows, keys, blob::Config::default()).await.unwrap();
-        let storage =
-            Storage::new(engine.engine(), LogOptions::default(), None, blobs, storage::Config::default());
+        let storage = Storage::new(engine.engine(), logs, None, blobs, settings);
         let directory = Directory::open(Parts {
             config: directory::Config {
                 argon2: Argon2Config { memory_kib: 64, passes: 1, lanes: 1 },
