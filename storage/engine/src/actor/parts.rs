@@ -68,6 +68,9 @@ impl<S: State> Actor<S> {
         self.fetching.remove(&part);
         match pages {
             Ok(pages) => self.install(&part, pages),
+            // The state has moved to other pages since this was asked for, and another node has collected it: whoever
+            // still wants the part has it fetched again.
+            Err(OpenError::PageMissing(id)) if !self.wants_page(&part, id) => {}
             Err(OpenError::PageMissing(id)) => {
                 // Either another node's snapshot has replaced ours and collected its pages, or this is an alarm. A load
                 // tells.
@@ -80,6 +83,10 @@ impl<S: State> Actor<S> {
                 self.fail_part(&part, &Arc::new(error));
             }
         }
+    }
+
+    fn wants_page(&self, part: &S::Part, id: PageId) -> bool {
+        matches!(self.state.pages_of(part), PartPages::Missing(pages) if pages.contains(&id))
     }
 
     fn install(&mut self, part: &S::Part, pages: Vec<(PageId, Bytes)>) {
