@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::Cluster;
+use crate::between::cql::Traffic;
+use crate::between::s3::Manner;
+use crate::{Between, Cluster, clock};
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +39,35 @@ pub enum Kind {
     KillS3,
     /// S3 stands still.
     PauseS3,
+    /// S3 answers 503.
+    RefuseS3,
+    /// S3 is slow.
+    SlowS3,
+    /// S3 breaks off in the midst of bodies.
+    BreakS3,
+    /// S3 gives back other bytes than were stored.
+    LieS3,
+    /// A node is cut off from one node of Cassandra.
+    CutOne,
+    /// A node is cut off from all nodes of Cassandra.
+    CutAll,
+    /// Nothing comes through between a node and all nodes of Cassandra, until all of it comes late.
+    StallAll,
+    /// A node hears no answers of Cassandra for a while; what it asked for happens.
+    KeepAnswers,
+    /// Of ten answers of Cassandra to a node one is lost; what was asked for has happened.
+    LoseAnswers,
+    /// Of ten requests of a node to Cassandra one is lost.
+    LoseRequests,
+    /// The clock of a node is ten minutes ahead, and put right.
+    ClockAhead,
+    /// The clock of a node is ten minutes behind, and put right.
+    ClockBehind,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 23] = [
         Self::KillNode,
         Self::PauseNode,
         Self::RollingRestart,
@@ -53,6 +79,18 @@ impl Kind {
         Self::PauseNats,
         Self::KillS3,
         Self::PauseS3,
+        Self::RefuseS3,
+        Self::SlowS3,
+        Self::BreakS3,
+        Self::LieS3,
+        Self::CutOne,
+        Self::CutAll,
+        Self::StallAll,
+        Self::KeepAnswers,
+        Self::LoseAnswers,
+        Self::LoseRequests,
+        Self::ClockAhead,
+        Self::ClockBehind,
     ];
 
     /// In a word, as result lines have it.
@@ -69,6 +107,18 @@ impl Kind {
             Self::PauseNats => "pause-nats",
             Self::KillS3 => "kill-s3",
             Self::PauseS3 => "pause-s3",
+            Self::RefuseS3 => "s3-refuses",
+            Self::SlowS3 => "s3-slow",
+            Self::BreakS3 => "s3-breaks-off",
+            Self::LieS3 => "s3-lies",
+            Self::CutOne => "cut-one-cassandra",
+            Self::CutAll => "cut-all-cassandras",
+            Self::StallAll => "stall-all-cassandras",
+            Self::KeepAnswers => "keep-answers",
+            Self::LoseAnswers => "lose-answers",
+            Self::LoseRequests => "lose-requests",
+            Self::ClockAhead => "clock-ahead",
+            Self::ClockBehind => "clock-behind",
         }
     }
 
@@ -149,6 +199,21 @@ impl Fault {
             Kind::PauseNats => nats(cluster)?.pause(),
             Kind::KillS3 => s3(cluster)?.kill(),
             Kind::PauseS3 => s3(cluster)?.pause(),
+            Kind::RefuseS3 => behaves(cluster, Manner::Refuses),
+            Kind::SlowS3 => behaves(cluster, Manner::IsSlow),
+            Kind::BreakS3 => behaves(cluster, Manner::BreaksOff),
+            Kind::LieS3 => behaves(cluster, Manner::Lies),
+            Kind::CutOne => {
+                between(cluster)?.cql.set(whom, other, Traffic::IsCut);
+                Ok(())
+            }
+            Kind::CutAll => disturbs(cluster, whom, Traffic::IsCut),
+            Kind::StallAll => disturbs(cluster, whom, Traffic::Stalls),
+            Kind::KeepAnswers => disturbs(cluster, whom, Traffic::KeepsAnswers),
+            Kind::LoseAnswers => disturbs(cluster, whom, Traffic::LosesAnswers(10)),
+            Kind::LoseRequests => disturbs(cluster, whom, Traffic::LosesRequests(10)),
+            Kind::ClockAhead => clock_goes(cluster, whom, "+10m"),
+            Kind::ClockBehind => clock_goes(cluster, whom, "-10m"),
         }
     }
 
@@ -173,8 +238,50 @@ impl Fault {
             Kind::PauseNats => nats(cluster)?.resume(),
             Kind::KillS3 => s3(cluster)?.start(),
             Kind::PauseS3 => s3(cluster)?.resume(),
+            Kind::RefuseS3 | Kind::SlowS3 | Kind::BreakS3 | Kind::LieS3 => behaves(cluster, Manner::Sound),
+            Kind::CutOne
+            | Kind::CutAll
+            | Kind::StallAll
+            | Kind::KeepAnswers
+            | Kind::LoseAnswers
+            | Kind::LoseRequests => {
+                between(cluster)?.cql.heal();
+                Ok(())
+            }
+            Kind::ClockAhead | Kind::ClockBehind => {
+                // From its next start on it has the clock of the machine.
+                let clock = cluster.clocks.remove(&whom).context("its clock is ours")?;
+                clock::set(&clock, clock::RIGHT)
+            }
         }
     }
+}
+
+fn between(cluster: &Cluster) -> Result<&Between> {
+    cluster.between.as_ref().context("no proxies")
+}
+
+fn behaves(cluster: &Cluster, manner: Manner) -> Result<()> {
+    between(cluster)?.s3.set(manner);
+    Ok(())
+}
+
+fn disturbs(cluster: &Cluster, node: usize, traffic: Traffic) -> Result<()> {
+    for number in 0..cluster.engines.cassandra.len() {
+        between(cluster)?.cql.set(node, number, traffic);
+    }
+    Ok(())
+}
+
+/// The node is started again with a clock that can be moved, and works before it is.
+fn clock_goes(cluster: &mut Cluster, node: usize, offset: &str) -> Result<()> {
+    cluster.stop_node(node)?;
+    let clock = cluster.data(node).with_extension("clock");
+    clock::set(&clock, clock::RIGHT)?;
+    cluster.clocks.insert(node, clock.clone());
+    cluster.restart_node(node)?;
+    std::thread::sleep(Duration::from_secs(3));
+    clock::set(&clock, offset)
 }
 
 fn cassandra(cluster: &mut Cluster, number: usize) -> Result<&mut engines::Engine> {

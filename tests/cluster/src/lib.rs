@@ -4,9 +4,12 @@
 //! They run by `cargo xtask ci --only build,cluster`, which names the binary in `POSTRIDER_BIN`. Start reading at
 //! [`rounds`].
 
+pub mod between;
+mod clock;
 pub mod faults;
 pub mod rounds;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -34,9 +37,22 @@ pub struct Cluster {
     pub doors: Arc<Doors>,
     /// The engines. Stopped after the nodes.
     pub engines: Engines,
+    /// What stands in front of the engines, where it was asked for.
+    pub between: Option<Between>,
+    /// Nodes whose clock is libfaketime's when they are started, and the file that says how wrong it is.
+    pub clocks: BTreeMap<usize, PathBuf>,
     settings: String,
     arguments: Vec<String>,
     folder: TempDir,
+}
+
+/// Proxies.
+#[derive(Debug)]
+pub struct Between {
+    /// In front of each node of Cassandra.
+    pub cql: between::cql::Ways,
+    /// In front of S3.
+    pub s3: between::s3::Way,
 }
 
 /// What a cluster consists of.
@@ -44,6 +60,8 @@ pub struct Cluster {
 pub struct Setup {
     /// Nodes of Cassandra.
     pub cassandra_nodes: usize,
+    /// Whether proxies stand in front of Cassandra and S3; with the seed of what they choose.
+    pub proxies: Option<u64>,
     /// Nodes of Postrider.
     pub nodes: usize,
     /// Added to the configuration of each.
@@ -65,16 +83,30 @@ impl Cluster {
         let folder = tempfile::Builder::new().prefix("postrider-cluster-").tempdir()?;
         let engines = Engines::start(&engines::Options {
             cassandra_nodes: setup.cassandra_nodes,
+            cassandra_behind_proxies: setup.proxies.is_some(),
             s3: true,
             nats: true,
             folder: Some(folder.path().join("engines")),
             ..engines::Options::default()
         })?;
-        let settings = format!("{}\n{}", setup.settings, engines.configuration());
+        let mut configuration = engines.configuration();
+        let between = match (setup.proxies, &engines.s3) {
+            (Some(seed), Some(s3)) => {
+                let behind = engines.cassandra.iter().map(engines::Engine::address);
+                let ways: Vec<_> = engines.announced.iter().copied().zip(behind).collect();
+                let way = between::s3::Way::start(s3.engine.address(), seed)?;
+                configuration = configuration.replace(&s3.endpoint(), &way.endpoint());
+                Some(Between { cql: between::cql::Ways::start(&ways, seed)?, s3: way })
+            }
+            _ => None,
+        };
+        let settings = format!("{}\n{configuration}", setup.settings);
         let mut cluster = Self {
             nodes: Vec::new(),
             doors: Arc::new(Doors::new(Vec::new())),
             engines,
+            between,
+            clocks: BTreeMap::new(),
             settings,
             arguments: setup.arguments.clone(),
             folder,
@@ -98,6 +130,7 @@ impl Cluster {
             cluster.nodes.push(Some(server?));
         }
         cluster.doors = Arc::new(Doors::new(cluster.nodes.iter().flatten().map(Door::of).collect()));
+        cluster.tell_processes();
         Ok(cluster)
     }
 
@@ -121,7 +154,16 @@ impl Cluster {
         let server = self.start_node(number)?;
         self.doors.set(number, Door::of(&server));
         self.nodes[number] = Some(server);
+        self.tell_processes();
         Ok(())
+    }
+
+    /// The proxies know nodes by their processes.
+    fn tell_processes(&self) {
+        if let Some(between) = &self.between {
+            let processes = self.nodes.iter().map(|node| node.as_ref().map_or(0, Server::pid));
+            between.cql.processes(processes.collect());
+        }
     }
 
     /// Starts a node of this number with the data folder that it had.
@@ -134,6 +176,9 @@ impl Cluster {
         options.arguments = vec!["--config".to_owned(), file.to_string_lossy().into_owned()];
         options.arguments.extend(self.arguments.iter().cloned());
         options.patience = START_PATIENCE;
+        if let Some(clock) = self.clocks.get(&number) {
+            options.environment = clock::environment(clock)?;
+        }
         Server::start(&options).with_context(|| format!("node {number}"))
     }
 

@@ -48,7 +48,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         names => names.iter().map(|name| Kind::named(name)).collect::<Result<_>>()?,
     };
     let mut random = StdRng::seed_from_u64(arguments.seed);
-    let mut rounds = Rounds::start()?;
+    let mut rounds = Rounds::start(arguments.seed)?;
     let started = Instant::now();
     let limit = Duration::from_secs(arguments.minutes * 60);
     let mut number = 0;

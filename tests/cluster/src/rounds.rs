@@ -107,9 +107,10 @@ impl fmt::Display for Report {
 
 impl Rounds {
     /// Starts everything.
-    pub fn start() -> Result<Self> {
+    pub fn start(seed: u64) -> Result<Self> {
         let cluster = Cluster::start_as(&Setup {
             cassandra_nodes: NODES,
+            proxies: Some(seed),
             nodes: NODES,
             settings: SETTINGS.to_owned(),
             ..Setup::default()

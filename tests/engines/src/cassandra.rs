@@ -14,15 +14,22 @@ use crate::greeting::Greeting;
 use crate::loopback::Block;
 use crate::{fetch, missing};
 
-/// Starts nodes one after the other, since Cassandra lets only one join at a time; the first is the seed.
-pub(crate) fn start(nodes: usize, block: Block, folder: &Path, life: Life) -> Result<Vec<Engine>> {
+/// Starts nodes one after the other, since Cassandra lets only one join at a time; the first is the seed. Clients are told
+/// these addresses.
+pub(crate) fn start(
+    announced: &[SocketAddr],
+    block: Block,
+    folder: &Path,
+    life: Life,
+) -> Result<Vec<Engine>> {
     let peer = |number: usize| Peer {
         address: block.cql(number),
         log: engine::log(&folder.join(name(number)), Greeting::Cql),
     };
+    let nodes = announced.len();
     (1..=nodes)
         .map(|number| {
-            let mut plan = plan(number, block, folder, life)?;
+            let mut plan = plan(number, announced[number - 1], block, folder, life)?;
             plan.peers = (1..=nodes).filter(|other| *other != number).map(peer).collect();
             Engine::begin(plan)
         })
@@ -33,13 +40,14 @@ fn name(number: usize) -> String {
     format!("cassandra-{number}")
 }
 
-fn plan(number: usize, block: Block, folder: &Path, life: Life) -> Result<Plan> {
+fn plan(number: usize, announced: SocketAddr, block: Block, folder: &Path, life: Life) -> Result<Plan> {
     let jars = fetch::cassandra()?;
     let program = missing::java().context("Cassandra needs a JDK 17")?;
     let folder = folder.join(name(number));
     fs::create_dir_all(&folder)?;
     let address = block.cql(number);
-    fs::write(folder.join("cassandra.yaml"), configuration(address, block.cql(1), &folder.join("data")))?;
+    let configuration = configuration(address, announced, block.cql(1), &folder.join("data"));
+    fs::write(folder.join("cassandra.yaml"), configuration)?;
     fs::write(folder.join("logback.xml"), include_str!("../cassandra/logback.xml"))?;
     Ok(Plan {
         name: name(number),
@@ -54,11 +62,12 @@ fn plan(number: usize, block: Block, folder: &Path, life: Life) -> Result<Plan> 
     })
 }
 
-fn configuration(address: SocketAddr, seed: SocketAddr, data: &Path) -> String {
+fn configuration(address: SocketAddr, announced: SocketAddr, seed: SocketAddr, data: &Path) -> String {
     let template = include_str!("../cassandra/cassandra.yaml");
     // The first line speaks of the places to fill in.
     let template = template.split_once('\n').expect("it has lines").1;
     template
+        .replace("ANNOUNCED", &announced.ip().to_string())
         .replace("ADDRESS", &address.ip().to_string())
         .replace("SEED", &seed.ip().to_string())
         .replace("DATA", &data.display().to_string())

@@ -20,6 +20,7 @@ pub mod s3;
 pub mod standing;
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +36,9 @@ pub use s3::S3;
 pub struct Options {
     /// Nodes of Cassandra, each with 0.9 GB in memory: none, one, or three for three copies of everything.
     pub cassandra_nodes: usize,
+    /// Whether nodes of Cassandra tell clients another address than the one that they listen at, see
+    /// [`Engines::announced`], so that a proxy can stand there.
+    pub cassandra_behind_proxies: bool,
     /// Whether S3 is wanted.
     pub s3: bool,
     /// Whether NATS is wanted.
@@ -55,6 +59,8 @@ pub struct Engines {
     pub s3: Option<S3>,
     /// NATS.
     pub nats: Option<Engine>,
+    /// Where clients are told to find the nodes of Cassandra, in their order: where they listen, or where proxies must be.
+    pub announced: Vec<SocketAddr>,
     folder: PathBuf,
     temporary: Option<TempDir>,
 }
@@ -81,7 +87,17 @@ impl Engines {
         }
         let block = loopback::Block::free(options.cassandra_nodes)?;
         // From here on whatever fails takes down what has been started.
-        let mut engines = Self { cassandra: Vec::new(), s3: None, nats: None, folder, temporary };
+        let announced = (1..=options.cassandra_nodes).map(|number| {
+            if options.cassandra_behind_proxies { block.proxy(number) } else { block.cql(number) }
+        });
+        let mut engines = Self {
+            cassandra: Vec::new(),
+            s3: None,
+            nats: None,
+            announced: announced.collect(),
+            folder,
+            temporary,
+        };
         let folder = &engines.folder;
         if options.nats {
             engines.nats = Some(nats::start(block, folder, options.life)?);
@@ -89,7 +105,7 @@ impl Engines {
         if options.s3 {
             engines.s3 = Some(S3::start(block, folder, options.life)?);
         }
-        engines.cassandra = cassandra::start(options.cassandra_nodes, block, folder, options.life)?;
+        engines.cassandra = cassandra::start(&engines.announced, block, folder, options.life)?;
         Ok(engines)
     }
 
@@ -100,7 +116,7 @@ impl Engines {
 
     /// Cassandra's contact points, as `ADDRESS:PORT`.
     pub fn contact_points(&self) -> Vec<String> {
-        self.cassandra.iter().map(|node| node.address().to_string()).collect()
+        self.announced.iter().map(SocketAddr::to_string).collect()
     }
 
     /// How tests that find engines by the environment are told of these: `POSTRIDER_CQL` (contact points with commas between),

@@ -43,7 +43,7 @@ impl Block {
         let mut addresses = vec![self.s3(), self.nats()];
         for number in 1..=cassandra_nodes {
             let cql = self.cql(number);
-            addresses.extend([cql, SocketAddr::new(cql.ip(), STORAGE_PORT)]);
+            addresses.extend([cql, SocketAddr::new(cql.ip(), STORAGE_PORT), self.proxy(number)]);
         }
         addresses
     }
@@ -51,6 +51,11 @@ impl Block {
     /// CQL of a node; they are numbered from 1.
     pub(crate) fn cql(self, number: usize) -> SocketAddr {
         self.at(10 + number as u8, CQL_PORT)
+    }
+
+    /// Where a proxy for [`Self::cql`] may stand. Clients take one port for all nodes, so it is the same.
+    pub(crate) fn proxy(self, number: usize) -> SocketAddr {
+        self.at(50 + number as u8, CQL_PORT)
     }
 
     pub(crate) fn s3(self) -> SocketAddr {
