@@ -3,17 +3,23 @@
 //! What was acknowledged is there once, with its bytes and flags; what was refused is not; nodes agree; UIDs ascend and
 //! mean what they meant.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rand::Rng as _;
 use testkit::imap::Imap;
 use testkit::ledger::{self, Effect, Subject};
-use testkit::load::{ACCOUNTS, Load, Plan, PutOff, Run, text_of};
+use testkit::load::{ACCOUNTS, Load, Plan, PutOff, Run, Worker, authenticate, text_of};
 use testkit::observe::{Damage, Observer, Seen};
+use testkit::sending::{self, Book, Outside, Tally};
 use testkit::server::PASSWORD;
 use testkit::smtp::Smtp;
+use testkit::synced::{ByChanges, ByUid};
+use testkit::watching;
 
 use crate::faults::Fault;
 use crate::{Cluster, Setup};
@@ -22,6 +28,10 @@ use crate::{Cluster, Setup};
 const NODES: usize = 3;
 /// Accounts besides those of `postrider dev`.
 const MORE_ACCOUNTS: [&str; 2] = ["dora@example.test", "emil@example.test"];
+/// Who sends to hosts outside; notifications come to it, so its mailboxes are not those of the load.
+const SENDER: &str = "sender@example.test";
+/// Mailboxes that clients keep copies of.
+const COPIED: [&str; 2] = ["INBOX", "Work"];
 /// Load before a fault begins.
 const BEFORE: Duration = Duration::from_secs(5);
 /// How long it may take until every node serves again.
@@ -53,6 +63,7 @@ user_recipients_per_hour_max = 0
 poll_seconds = 2
 retry_seconds_min = 1
 retry_seconds_max = 5
+outbound_lease_seconds_max = 20
 
 [queue.retry]
 seconds_min = 1
@@ -73,7 +84,37 @@ pub struct Rounds {
     accounts: Vec<String>,
     /// How long load goes on after everything serves again.
     pub after: Duration,
-    counted: usize,
+    outside: Outside,
+    book: Arc<Book>,
+    copies: Arc<Copies>,
+    heard: Arc<Mutex<Vec<f64>>>,
+    /// Steps that were acknowledged, and that were open, before this round.
+    before: (usize, usize),
+    /// When the round before this one began, on the ledger's clock.
+    last_began: f64,
+}
+
+/// What clients have that never look at anything again.
+#[derive(Debug)]
+struct Copies {
+    by_uid: Mutex<Vec<ByUid>>,
+    by_changes: Mutex<Vec<ByChanges>>,
+}
+
+impl Copies {
+    fn of(accounts: &[String]) -> Self {
+        let mailboxes = || accounts.iter().flat_map(|account| COPIED.map(|mailbox| (account, mailbox)));
+        Self {
+            by_uid: Mutex::new(mailboxes().map(|(account, mailbox)| ByUid::new(account, mailbox)).collect()),
+            by_changes: Mutex::new(
+                mailboxes().map(|(account, mailbox)| ByChanges::new(account, mailbox)).collect(),
+            ),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics with the lock")
 }
 
 /// What happened in a round that found nothing wrong.
@@ -87,20 +128,34 @@ pub struct Report {
     pub outages: Vec<Duration>,
     /// From the end of the fault until every node served.
     pub recovery: Duration,
+    /// Seconds from an acknowledgement until a client in IDLE had heard of the message.
+    pub heard: Vec<f64>,
+    /// What became of mail to hosts outside, in this round and the one before.
+    pub sent: Tally,
+}
+
+/// The middle, and the greatest.
+fn median_and_longest(mut seconds: Vec<f64>) -> (f64, f64) {
+    seconds.sort_by(f64::total_cmp);
+    let at = |index: usize| seconds.get(index).copied().unwrap_or(0.0);
+    (at(seconds.len() / 2), at(seconds.len().saturating_sub(1)))
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut outages: Vec<f64> = self.outages.iter().map(Duration::as_secs_f64).collect();
-        outages.sort_by(f64::total_cmp);
-        let median = outages.get(outages.len() / 2).copied().unwrap_or(0.0);
-        let longest = outages.last().copied().unwrap_or(0.0);
-        let Self { acknowledged, undecided, .. } = self;
+        let (median, longest) = median_and_longest(self.outages.iter().map(Duration::as_secs_f64).collect());
+        let (idle_median, idle_longest) = median_and_longest(self.heard.clone());
+        let Self { acknowledged, undecided, sent, .. } = self;
         write!(
             f,
-            "acknowledged={acknowledged} undecided={undecided} lost=0 doubled=0 wrong=0 \
-             outage_median_s={median:.1} outage_longest_s={longest:.1} recovery_s={:.1}",
-            self.recovery.as_secs_f64()
+            "acknowledged={acknowledged} undecided={undecided} lost=0 doubled=0 wrong=0 outage_median_s={median:.1} \
+             outage_longest_s={longest:.1} recovery_s={:.1} idle_heard={} idle_median_s={idle_median:.2} \
+             idle_longest_s={idle_longest:.1} sent_recipients={} sent_bounced={} sent_doubled_in_doubt={}",
+            self.recovery.as_secs_f64(),
+            self.heard.len(),
+            sent.recipients,
+            sent.bounced,
+            sent.doubled,
         )
     }
 }
@@ -108,14 +163,15 @@ impl fmt::Display for Report {
 impl Rounds {
     /// Starts everything.
     pub fn start(seed: u64) -> Result<Self> {
+        let outside = Outside::start()?;
         let cluster = Cluster::start_as(&Setup {
             cassandra_nodes: NODES,
             proxies: Some(seed),
             nodes: NODES,
             settings: SETTINGS.to_owned(),
-            ..Setup::default()
+            arguments: outside.arguments(),
         })?;
-        for account in MORE_ACCOUNTS {
+        for account in MORE_ACCOUNTS.into_iter().chain([SENDER]) {
             cluster.add_account(account)?;
         }
         let accounts: Vec<String> = ACCOUNTS.into_iter().chain(MORE_ACCOUNTS).map(str::to_owned).collect();
@@ -123,9 +179,14 @@ impl Rounds {
             cluster,
             run: Arc::default(),
             observer: Observer::new(&accounts),
+            copies: Arc::new(Copies::of(&accounts)),
             accounts,
             after: Duration::from_secs(20),
-            counted: 0,
+            outside,
+            book: Arc::default(),
+            heard: Arc::default(),
+            before: (0, 0),
+            last_began: 0.0,
         })
     }
 
@@ -139,7 +200,8 @@ impl Rounds {
     }
 
     fn run_round(&mut self, fault: &Fault, seed: u64) -> Result<Report> {
-        let load = Load::over(&self.run, &self.cluster.doors, self.plan(seed));
+        let this_began = ledger::now();
+        let load = self.load(seed);
         std::thread::sleep(BEFORE);
         fault.begin(&mut self.cluster).with_context(|| format!("{fault} begins"))?;
         let began = Instant::now();
@@ -154,16 +216,42 @@ impl Rounds {
         std::thread::sleep(self.after);
         let outages = load.stop();
         self.nobody_ended()?;
-        let undecided = self.run.ledger.undecided();
-        let acknowledged = self.run.ledger.acknowledged();
+        let (acknowledged, undecided) = (self.run.ledger.acknowledged(), self.run.ledger.undecided());
         self.judge()?;
-        let report = Report { acknowledged: acknowledged - self.counted, undecided, outages, recovery };
+        let sent = self.judge_sending()?;
+        self.book.forget_before(self.last_began);
+        self.last_began = this_began;
+        let report = Report {
+            acknowledged: acknowledged - self.before.0,
+            undecided: undecided.saturating_sub(self.before.1),
+            outages,
+            recovery,
+            heard: std::mem::take(&mut lock(&self.heard)),
+            sent,
+        };
         if report.acknowledged == 0 {
             bail!("nothing was acknowledged, so nothing was tested");
         }
         self.empty_mailboxes()?;
-        self.counted = self.run.ledger.acknowledged();
+        self.before = (self.run.ledger.acknowledged(), self.run.ledger.undecided());
         Ok(report)
+    }
+
+    /// Those who work, and those who look on.
+    fn load(&self, seed: u64) -> Load {
+        let mut load = Load::over(&self.run, &self.cluster.doors, self.plan(seed));
+        load.also(watching::read);
+        let heard = Arc::clone(&self.heard);
+        load.also(move |worker| watching::wait(worker, &heard));
+        let copies = Arc::clone(&self.copies);
+        load.also(move |worker| one_more_sync(worker, &copies.by_uid, |copy| &copy.account, ByUid::sync));
+        let copies = Arc::clone(&self.copies);
+        load.also(move |worker| {
+            one_more_sync(worker, &copies.by_changes, |copy| &copy.account, ByChanges::sync)
+        });
+        let book = Arc::clone(&self.book);
+        load.also(move |worker| send_outside(worker, &book));
+        load
     }
 
     fn plan(&self, seed: u64) -> Plan {
@@ -250,19 +338,21 @@ impl Rounds {
 
     /// Until every node shows the same, and nothing is wrong with it.
     fn judge(&mut self) -> Result<()> {
-        if let [first, ..] = &self.run.wrong()[..] {
-            bail!(Damage(format!("shown to a client: {first}")));
-        }
         let deadline = Instant::now() + SETTLE_PATIENCE;
         loop {
-            match self.look_everywhere()? {
-                Ok(seen) => {
+            if let Some(first) = self.run.wrong().first() {
+                bail!(Damage(format!("shown to a client: {first}")));
+            }
+            match self.look_everywhere() {
+                Ok(Ok(seen)) => {
                     self.run.ledger.settle(&seen.found);
                     self.observer.rest();
                     return Ok(());
                 }
-                Err(wrong) if Instant::now() > deadline => bail!(Damage(wrong)),
-                Err(_) => std::thread::sleep(Duration::from_millis(500)),
+                Ok(Err(wrong)) if Instant::now() > deadline => bail!(Damage(wrong)),
+                Err(error) if error.is::<Damage>() || Instant::now() > deadline => return Err(error),
+                // A session may end, and a client looks again.
+                Ok(Err(_)) | Err(_) => std::thread::sleep(Duration::from_millis(500)),
             }
         }
     }
@@ -276,6 +366,9 @@ impl Rounds {
             if !verdict.clean() {
                 return Ok(Err(format!("node {number}: {verdict}")));
             }
+            if let Some(hole) = self.hole_in_copies(door.imap, &seen)? {
+                return Ok(Err(format!("node {number}: {hole}")));
+            }
             match &first {
                 None => first = Some(seen),
                 Some(first) => {
@@ -288,6 +381,43 @@ impl Rounds {
         Ok(Ok(first.context("there are nodes")?))
     }
 
+    /// Lets the copies follow at this node, and holds them against what a fresh look has found there.
+    fn hole_in_copies(&self, imap: SocketAddr, seen: &Seen) -> Result<Option<String>> {
+        let nothing = BTreeMap::new();
+        let fresh = |account: &str, mailbox: &str| {
+            seen.mailboxes.get(&(account.to_owned(), mailbox.to_owned())).unwrap_or(&nothing)
+        };
+        for account in &self.accounts {
+            let mut client = Imap::login(imap, account, PASSWORD)?;
+            for copy in lock(&self.copies.by_uid).iter_mut().filter(|copy| copy.account == *account) {
+                copy.sync(&mut client)?;
+                if let Some(hole) = copy.misses(fresh(account, &copy.mailbox)) {
+                    return Ok(Some(hole));
+                }
+            }
+            for copy in lock(&self.copies.by_changes).iter_mut().filter(|copy| copy.account == *account) {
+                copy.sync(&mut client)?;
+                if let Some(difference) = copy.differs(fresh(account, &copy.mailbox)) {
+                    return Ok(Some(difference));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Until every recipient outside has what was acknowledged, or its sender was told.
+    fn judge_sending(&self) -> Result<Tally> {
+        let deadline = Instant::now() + SETTLE_PATIENCE;
+        loop {
+            let taken = self.outside.sink.taken();
+            match sending::judge(self.cluster.node(0)?, SENDER, &self.book, &taken, ledger::now()) {
+                Ok(tally) => return Ok(tally),
+                Err(error) if Instant::now() > deadline => return Err(error.context("mail to hosts outside")),
+                Err(_) => std::thread::sleep(Duration::from_millis(500)),
+            }
+        }
+    }
+
     /// Each round reads all that is there.
     fn empty_mailboxes(&mut self) -> Result<()> {
         let door = self.cluster.doors.all()[0];
@@ -295,12 +425,24 @@ impl Rounds {
         if seen.mailboxes.values().map(|messages| messages.len()).sum::<usize>() < MESSAGES_MAX {
             return Ok(());
         }
-        for ((account, mailbox), messages) in &seen.mailboxes {
-            if !messages.is_empty() {
-                let mut client = Imap::login(door.imap, account, PASSWORD)?;
-                client.ok(&format!("SELECT \"{mailbox}\""))?;
-                client.ok("STORE 1:* +FLAGS.SILENT (\\Deleted)")?;
-                client.ok("EXPUNGE")?;
+        let empty = |account: &str, mailbox: &str| -> Result<()> {
+            let mut client = Imap::login(door.imap, account, PASSWORD)?;
+            if client.ok(&format!("SELECT \"{mailbox}\""))?.text().iter().any(|line| line == "* 0 EXISTS") {
+                return Ok(());
+            }
+            client.ok("STORE 1:* +FLAGS.SILENT (\\Deleted)")?;
+            client.ok("EXPUNGE")?;
+            Ok(())
+        };
+        for (account, mailbox) in seen.mailboxes.keys() {
+            // A session may end, and a client begins again.
+            let mut attempts = 0;
+            while let Err(error) = empty(account, mailbox) {
+                attempts += 1;
+                if attempts == 20 {
+                    return Err(error.context(format!("{account} {mailbox} cannot be emptied")));
+                }
+                std::thread::sleep(Duration::from_millis(200));
             }
         }
         let left = self.observer.look(door.imap)?;
@@ -319,6 +461,38 @@ impl Rounds {
         }
         (0..self.cluster.nodes.len()).try_for_each(|number| self.cluster.restart_node(number))
     }
+}
+
+/// Lets one of the copies follow, at a node of the worker's choice. What breaks off has changed nothing.
+fn one_more_sync<C: Clone>(
+    worker: &mut Worker,
+    copies: &Mutex<Vec<C>>,
+    account: impl Fn(&C) -> &str,
+    sync: impl Fn(&mut C, &mut Imap) -> Result<()>,
+) -> Result<()> {
+    let number = worker.random.random_range(0..lock(copies).len());
+    let mut copy = lock(copies)[number].clone();
+    let mut client = worker.imap(account(&copy))?;
+    sync(&mut copy, &mut client)?;
+    lock(copies)[number] = copy;
+    worker.succeeded();
+    Ok(())
+}
+
+/// Hands in mail for hosts outside.
+fn send_outside(worker: &mut Worker, book: &Book) -> Result<()> {
+    let door = worker.door();
+    let mut client = worker.smtp(door.submission, "EHLO")?;
+    authenticate(&mut client, SENDER)?;
+    while !worker.stopped() {
+        match book.submit(&mut client, SENDER, &mut worker.random)? {
+            250 => worker.succeeded(),
+            code => bail!("put off with {code}"),
+        }
+        // Each message is several commits of each recipient's shard.
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    Ok(())
 }
 
 /// The tagged response, or the BYE that a server ends with.

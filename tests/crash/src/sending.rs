@@ -1,15 +1,11 @@
 //! Crashes while mail is sent: the server is killed, or the power goes, again and again; then everything is sent that is
 //! left, and what the hosts outside have taken is held against what was acknowledged to the senders.
-//!
-//! Nothing may be lost. A recipient may get a message twice only where an attempt was in doubt: the history says so.
-//! Whoever does not exist has one notification, and nobody else has any.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,24 +13,20 @@ use anyhow::{Result, bail};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use testkit::dns::Dns;
 use testkit::ledger;
-use testkit::message;
-use testkit::reports;
+use testkit::load::{ACCOUNTS, log_in};
+use testkit::observe::Damage;
+use testkit::sending::{Book, Outside, Tally, judge};
 use testkit::server::{Options, Server};
-use testkit::sink::{Sink, Taken, manners};
+use testkit::sink::Taken;
 
 use crate::counts::{self, Counts};
 use crate::image::Unsynced;
 use crate::kill;
 use crate::power;
-use testkit::load::{ACCOUNTS, log_in};
-use testkit::observe::Damage;
 
 /// Rounds over one data folder, at the end of which everything is looked at.
 const ROUNDS_PER_FOLDER: usize = 10;
-/// Domains outside, each with a host of its own.
-const DOMAINS: u8 = 5;
 /// Users that submit side by side.
 const SENDERS: u64 = 4;
 
@@ -48,158 +40,59 @@ pub(crate) struct Plan {
     pub(crate) between: usize,
 }
 
-/// The hosts outside, and how they are found.
-struct Outside {
-    dns: Dns,
-    sink: Sink,
-}
-
-impl Outside {
-    fn start() -> Result<Self> {
-        let addresses: Vec<Ipv4Addr> =
-            (0..DOMAINS).map(|number| Ipv4Addr::new(127, 0, 3, number + 1)).collect();
-        let sink = Sink::start(&addresses)?;
-        let dns = Dns::start()?;
-        for (number, address) in addresses.into_iter().enumerate() {
-            dns.exchanger(&format!("d{number}.test"), 10, &format!("mx.d{number}.test"), address);
-        }
-        Ok(Self { dns, sink })
-    }
-
-    /// How to start a server that sends there, and that comes back to what was put off within seconds.
-    fn options(&self, data: &Path) -> Result<Options> {
-        let mut options = counts::options(data)?;
-        let file = data.with_extension("toml");
-        let mut settings = std::fs::read_to_string(&file)?;
-        // Hosts that leave messages in doubt break connections, and are left alone for it.
-        settings.push_str(
-            "\n[queue]\npoll_seconds = 1\n\n[queue.retry]\nseconds_min = 1\nseconds_max = 2\n\n\
-             [smtp_out.limits]\nsuspend_seconds_min = 1\nsuspend_seconds_max = 1\n",
-        );
-        std::fs::write(&file, settings)?;
-        let (resolver, port) = (self.dns.address().to_string(), self.sink.port().to_string());
-        options.arguments.extend(["--resolver".to_owned(), resolver, "--mx-port".to_owned(), port]);
-        Ok(options)
-    }
-}
-
-/// A message as it was handed in.
-#[derive(Clone, Debug)]
-struct Sent {
-    recipients: Vec<String>,
-    acknowledged: Option<f64>,
-}
-
-/// Everything that was handed in, by number.
-#[derive(Debug, Default)]
-struct Book {
-    sent: Mutex<BTreeMap<u64, Sent>>,
-    next: AtomicU64,
-    stop: AtomicBool,
-}
-
-impl Book {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Sent>> {
-        self.sent.lock().expect("nobody panics with the lock")
-    }
-
-    fn acknowledged(&self) -> usize {
-        self.lock().values().filter(|sent| sent.acknowledged.is_some()).count()
-    }
+/// How to start a server that sends there, and that comes back to what was put off within seconds.
+fn options(outside: &Outside, data: &Path) -> Result<Options> {
+    let mut options = counts::options(data)?;
+    let file = data.with_extension("toml");
+    let mut settings = std::fs::read_to_string(&file)?;
+    // Hosts that leave messages in doubt break connections, and are left alone for it.
+    settings.push_str(
+        "\n[queue]\npoll_seconds = 1\n\n[queue.retry]\nseconds_min = 1\nseconds_max = 2\n\n\
+         [smtp_out.limits]\nsuspend_seconds_min = 1\nsuspend_seconds_max = 1\n",
+    );
+    std::fs::write(&file, settings)?;
+    options.arguments.extend(outside.arguments());
+    Ok(options)
 }
 
 /// Users who submit until they are told to stop.
 struct Load {
-    book: Arc<Book>,
+    stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
 }
 
 impl Load {
     fn start(book: &Arc<Book>, submission: SocketAddr, seed: u64) -> Self {
-        book.stop.store(false, Ordering::SeqCst);
+        let stop = Arc::new(AtomicBool::new(false));
         let mut workers = Vec::new();
         for worker in 0..SENDERS {
-            let book = Arc::clone(book);
+            let (book, stop) = (Arc::clone(book), Arc::clone(&stop));
             let mut random = StdRng::seed_from_u64(seed.wrapping_mul(1_000) + worker);
             workers.push(std::thread::spawn(move || {
-                while !book.stop.load(Ordering::SeqCst) {
+                while !stop.load(Ordering::SeqCst) {
                     // Any error means that the server has gone: what it had not answered is undecided.
-                    let _ = submit(&book, submission, &mut random);
+                    let _ = submit(&book, &stop, submission, &mut random);
                     std::thread::sleep(Duration::from_millis(2));
                 }
             }));
         }
-        Self { book: Arc::clone(book), workers }
+        Self { stop, workers }
     }
 
     fn stop(self) {
-        self.book.stop.store(true, Ordering::SeqCst);
+        self.stop.store(true, Ordering::SeqCst);
         for worker in self.workers {
             let _ = worker.join();
         }
     }
 }
 
-fn submit(book: &Book, submission: SocketAddr, random: &mut StdRng) -> Result<()> {
+fn submit(book: &Book, stop: &AtomicBool, submission: SocketAddr, random: &mut StdRng) -> Result<()> {
     let mut client = log_in(submission, ACCOUNTS[0])?;
-    while !book.stop.load(Ordering::SeqCst) {
-        let id = book.next.fetch_add(1, Ordering::SeqCst) + 1;
-        let count = random.random_range(1..5);
-        let recipients: Vec<String> = (0..count)
-            .map(|number| {
-                let manner = match random.random_range(0..10) {
-                    0 => manners::GONE,
-                    1 => manners::LATER,
-                    2 => manners::DOUBT,
-                    _ => "user",
-                };
-                format!("{manner}-{id}-{number}@d{}.test", random.random_range(0..DOMAINS))
-            })
-            .collect();
-        book.lock().insert(id, Sent { recipients: recipients.clone(), acknowledged: None });
-        let to: Vec<&str> = recipients.iter().map(String::as_str).collect();
-        let text = message::numbered(id, if id.is_multiple_of(20) { 60_000 } else { 900 });
-        let reply = client.send(ACCOUNTS[0], &to, text.as_bytes())?;
-        if reply.code == 250
-            && let Some(sent) = book.lock().get_mut(&id)
-        {
-            sent.acknowledged = Some(ledger::now());
-        }
+    while !stop.load(Ordering::SeqCst) {
+        book.submit(&mut client, ACCOUNTS[0], random)?;
     }
     Ok(())
-}
-
-/// What became of everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    messages: usize,
-    recipients: usize,
-    delivered: usize,
-    bounced: usize,
-    doubled: usize,
-    doubts: u64,
-}
-
-impl Tally {
-    fn add(&mut self, other: Self) {
-        self.messages += other.messages;
-        self.recipients += other.recipients;
-        self.delivered += other.delivered;
-        self.bounced += other.bounced;
-        self.doubled += other.doubled;
-        self.doubts += other.doubts;
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { messages, recipients, delivered, bounced, doubled, doubts } = self;
-        write!(
-            f,
-            "acknowledged={messages} recipients={recipients} delivered={delivered} bounced={bounced} \
-             doubled_in_doubt={doubled} doubts={doubts} lost=0 doubled_without_doubt=0"
-        )
-    }
 }
 
 /// Waits until nothing waits any more.
@@ -218,63 +111,6 @@ fn drain(server: &Server) -> Result<()> {
     }
 }
 
-/// Attempts in doubt in the history of a recipient.
-fn doubts(server: &Server, id: u64, recipient: &str) -> Result<u64> {
-    let path = format!("/admin/v1/queue/trace?id={}", message::message_id(id));
-    let traced: Value = serde_json::from_str(&server.get(&path)?)?;
-    let items = traced.as_array().into_iter().flatten();
-    let recipients = items.flat_map(|item| item["recipients"].as_array().into_iter().flatten());
-    let found = recipients.filter(|one| one["address"] == recipient).filter_map(|one| one["doubts"].as_u64());
-    Ok(found.max().unwrap_or(0))
-}
-
-/// Holds what was taken until `instant`, and since, against what was acknowledged by then.
-fn judge(server: &Server, book: &Book, taken: &[Taken], instant: f64) -> Result<Tally> {
-    let mut copies: BTreeMap<(u64, &str), u64> = BTreeMap::new();
-    for one in taken {
-        *copies.entry((one.id, &one.recipient)).or_default() += 1;
-    }
-    let told = reports::reported(server.imap(), ACCOUNTS[0])?;
-    if let Some((recipient, action)) = told.keys().find(|(_, action)| action != "failed") {
-        bail!(Damage(format!("a notification of {action:?} about {recipient}")));
-    }
-    let mut tally = Tally::default();
-    let book = book.lock();
-    for (id, sent) in book.iter() {
-        let acknowledged = sent.acknowledged.is_some_and(|at| at <= instant);
-        tally.messages += usize::from(acknowledged);
-        for recipient in &sent.recipients {
-            let copies = copies.get(&(*id, recipient.as_str())).copied().unwrap_or(0);
-            let told = told.get(&(recipient.clone(), "failed".to_owned())).copied().unwrap_or(0);
-            let gone = recipient.starts_with(manners::GONE);
-            let about = |what: &str| Damage(format!("message {id} to {recipient}: {what}"));
-            if told > u32::from(gone) {
-                bail!(about(&format!("{told} notifications of failure")));
-            }
-            if acknowledged {
-                tally.recipients += 1;
-                if gone && told == 0 {
-                    bail!(about("no notification"));
-                }
-                if !gone && copies == 0 {
-                    bail!(about("lost"));
-                }
-                tally.bounced += usize::from(gone);
-                tally.delivered += usize::from(!gone);
-            }
-            if copies > 1 {
-                let doubts = doubts(server, *id, recipient)?;
-                if copies > 1 + doubts {
-                    bail!(about(&format!("{copies} copies with {doubts} attempts in doubt")));
-                }
-                tally.doubled += 1;
-                tally.doubts += doubts;
-            }
-        }
-    }
-    Ok(tally)
-}
-
 /// Kills; an error is a loss.
 pub(crate) fn kill(plan: &Plan) -> Result<()> {
     let mut random = StdRng::seed_from_u64(plan.seed);
@@ -285,7 +121,7 @@ pub(crate) fn kill(plan: &Plan) -> Result<()> {
     while goes_on(rounds) {
         let folder = tempfile::tempdir()?;
         let outside = Outside::start()?;
-        let options = outside.options(&folder.path().join("data"))?;
+        let options = self::options(&outside, &folder.path().join("data"))?;
         let book = Arc::new(Book::default());
         for _ in 0..ROUNDS_PER_FOLDER {
             let server = Server::start(&options)?;
@@ -308,8 +144,8 @@ pub(crate) fn kill(plan: &Plan) -> Result<()> {
             }
         }
         let server = Server::start(&options)?;
-        let judged =
-            drain(&server).and_then(|()| judge(&server, &book, &outside.sink.taken(), ledger::now()));
+        let judged = drain(&server)
+            .and_then(|()| judge(&server, ACCOUNTS[0], &book, &outside.sink.taken(), ledger::now()));
         match judged {
             Ok(found) => tally.add(found),
             Err(error) => {
@@ -340,7 +176,7 @@ pub(crate) fn power(plan: &Plan) -> Result<()> {
         let seed = plan.seed.wrapping_add(recordings);
         let book = Arc::new(Book::default());
         let outside = Outside::start()?;
-        let options = outside.options(&folder.path().join("data"))?;
+        let options = self::options(&outside, &folder.path().join("data"))?;
         let (events, root) = power::record(folder.path(), options, |server| {
             let load = Load::start(&book, server.submission(), seed);
             let deadline = Instant::now() + Duration::from_secs(240);
@@ -357,12 +193,12 @@ pub(crate) fn power(plan: &Plan) -> Result<()> {
         drop(outside);
         let look = |unsynced: Unsynced, image: &Path, instant: f64| {
             let after = Outside::start()?;
-            let options = after.options(image)?;
+            let options = self::options(&after, image)?;
             let server = Server::start(&options)?;
             drain(&server)?;
             let mut taken: Vec<Taken> = before.iter().filter(|one| one.at <= instant).cloned().collect();
             taken.extend(after.sink.taken());
-            let found = judge(&server, &book, &taken, instant)?;
+            let found = judge(&server, ACCOUNTS[0], &book, &taken, instant)?;
             tallies.entry(unsynced.name()).or_default().add(found);
             server.stop(Duration::from_secs(30))?;
             kill::check(&options)
