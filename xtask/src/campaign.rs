@@ -11,7 +11,7 @@ use crate::{ci, fuzz};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which one: kill, power-cut, sending, outside-world, two-actors, planted, bad-input, model, fuzz.
+    /// Which one: kill, power-cut, sending, cluster, outside-world, two-actors, planted, bad-input, model, fuzz.
     name: String,
     /// How long it runs.
     #[arg(long, default_value_t = 10)]
@@ -46,7 +46,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "planted" => (planted(seed)?, Vec::new()),
         "bad-input" => (bad_input(commit.trim())?, Vec::new()),
         "model" => (model(&minutes)?, Vec::new()),
-        name => (crashes(name, &minutes, seed)?, Vec::new()),
+        "cluster" => (rounds("cluster-tests", &[], &minutes, seed)?, Vec::new()),
+        name => (rounds("crash", &[name], &minutes, seed)?, Vec::new()),
     };
     // Some take as long as they take.
     let minutes = if matches!(arguments.name.as_str(), "planted" | "bad-input" | "outside-world") {
@@ -83,11 +84,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// Runs a campaign of tests/crash in the release build; gives what it prints.
-fn crashes(name: &str, minutes: &str, seed: u64) -> Result<String> {
+/// Runs a campaign of tests/crash or tests/cluster in the release build; gives what it prints.
+fn rounds(program: &str, name: &[&str], minutes: &str, seed: u64) -> Result<String> {
     process::run(&mut ci::cargo(&["build", "--release", "--locked", "--workspace", "--bins"])?)?;
     let seed = seed.to_string();
-    process::output(&mut ci::built("crash", "release", &[name, "--minutes", minutes, "--seed", &seed])?)
+    let arguments = [name, &["--minutes", minutes, "--seed", &seed]].concat();
+    process::output(&mut ci::built(program, "release", &arguments)?)
 }
 
 /// Ten thousand messages to two hundred domains.

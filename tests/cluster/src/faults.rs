@@ -131,6 +131,11 @@ impl Kind {
             .with_context(|| format!("not one of {}", known()))
     }
 
+    /// Whether what is written meanwhile may bear a wrong time.
+    pub fn moves_clock(self) -> bool {
+        matches!(self, Self::ClockAhead | Self::ClockBehind)
+    }
+
     /// Whether nothing can be committed anywhere while it lasts.
     pub fn stops_all_commits(self) -> bool {
         matches!(self, Self::KillTwoCassandras | Self::PauseTwoCassandras)

@@ -38,6 +38,8 @@ const BEFORE: Duration = Duration::from_secs(5);
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(180);
 /// How long it may take until every node shows what it should.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
+/// The same after a clock was ten minutes wrong: what was put off by it comes when its time has come.
+const CLOCK_PATIENCE: Duration = Duration::from_secs(12 * 60);
 /// Messages beyond which mailboxes are emptied between rounds, since each round reads all of them.
 const MESSAGES_MAX: usize = 1_500;
 
@@ -128,6 +130,8 @@ pub struct Report {
     pub outages: Vec<Duration>,
     /// From the end of the fault until every node served.
     pub recovery: Duration,
+    /// From the end of the load until everything was as it should be, all looks included.
+    pub settled: Duration,
     /// Seconds from an acknowledgement until a client in IDLE had heard of the message.
     pub heard: Vec<f64>,
     /// What became of mail to hosts outside, in this round and the one before.
@@ -149,9 +153,10 @@ impl fmt::Display for Report {
         write!(
             f,
             "acknowledged={acknowledged} undecided={undecided} lost=0 doubled=0 wrong=0 outage_median_s={median:.1} \
-             outage_longest_s={longest:.1} recovery_s={:.1} idle_heard={} idle_median_s={idle_median:.2} \
+             outage_longest_s={longest:.1} recovery_s={:.1} settle_s={:.1} idle_heard={} idle_median_s={idle_median:.2} \
              idle_longest_s={idle_longest:.1} sent_recipients={} sent_bounced={} sent_doubled_in_doubt={}",
             self.recovery.as_secs_f64(),
+            self.settled.as_secs_f64(),
             self.heard.len(),
             sent.recipients,
             sent.bounced,
@@ -217,8 +222,11 @@ impl Rounds {
         let outages = load.stop();
         self.nobody_ended()?;
         let (acknowledged, undecided) = (self.run.ledger.acknowledged(), self.run.ledger.undecided());
-        self.judge()?;
-        let sent = self.judge_sending()?;
+        let stopped = Instant::now();
+        let patience = if fault.kind.moves_clock() { CLOCK_PATIENCE } else { SETTLE_PATIENCE };
+        self.judge(patience)?;
+        let sent = self.judge_sending(patience)?;
+        let settled = stopped.elapsed();
         self.book.forget_before(self.last_began);
         self.last_began = this_began;
         let report = Report {
@@ -226,6 +234,7 @@ impl Rounds {
             undecided: undecided.saturating_sub(self.before.1),
             outages,
             recovery,
+            settled,
             heard: std::mem::take(&mut lock(&self.heard)),
             sent,
         };
@@ -337,8 +346,8 @@ impl Rounds {
     }
 
     /// Until every node shows the same, and nothing is wrong with it.
-    fn judge(&mut self) -> Result<()> {
-        let deadline = Instant::now() + SETTLE_PATIENCE;
+    fn judge(&mut self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(first) = self.run.wrong().first() {
                 bail!(Damage(format!("shown to a client: {first}")));
@@ -406,8 +415,8 @@ impl Rounds {
     }
 
     /// Until every recipient outside has what was acknowledged, or its sender was told.
-    fn judge_sending(&self) -> Result<Tally> {
-        let deadline = Instant::now() + SETTLE_PATIENCE;
+    fn judge_sending(&self, patience: Duration) -> Result<Tally> {
+        let deadline = Instant::now() + patience;
         loop {
             let taken = self.outside.sink.taken();
             match sending::judge(self.cluster.node(0)?, SENDER, &self.book, &taken, ledger::now()) {

@@ -166,11 +166,22 @@ fn doubts(server: &Server, id: u64, recipient: &str) -> Result<u64> {
 /// Holds what was taken until `instant`, and since, against what was acknowledged by then. An error that is [`Damage`] says
 /// what is missing or too much.
 pub fn judge(server: &Server, sender: &str, book: &Book, taken: &[Taken], instant: f64) -> Result<Tally> {
+    let told = reports::reported(server.imap(), sender)?;
+    weigh(book, taken, &told, instant, |id, recipient| doubts(server, id, recipient))
+}
+
+/// The same, with what the sender was told, and with how often an attempt was in doubt.
+fn weigh(
+    book: &Book,
+    taken: &[Taken],
+    told: &BTreeMap<(String, String), u32>,
+    instant: f64,
+    doubts: impl Fn(u64, &str) -> Result<u64>,
+) -> Result<Tally> {
     let mut copies: BTreeMap<(u64, &str), u64> = BTreeMap::new();
     for one in taken {
         *copies.entry((one.id, &one.recipient)).or_default() += 1;
     }
-    let told = reports::reported(server.imap(), sender)?;
     if let Some((recipient, action)) = told.keys().find(|(_, action)| action != "failed") {
         bail!(Damage(format!("a notification of {action:?} about {recipient}")));
     }
@@ -199,7 +210,7 @@ pub fn judge(server: &Server, sender: &str, book: &Book, taken: &[Taken], instan
                 tally.delivered += usize::from(!gone);
             }
             if copies > 1 {
-                let doubts = doubts(server, *id, recipient)?;
+                let doubts = doubts(*id, recipient)?;
                 if copies > 1 + doubts {
                     bail!(about(&format!("{copies} copies with {doubts} attempts in doubt")));
                 }
@@ -209,4 +220,57 @@ pub fn judge(server: &Server, sender: &str, book: &Book, taken: &[Taken], instan
         }
     }
     Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handed_in(recipients: &[&str]) -> Book {
+        let recipients = recipients.iter().map(|recipient| (*recipient).to_owned()).collect();
+        let book = Book::default();
+        book.lock().insert(1, Sent { recipients, begun: 1.0, acknowledged: Some(2.0) });
+        book
+    }
+
+    fn taken(recipients: &[&str]) -> Vec<Taken> {
+        let take =
+            |recipient: &&str| Taken { at: 3.0, id: 1, recipient: (*recipient).to_owned(), answered: true };
+        recipients.iter().map(take).collect()
+    }
+
+    /// What is wrong when these were taken, these were told of, and each attempt in doubt was this often.
+    fn wrong(book: &Book, copies: &[&str], told: &[(&str, &str, u32)], doubts: u64) -> Option<String> {
+        let told =
+            told.iter().map(|(who, action, count)| (((*who).to_owned(), (*action).to_owned()), *count));
+        let weighed = weigh(book, &taken(copies), &told.collect(), 4.0, |_, _| Ok(doubts));
+        weighed.err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn each_kind_of_fault_is_noticed() {
+        let (user, gone) = ("user-1@d0.test", "gone-1@d0.test");
+        let book = handed_in(&[user, gone]);
+        let failed = (gone, "failed", 1);
+        assert_eq!(wrong(&book, &[user], &[failed], 0), None);
+        assert_eq!(wrong(&book, &[user, user], &[failed], 1), None, "an attempt was in doubt");
+        let check = |copies: &[&str], told: &[(&str, &str, u32)], expected: &str| {
+            let said = wrong(&book, copies, told, 0).unwrap_or_default();
+            assert!(said.contains(expected), "{said}: not {expected}");
+        };
+        check(&[], &[failed], "lost");
+        check(&[user, user], &[failed], "2 copies with 0 attempts in doubt");
+        check(&[user], &[], "no notification");
+        check(&[user], &[(gone, "failed", 2)], "2 notifications");
+        check(&[user], &[failed, (user, "failed", 1)], "1 notifications");
+        check(&[user], &[failed, (user, "delayed", 1)], "a notification of \"delayed\"");
+    }
+
+    #[test]
+    fn what_nobody_answered_may_be_missing() {
+        let book = handed_in(&["user-1@d0.test"]);
+        book.lock().values_mut().for_each(|sent| sent.acknowledged = None);
+        assert_eq!(wrong(&book, &[], &[], 0), None);
+        assert_eq!(wrong(&book, &["user-1@d0.test"], &[], 0), None);
+    }
 }
