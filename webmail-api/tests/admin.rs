@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -31,6 +32,7 @@ use tower::ServiceExt as _;
 use webmail_api::admin::audit::{Act, Audit};
 use webmail_api::admin::caller::{Connection, Scope};
 use webmail_api::admin::monitor::Monitor;
+use webmail_api::admin::nodes::{ClusterView, NodeView};
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Config, Parts};
 
@@ -83,7 +85,10 @@ impl Audit for AuditLines {
     }
 }
 
-struct Fine;
+#[derive(Default)]
+struct Fine {
+    drained: AtomicBool,
+}
 
 impl Monitor for Fine {
     fn health(&self) -> Result<(), String> {
@@ -94,6 +99,29 @@ impl Monitor for Fine {
     }
     fn metrics(&self) -> String {
         "postrider_x 1\n".to_owned()
+    }
+    fn cluster(&self) -> Option<ClusterView> {
+        let node = NodeView {
+            name: "one".to_owned(),
+            standing: if self.drained.load(Ordering::SeqCst) { "leaving" } else { "live" },
+            roles: vec!["imap".to_owned()],
+            address: "one.example.test".to_owned(),
+            release: "0.1.0".to_owned(),
+            feature_level: 1,
+            boot: "b".to_owned(),
+            shards: Some(3),
+        };
+        Some(ClusterView {
+            node: "one".to_owned(),
+            connected: true,
+            stale: false,
+            isolated: false,
+            feature_level: 1,
+            nodes: vec![node.clone(), NodeView { shards: None, name: "two".to_owned(), ..node }],
+        })
+    }
+    fn drain(&self) {
+        self.drained.store(true, Ordering::SeqCst);
     }
 }
 
@@ -169,7 +197,7 @@ impl Bench {
             queue: Some(queue),
             tokens: Tokens::open(&folder.path().join("tokens.json"), 10).unwrap(),
             audit: Arc::clone(&audit) as Arc<dyn Audit>,
-            monitor: Arc::new(Fine),
+            monitor: Arc::new(Fine::default()),
         });
         let mut bench = Self {
             storage,
@@ -460,6 +488,15 @@ async fn every_endpoint_is_what_the_document_says() {
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 404);
 
     bench.queue_endpoints().await;
+
+    let (_, cluster) = bench.call("GET", "/admin/v1/cluster", None).await;
+    assert_eq!(
+        (&cluster["nodes"][0]["standing"], &cluster["nodes"][1]["shards"]),
+        (&json!("live"), &Value::Null)
+    );
+    assert_eq!(bench.call("POST", "/admin/v1/cluster/drain", None).await.0, 202);
+    let (_, cluster) = bench.call("GET", "/admin/v1/cluster", None).await;
+    assert_eq!(cluster["nodes"][0]["standing"], "leaving");
 
     let new = json!({ "address": "info@example.test", "targets": ["alice@example.test"], "send_as": true });
     assert_eq!(bench.call("POST", "/admin/v1/aliases", Some(new)).await.0, 201);
