@@ -2,10 +2,10 @@
 //!
 //! A log is a partition: head and snapshot pointer are its static columns, entries its rows. An append is one
 //! conditional batch (Paxos). What the driver and the nodes answer is sorted into applied, conflict and *unknown* in one
-//! place, [`outcome`]; whatever is not certain is unknown, and the actors above know what to do then. The driver never
+//! place, `outcome`; whatever is not certain is unknown, and the actors above know what to do then. The driver never
 //! repeats a conditional statement by itself.
 //!
-//! Start reading at [`log`] and [`statement`]; `storage/DESIGN.md` has the tables and why they are so.
+//! Start reading at `log` and `statement`; `storage/DESIGN.md` has the tables and why they are so.
 
 mod call;
 mod config;
