@@ -117,7 +117,8 @@ pub struct Node {
     pub address: String,
     /// The release that it runs.
     pub release: String,
-    /// What it can read and write: everything up to this level. Nodes write what the lowest among them can read.
+    /// What it can read and write: everything up to this level. There is one level so far; a later one is written when the
+    /// lowest among the nodes can read it.
     pub feature_level: u32,
     /// Whether it is about to end. It owns nothing more then.
     pub leaving: bool,

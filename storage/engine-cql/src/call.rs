@@ -63,7 +63,7 @@ impl Calls {
         }
     }
 
-    /// The answer of a statement that is not conditional, or of one row.
+    /// The answer to one statement.
     pub(crate) async fn run(
         &self,
         prepared: &Prepared,

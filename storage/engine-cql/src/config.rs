@@ -38,7 +38,7 @@ pub struct Config {
     pub silence_ms_max: u64,
     /// Milliseconds for a connection to a node.
     pub connect_timeout_ms: u64,
-    /// Connections to each node (Cassandra) or each of its shards (ScyllaDB).
+    /// Connections to each node.
     pub connections: usize,
     /// Compare-and-swaps under way at one time. More than the nodes can do make each other time out.
     pub conditional_in_flight_max: usize,

@@ -99,7 +99,7 @@ async fn look_at(session: &Session, config: &Config, node: &Arc<Node>, findings:
     }
     // ScyllaDB has another table and none of these settings: it syncs its commit log by shards, and has one Paxos.
     let settings = "SELECT name, value FROM system_views.settings WHERE name IN \
-                    ('commitlog_sync', 'paxos_variant', 'paxos_state_purging')";
+                    ('commitlog_sync', 'paxos_variant')";
     let Ok(answer) = session.query_unpaged(ask(settings), ()).await else { return };
     let Ok(rows) = answer.into_rows_result() else { return };
     let Ok(rows) = rows.rows::<(String, Option<String>)>() else { return };

@@ -1,4 +1,5 @@
-//! A short run of faults over three nodes, for every run of the tests; campaigns have all of them, and for longer.
+//! A short run of faults over three nodes, some minutes: `cargo test -p cluster-tests --test faults`, with the server's binary in
+//! `POSTRIDER_BIN`. Campaigns have all of them, and for longer.
 #![allow(clippy::print_stdout, reason = "what was counted is for people")]
 
 use std::time::Duration;
