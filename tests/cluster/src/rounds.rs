@@ -16,7 +16,7 @@ use testkit::ledger::{self, Effect, Subject};
 use testkit::load::{ACCOUNTS, Load, Plan, PutOff, Run, Worker, authenticate, text_of};
 use testkit::observe::{Damage, Observer, Seen};
 use testkit::sending::{self, Book, Outside, Tally};
-use testkit::server::PASSWORD;
+use testkit::server::{EVENTFUL, PASSWORD};
 use testkit::smtp::Smtp;
 use testkit::synced::{ByChanges, ByUid};
 use testkit::watching;
@@ -43,24 +43,8 @@ const CLOCK_PATIENCE: Duration = Duration::from_secs(12 * 60);
 /// Messages beyond which mailboxes are emptied between rounds, since each round reads all of them.
 const MESSAGES_MAX: usize = 1_500;
 
-/// Snapshots after few entries and on small pages, and quick second attempts, so that much of it happens in a round.
+/// Quick second attempts, so that much of it happens in a round.
 const SETTINGS: &str = "\
-[logs]
-snapshot_entries_min = 16
-snapshot_bytes_min = 8192
-snapshot_share_percent = 1
-snapshot_entries_max = 64
-
-[storage.layout]
-index_messages = 64
-email_records = 32
-run_keys = 64
-trail_bytes = 512
-
-[smtp_in]
-submission_without_tls = true
-user_recipients_per_hour_max = 0
-
 [queue]
 poll_seconds = 2
 retry_seconds_min = 1
@@ -173,7 +157,7 @@ impl Rounds {
             cassandra_nodes: NODES,
             proxies: Some(seed),
             nodes: NODES,
-            settings: SETTINGS.to_owned(),
+            settings: format!("{EVENTFUL}\n{SETTINGS}"),
             arguments: outside.arguments(),
         })?;
         for account in MORE_ACCOUNTS.into_iter().chain([SENDER]) {

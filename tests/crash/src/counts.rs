@@ -5,27 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use testkit::server::{Options, Server};
-
-/// Snapshots after few entries and on small pages, so that snapshot, trim, archive and page collection happen in each
-/// life of a server, with commits of clients in flight.
-const EVENTFUL: &str = "\
-[logs]
-snapshot_entries_min = 16
-snapshot_bytes_min = 8192
-snapshot_share_percent = 1
-snapshot_entries_max = 64
-
-[storage.layout]
-index_messages = 64
-email_records = 32
-run_keys = 64
-trail_bytes = 512
-
-[smtp_in]
-submission_without_tls = true
-user_recipients_per_hour_max = 0
-";
+use testkit::server::{EVENTFUL, Options, Server};
 
 /// Metric, its name in a result line, and whether a run in which it stays at zero has tested nothing. Conflicts and
 /// unknown outcomes need a second node or an engine that is far away: here they are shown and not asked for.

@@ -21,6 +21,26 @@ const ADMIN: u16 = 2080;
 /// The password of the accounts that `postrider dev` makes.
 pub const PASSWORD: &str = "postrider";
 
+/// Snapshots after few entries and on small pages, so that snapshot, trim, archive and page collection happen in each
+/// life of a server, with commits of clients in flight.
+pub const EVENTFUL: &str = "\
+[logs]
+snapshot_entries_min = 16
+snapshot_bytes_min = 8192
+snapshot_share_percent = 1
+snapshot_entries_max = 64
+
+[storage.layout]
+index_messages = 64
+email_records = 32
+run_keys = 64
+trail_bytes = 512
+
+[smtp_in]
+submission_without_tls = true
+user_recipients_per_hour_max = 0
+";
+
 /// How a server is to be started.
 #[derive(Clone, Debug)]
 pub struct Options {
