@@ -24,10 +24,16 @@ const LOCK_SECONDS: i32 = 120;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long such a node is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long nodes are asked for the name of their datacentre: just started, they may be too slow for the driver's first look,
+/// which then knows their addresses only.
+const NAMES: Duration = Duration::from_secs(30);
 
 /// Why the schema is not what this release needs.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
+    /// No node says which datacentre it lies in, and none is named.
+    #[error("no node said within {} s in which datacentre it lies", NAMES.as_secs())]
+    NoDatacentre,
     /// There are several datacentres, and none is named.
     #[error("the nodes lie in several datacentres ({0}): say in `datacentre` which one holds the keyspace")]
     Datacentres(String),
@@ -142,7 +148,7 @@ pub(crate) struct Schema<'a> {
 impl Schema<'_> {
     /// Brings the keyspace to the version of this release, or only looks, as the configuration has it.
     pub(crate) async fn prepare(&self, policy: SchemaPolicy) -> Result<(), SchemaError> {
-        let datacentre = self.datacentre()?;
+        let datacentre = self.datacentre().await?;
         match self.version().await? {
             SCHEMA_VERSION => {}
             found if found > SCHEMA_VERSION => return Err(SchemaError::New { found }),
@@ -153,19 +159,34 @@ impl Schema<'_> {
     }
 
     /// The datacentre that the keyspace lies in.
-    pub(crate) fn datacentre(&self) -> Result<String, SchemaError> {
+    pub(crate) async fn datacentre(&self) -> Result<String, SchemaError> {
         if !self.config.datacentre.is_empty() {
             return Ok(self.config.datacentre.clone());
         }
+        let started = tokio::time::Instant::now();
+        loop {
+            let mut names = self.datacentres();
+            match names.len() {
+                1 => return Ok(names.remove(0)),
+                0 if started.elapsed() > NAMES => return Err(SchemaError::NoDatacentre),
+                0 => {
+                    tokio::time::sleep(LOOK).await;
+                    if let Err(error) = self.session.refresh_metadata().await {
+                        tracing::debug!(%error, "the nodes do not say where they lie");
+                    }
+                }
+                _ => return Err(SchemaError::Datacentres(names.join(", "))),
+            }
+        }
+    }
+
+    fn datacentres(&self) -> Vec<String> {
         let state = self.session.get_cluster_state();
         let mut names: Vec<String> =
             state.get_nodes_info().iter().filter_map(|node| node.datacenter.clone()).collect();
         names.sort_unstable();
         names.dedup();
-        match names.len() {
-            1 => Ok(names.remove(0)),
-            _ => Err(SchemaError::Datacentres(names.join(", "))),
-        }
+        names
     }
 
     /// Zero: there is no keyspace, or nothing in it.

@@ -138,7 +138,7 @@ impl Cql {
             return Ok(schema::text(config, &config.datacentre));
         }
         let session = connect(config).await?;
-        let datacentre = Schema { session: &session, config }.datacentre()?;
+        let datacentre = Schema { session: &session, config }.datacentre().await?;
         Ok(schema::text(config, &datacentre))
     }
 

@@ -98,7 +98,8 @@ fn arguments(folder: &Path, jars: &Path) -> Vec<OsString> {
     arguments
 }
 
-/// Small, with the collector that needs no threads. A ring of one machine settles at once, so joining waits for little.
+/// Small, with the collector that needs no threads. A ring of one machine settles at once, so joining waits for
+/// little; but for the answer of a seed no longer either, and with less than this a busy one is too late.
 const JVM: &str = "
     -Xms512m -Xmx512m -Xss512k -XX:+UseSerialGC -XX:+AlwaysPreTouch
     -Djdk.attach.allowAttachSelf=true
@@ -107,7 +108,7 @@ const JVM: &str = "
     -Dcassandra.libjemalloc=-
     -Dcassandra-foreground=yes
     -Dcassandra.skip_wait_for_gossip_to_settle=0
-    -Dcassandra.ring_delay_ms=1000
+    -Dcassandra.ring_delay_ms=4000
     -Dcassandra.superuser_setup_delay_ms=0
 ";
 

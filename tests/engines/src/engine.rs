@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::child::{self, Life};
 use crate::gossip::Peer;
-use crate::greeting::Greeting;
+use crate::greeting::{self, Greeting};
 use crate::proc;
 use crate::standing::Process;
 
@@ -52,7 +52,7 @@ impl Engine {
     }
 
     /// Starts it again, with the same data at the same address, and waits until it is ready: it answers, and where it is a node
-    /// of a cluster, it and the nodes that answer see each other up. An error if it runs, or does not become ready.
+    /// of a cluster, it and the nodes that answer see each other up and joined. An error if it runs, or does not become ready.
     pub fn start(&mut self) -> Result<()> {
         let name = &self.plan.name;
         if self.child.is_some() {
@@ -68,10 +68,16 @@ impl Engine {
                 bail!("{name} ended with {status}:\n{}", self.plan.last_words());
             }
             let all_see = || {
-                peers.iter().all(|(peer, seen)| {
-                    let is_seen = own.sees(peer, before) && peer.sees(&own, *seen);
-                    is_seen || !self.plan.greeting.is_heard_at(peer.address)
-                })
+                let heard = |(peer, _): &&(&Peer, u64)| self.plan.greeting.is_heard_at(peer.address);
+                let alive: Vec<_> = peers.iter().filter(heard).collect();
+                let knows_all = |peer: &Peer| {
+                    alive.is_empty()
+                        || greeting::joined_others(peer.address).is_some_and(|n| n >= alive.len() as u64)
+                };
+                let is_seen = |(peer, seen): &(&Peer, u64)| {
+                    own.sees(peer, before) && peer.sees(&own, *seen) && knows_all(peer)
+                };
+                knows_all(&own) && alive.iter().all(|peer| is_seen(peer))
             };
             if self.plan.greeting.is_heard_at(self.plan.address) && all_see() {
                 return Ok(());
