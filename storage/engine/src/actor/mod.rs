@@ -33,6 +33,7 @@ use crate::request::Verdict;
 use crate::state::State;
 use crate::stored::ChainHash;
 
+use collect::Collected;
 use flight::{Flight, Landed};
 use group::{Group, Member, Queued};
 use parts::PartFetched;
@@ -88,6 +89,8 @@ pub(crate) struct Actor<S: State> {
     snapshot_parts: Vec<S::Part>,
     snapshot_after: Instant,
     snapshot_setbacks: u32,
+    /// Pages of the current snapshot, where it was made here, and collections since the last that looked at all pages.
+    collected: Option<Collected>,
 
     /// Entries of others may lie behind `seq`.
     behind: bool,
@@ -136,6 +139,7 @@ impl<S: State> Actor<S> {
             snapshot_parts: Vec::new(),
             snapshot_after: Instant::now(),
             snapshot_setbacks: 0,
+            collected: None,
             behind: false,
             look: false,
             heard: 0,

@@ -221,7 +221,7 @@ impl<S: State> Actor<S> {
                 self.tail.cut(attempt.pointer.seq);
                 self.publish(state);
                 // Model page collection: Rule::SeenToBeCurrent.
-                self.start_collecting(attempt.pointer, &attempt.taken.listed);
+                self.start_collecting(attempt.base, attempt.pointer, &attempt.taken.listed);
             }
             Swung::Lost(head) => {
                 self.context.counters.swings_lost.add(1);
