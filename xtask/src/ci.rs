@@ -43,6 +43,7 @@ const STEPS: &[Step] = &[
     Step { name: "conformance", needs: DOVECOT, run: conformance },
     Step { name: "engines", needs: ENGINES, run: on_engines },
     Step { name: "cluster", needs: CLUSTER, run: cluster },
+    Step { name: "faults", needs: FAULTS, run: faults },
     Step { name: "bench-smoke", needs: PEERS, run: bench_smoke },
 ];
 
@@ -62,6 +63,7 @@ const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];
 const ENGINES: &[&str] = &["/usr/lib/jvm/java-17-openjdk-amd64/bin/java", "mvn", "go", "python3", "curl"];
 const CLUSTER: &[&str] =
     &["/usr/lib/jvm/java-17-openjdk-amd64/bin/java", "mvn", "go", "python3", "curl", "swaks", "mbsync"];
+const FAULTS: &[&str] = ENGINES;
 const PEERS: &[&str] =
     &["/usr/sbin/postfix", "smtp-source", "smtp-sink", "/usr/lib/dovecot/imap", "/usr/lib/dovecot/lmtp"];
 
@@ -254,6 +256,13 @@ fn on_engines() -> Result<()> {
 /// Three nodes on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.
 fn cluster() -> Result<()> {
     process::run(&mut scenarios(&["three_nodes"], "debug")?)
+}
+
+/// Five minutes of load on the same, with a fault in each round. What a clock that was wrong puts off takes longer than that.
+fn faults() -> Result<()> {
+    let kinds = "kill-node,pause-node,kill-cassandra,kill-s3,s3-lies,lose-answers,cut-all-cassandras";
+    let flags = ["--minutes", "5", "--seed", "1", "--seconds-max", "10", "--only", kinds];
+    process::run(&mut built("cluster-tests", "debug", &flags)?)
 }
 
 fn bench_smoke() -> Result<()> {

@@ -6,6 +6,7 @@
 
 pub mod between;
 mod clock;
+pub mod costs;
 pub mod faults;
 pub mod rounds;
 

@@ -288,13 +288,19 @@ impl Server {
         self.get("/metrics")
     }
 
+    /// The token that is good for everything at the admin API.
+    pub fn admin_token(&self) -> Result<String> {
+        let token = std::fs::read_to_string(self.data.join("admin-token")).context("admin-token")?;
+        Ok(token.trim().to_owned())
+    }
+
     /// What the admin API answers to a GET of this path.
     pub fn get(&self, path: &str) -> Result<String> {
-        let token = std::fs::read_to_string(self.data.join("admin-token")).context("admin-token")?;
+        let token = self.admin_token()?;
         let mut stream = TcpStream::connect(self.admin())?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         // HTTP/1.0: no chunks, and the answer ends with the connection.
-        write!(stream, "GET {path} HTTP/1.0\r\nAuthorization: Bearer {}\r\n\r\n", token.trim())?;
+        write!(stream, "GET {path} HTTP/1.0\r\nAuthorization: Bearer {token}\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;

@@ -49,6 +49,7 @@ struct Shared {
     changed: Condvar,
     ended: AtomicBool,
     lost: AtomicU64,
+    bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +78,7 @@ impl Ways {
             changed: Condvar::new(),
             ended: AtomicBool::new(false),
             lost: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
         });
         for (cassandra, (announced, behind)) in ways.iter().copied().enumerate() {
             let listener = TcpListener::bind(announced).with_context(|| announced.to_string())?;
@@ -128,6 +130,11 @@ impl Ways {
     /// Requests and answers that were lost so far.
     pub fn lost(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of frames that were passed on, in both directions.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -250,6 +257,7 @@ fn pass_frames(
             shared.lost.fetch_add(1, Ordering::Relaxed);
         } else {
             to.write_all(&frame)?;
+            shared.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         }
     }
 }

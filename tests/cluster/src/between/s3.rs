@@ -21,6 +21,8 @@ pub enum Manner {
     Refuses,
     /// Takes half a second for each request, and a tenth for each 64 KiB.
     IsSlow,
+    /// Answers a tenth of a second later.
+    IsFar,
     /// Breaks off in the midst of every third body, of requests and of answers.
     BreaksOff,
     /// Changes a byte in every third object that is read.
@@ -40,6 +42,7 @@ struct Shared {
     ended: AtomicBool,
     connections: AtomicU64,
     spoilt: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Shared {
@@ -90,6 +93,11 @@ impl Way {
     /// Requests that were refused, bodies that broke off or were changed.
     pub fn spoilt(&self) -> u64 {
         self.shared.spoilt.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of bodies that were passed on, in both directions.
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -191,7 +199,8 @@ fn converse(shared: &Shared, client: Side<'_>, server: Side<'_>, random: &mut St
             std::io::copy(from_client, &mut std::io::sink())?;
             return Ok(());
         }
-        std::thread::sleep(pause * 5);
+        let far = if manner == Manner::IsFar { Duration::from_millis(100) } else { Duration::ZERO };
+        std::thread::sleep(pause * 5 + far);
         to_server.write_all(&request.bytes)?;
         let mut answer = None;
         if request.expects {
@@ -299,6 +308,7 @@ fn piece(
         }
         to.write_all(&bytes)?;
         done += bytes.len() as u64;
+        shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         std::thread::sleep(pause);
     }
     Ok(())
