@@ -50,7 +50,8 @@ pub struct Config {
     pub outbound_sender_max: usize,
     /// Outbound items that are being sent at one time.
     pub outbound_in_flight_max: usize,
-    /// The longest time that an attempt can have. After a crash of another node its recipients wait for it to pass.
+    /// The longest time that an attempt can have; not less than `smtp_out.timeouts.attempt`. After a crash of another
+    /// node its recipients wait for it to pass.
     pub outbound_lease_seconds_max: u32,
     /// How mail to other hosts is tried again.
     pub retry: Retry,

@@ -78,11 +78,17 @@ pub(crate) async fn serve(
         cluster.leave().await;
     }
     shutdown.begin();
-    // A second signal means now.
     let grace = Duration::from_secs(if end.is_err() { 1 } else { config.shutdown_seconds });
+    // A second signal means now. To what an operator drains a supervisor gives its first one.
+    let now = async {
+        if matches!(end, Ok(Word::Operators)) {
+            signals.end().await;
+        }
+        signals.end().await;
+    };
     let drained = tokio::select! {
         drained = shutdown.finish(grace) => drained,
-        () = signals.end() => shutdown.finish(Duration::ZERO).await,
+        () = now => shutdown.finish(Duration::ZERO).await,
     };
     if drained.aborted > 0 {
         tracing::warn!(aborted = drained.aborted, "sessions did not end in time");
@@ -90,7 +96,7 @@ pub(crate) async fn serve(
     drop((services, api));
     stores.close().await;
     tracing::info!("server has ended");
-    end
+    end.map(drop)
 }
 
 #[expect(clippy::print_stdout, reason = "whoever started the server by hand wants to know what it offers")]
@@ -102,6 +108,13 @@ fn greet(greeting: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whose word it was that the server shall end.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Signal,
+    Operators,
+}
+
 /// Waits for the end. `Err`: something broke.
 async fn until_end(
     signals: &mut Signals,
@@ -109,7 +122,7 @@ async fn until_end(
     file: Option<&Path>,
     config: &Config,
     tls: Option<&TlsServer>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Word> {
     loop {
         tokio::select! {
             why = health.until_broken() => {
@@ -118,12 +131,12 @@ async fn until_end(
             }
             () = health.until_drained() => {
                 tracing::info!("told to end by an operator");
-                return Ok(());
+                return Ok(Word::Operators);
             }
             told = signals.next() => match told {
                 Told::End => {
                     tracing::info!("told to end");
-                    return Ok(());
+                    return Ok(Word::Signal);
                 }
                 Told::Reload => match reload(file, config, tls) {
                     Ok(()) => tracing::info!("configuration and certificates read again"),

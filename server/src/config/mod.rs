@@ -237,6 +237,13 @@ impl Config {
             self.s3.check().map_err(|wrong| anyhow!("s3: {wrong}"))?;
         }
         self.smtp_out.check().map_err(|wrong| anyhow!("smtp_out: {wrong}"))?;
+        let (lease, attempt) = (self.queue.outbound_lease_seconds_max, self.smtp_out.timeouts.attempt);
+        if u64::from(lease) < attempt {
+            // No message would ever be begun.
+            bail!(
+                "queue.outbound_lease_seconds_max: {lease} is less than smtp_out.timeouts.attempt, {attempt}"
+            );
+        }
         self.delivery.check().map_err(|wrong| anyhow!("delivery: {wrong}"))?;
         for listener in &self.listeners {
             let role = listener.service.role();
@@ -317,5 +324,21 @@ impl ServiceKind {
     fn needs_certificate(self, address: &Address) -> bool {
         self.implicit_tls(address)
             || (matches!(self, Self::Submission | Self::Imap) && matches!(address, Address::Tcp(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_must_fit_into_its_lease() {
+        let mut config = Config::default();
+        config.check().expect("the defaults go together");
+        config.queue.outbound_lease_seconds_max = 20;
+        let wrong = config.check().expect_err("nothing would be sent").to_string();
+        assert!(wrong.starts_with("queue.outbound_lease_seconds_max: 20 is less than"), "{wrong}");
+        config.smtp_out.timeouts.attempt = 20;
+        config.check().expect("they go together");
     }
 }

@@ -51,6 +51,9 @@ retry_seconds_min = 1
 retry_seconds_max = 5
 outbound_lease_seconds_max = 20
 
+[smtp_out.timeouts]
+attempt = 20
+
 [queue.retry]
 seconds_min = 1
 seconds_max = 2
