@@ -16,7 +16,8 @@ pub(crate) struct Follower {
     pub(crate) mailbox: &'static str,
     validity: Option<u64>,
     modseq: u64,
-    pub(crate) known: BTreeMap<u32, BTreeSet<String>>,
+    /// Flags, and when they changed last, by UID.
+    pub(crate) known: BTreeMap<u32, (BTreeSet<String>, u64)>,
 }
 
 impl Follower {
@@ -60,22 +61,28 @@ impl Follower {
         }
         if self.validity.is_none() {
             let all = imap.ok("UID FETCH 1:* (FLAGS MODSEQ)").await?;
-            self.take(&all);
+            self.take(world, &all);
         }
-        self.take(&reply);
+        self.take(world, &reply);
         self.validity = Some(validity);
         self.modseq = modseq;
         world.note(format_args!("{} {} followed at {node} to {modseq}", self.account, self.mailbox));
         Ok(())
     }
 
-    fn take(&mut self, reply: &Reply) {
+    fn take(&mut self, world: &World, reply: &Reply) {
         for line in &reply.untagged {
             if let Some(set) = line.strip_prefix("* VANISHED (EARLIER) ") {
                 let gone = UidSet::parse(set).unwrap_or_default();
                 self.known.retain(|uid, _| !gone.iter().any(|gone| gone.get() == *uid));
             } else if let Some((uid, flags)) = fetched(line) {
-                self.known.insert(uid, flags);
+                let modseq = number_after(line, "MODSEQ ").unwrap_or(0);
+                let before = self.known.insert(uid, (flags, modseq));
+                if let Some((_, before)) = before.filter(|(_, before)| modseq < *before) {
+                    let (account, mailbox) = (self.account, self.mailbox);
+                    let what = format!("{account} {mailbox} UID {uid} has MODSEQ {modseq} after {before}");
+                    world.ledger.lock().violation(what);
+                }
             }
         }
     }

@@ -203,7 +203,7 @@ async fn compare_follower(world: &World, follower: &mut Follower, found: &Found)
         return Some(format!("{account} {mailbox} cannot be followed any more"));
     }
     let rows = &found[account][mailbox];
-    let there: BTreeMap<_, _> = rows.iter().map(|row| (row.uid, row.flags.clone())).collect();
+    let there: BTreeMap<_, _> = rows.iter().map(|row| (row.uid, (row.flags.clone(), row.modseq))).collect();
     let known = &follower.known;
     (*known != there).then(|| format!("a client of {account} {mailbox} knows {known:?}, there is {there:?}"))
 }

@@ -65,6 +65,7 @@ pub(crate) async fn send(world: Arc<World>, number: u64) {
                         ledger.decided(SENDER, &notice(&message), delivered());
                     } else {
                         ledger.decided(&recipient, &message, delivered());
+                        world.delivered.lock().push((recipient, message.clone()));
                     }
                 }
             }
@@ -83,7 +84,7 @@ pub(crate) async fn send(world: Arc<World>, number: u64) {
     }
 }
 
-/// Works on messages of an account that it has put there itself.
+/// Works on messages of an account that it has put there itself, and on some that were delivered.
 pub(crate) struct Worker {
     world: Arc<World>,
     account: &'static str,
@@ -115,7 +116,9 @@ impl Worker {
                 },
             };
             let choice = self.dice.random_range(0..100);
-            let kept = if choice < 40 || self.mine.is_empty() {
+            let kept = if choice < 10 {
+                self.adopt(&mut imap).await
+            } else if choice < 40 || self.mine.is_empty() {
                 self.append(&mut imap).await
             } else {
                 self.change(&mut imap, choice).await
@@ -128,6 +131,45 @@ impl Worker {
 
     fn some_mailbox(&mut self) -> String {
         MAILBOXES[self.dice.random_range(0..MAILBOXES.len())].to_owned()
+    }
+
+    /// Takes over a message that was delivered, if it is there by now.
+    async fn adopt(&mut self, imap: &mut Imap) -> Result<(), Lost> {
+        let next = {
+            let mut delivered = self.world.delivered.lock();
+            let next = delivered.iter().position(|(account, _)| account == self.account);
+            next.map(|next| delivered.remove(next))
+        };
+        let Some((account, message)) = next else { return Ok(()) };
+        let found = self.find(imap, &message).await;
+        match &found {
+            Ok(Some(uid)) => {
+                let places = Places::from([("INBOX".to_owned(), (Some(*uid), BTreeSet::new()))]);
+                self.world.count("adopted");
+                self.world.ledger.lock().decided(&account, &message, places.clone());
+                self.mine.insert(message, places);
+            }
+            _ => self.world.delivered.lock().push((account, message)),
+        }
+        found.map(drop)
+    }
+
+    /// The UID of a message in INBOX.
+    async fn find(&mut self, imap: &mut Imap, message: &str) -> Result<Option<u32>, Lost> {
+        self.select(imap, "INBOX").await?;
+        let id = format!("<{}@example.net>", message.replace(' ', "."));
+        let reply = imap.ok(&format!("UID SEARCH HEADER Message-ID {id}")).await?;
+        self.world.note(format_args!("{message} is looked for: {reply:?}"));
+        let found = reply.untagged.iter().find_map(|line| line.strip_prefix("* SEARCH "));
+        let found: Vec<u32> =
+            found.unwrap_or_default().split(' ').filter_map(|uid| uid.parse().ok()).collect();
+        if found.len() > 1 {
+            self.world
+                .ledger
+                .lock()
+                .violation(format!("doubled: {message} of {} is at {found:?}", self.account));
+        }
+        Ok(found.first().copied())
     }
 
     async fn append(&mut self, imap: &mut Imap) -> Result<(), Lost> {

@@ -232,6 +232,11 @@ impl Log for NodeEngine {
         let late = Late::Append(log, entry.clone(), trim_to);
         let what = format!("append {log} {}..={}", entry.first_seq, entry.last_seq);
         let outcome = self.decide(&what, Some(late), self.world.engine.append(log, entry, trim_to)).await;
+        match outcome {
+            Ok(Outcome::Applied) => self.world.count(if trim_to.is_some() { "trims" } else { "commits" }),
+            Ok(Outcome::Conflict) => self.world.count("conflicts"),
+            Ok(Outcome::Unknown) | Err(_) => {}
+        }
         if !matches!(outcome, Ok(Outcome::Applied)) {
             self.doubted.lock().insert(log);
         }
@@ -240,7 +245,11 @@ impl Log for NodeEngine {
 
     async fn swing(&self, log: LogId, base: Uuid, new: SnapshotPointer) -> Result<Outcome, EngineError> {
         let late = Late::Swing(log, base, new);
-        self.decide("swing", Some(late), self.world.engine.swing(log, base, new)).await
+        let outcome = self.decide("swing", Some(late), self.world.engine.swing(log, base, new)).await;
+        if matches!(outcome, Ok(Outcome::Applied)) {
+            self.world.count("snapshots");
+        }
+        outcome
     }
 
     async fn delete(&self, log: LogId) -> Result<(), EngineError> {

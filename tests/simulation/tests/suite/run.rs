@@ -21,12 +21,13 @@ use crate::judge::judge;
 use crate::load::{ACCOUNTS, NOWHERE, SENDER, Worker, send};
 use crate::node::{self, address, faultless, name};
 use crate::storm::Storm;
-use crate::world::{NODES, World};
+use crate::world::{CLIENTS, NODES, World};
 
 /// Seed and defect of the run that a process is for.
 const VARIABLE: &str = "POSTRIDER_SIMULATION_RUN";
-/// The turn that hosts take one after the other. Within it a host's own timers go on as they are set.
-const TICK: Duration = Duration::from_millis(3);
+/// The turns that hosts take one after the other, in milliseconds; one of these in a run. Within its turn a host's own
+/// timers go on as they are set.
+const TICKS: [u64; 3] = [2, 3, 7];
 const SENDERS: u64 = 4;
 const WORKERS: u64 = 6;
 
@@ -104,7 +105,7 @@ fn simulate(seed: u64, bug: Option<Bug>) -> Outcome {
     let _clocks = mad_turmoil::time::SimClocksGuard::init();
     let world = World::new(seed, bug);
     let mut sim = turmoil::Builder::new()
-        .tick_duration(TICK)
+        .tick_duration(Duration::from_millis(TICKS[seed as usize % TICKS.len()]))
         .simulation_duration(Duration::from_secs(3_600))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(10))
@@ -117,7 +118,7 @@ fn simulate(seed: u64, bug: Option<Bug>) -> Outcome {
         sim.host(name(node), move || node::run(world.clone(), node));
     }
     let violations = Arc::new(Mutex::new(Vec::new()));
-    sim.client("clients", {
+    sim.client(CLIENTS, {
         let (world, violations) = (world.clone(), violations.clone());
         async move {
             prepare(&world).await.map_err(|error| format!("{error:#}"))?;

@@ -1,4 +1,4 @@
-//! What goes wrong when: hosts that stop, engines that cannot be reached, clocks that jump.
+//! What goes wrong when: hosts that stop, that cannot reach the engines or anybody else, and clocks that jump.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,16 +9,24 @@ use turmoil::Sim;
 
 use crate::load::LOAD;
 use crate::node::name;
-use crate::world::{NODES, Rates, World};
+use crate::world::{CLIENTS, NODES, Rates, World};
 
 /// How often it is drawn whether something new goes wrong.
-const DRAW: Duration = Duration::from_millis(500);
+const DRAW_MILLIS: std::ops::Range<u64> = 100..900;
+/// Before this everybody starts.
+const BEGIN: Duration = Duration::from_secs(2);
 
 /// What is wrong with a node, and until when.
 #[derive(Clone, Copy, Debug)]
 enum Trouble {
     Stopped(Duration),
     CutOff(Duration),
+    Unheard(Duration),
+}
+
+/// Whom a node speaks to.
+fn others(node: usize) -> impl Iterator<Item = String> {
+    (0..NODES).filter(move |other| *other != node).map(name).chain([CLIENTS.to_owned()])
 }
 
 /// Draws what goes wrong, and ends it.
@@ -35,7 +43,7 @@ impl Storm {
     pub(crate) fn new(world: &World) -> Self {
         let mut dice = world.dice_for(1);
         let clock = dice.random_bool(0.4).then(|| dice.random_range(0..NODES));
-        Self { dice, next: Duration::from_secs(2), troubles: [None; NODES], clock, is_over: false }
+        Self { dice, next: BEGIN, troubles: [None; NODES], clock, is_over: false }
     }
 
     /// To be called at each step of the simulation, between the turns of hosts.
@@ -58,16 +66,20 @@ impl Storm {
                     world.cut_off(node, false);
                     self.troubles[node] = None;
                 }
+                Some(Trouble::Unheard(until)) if now >= until => {
+                    others(node).for_each(|other| sim.repair(name(node), other));
+                    self.troubles[node] = None;
+                }
                 _ => {}
             }
         }
         if now < self.next {
             return;
         }
-        if self.next == Duration::from_secs(2) {
+        if self.next == BEGIN {
             world.set_rates(self.rates());
         }
-        self.next = now + DRAW;
+        self.next = now + Duration::from_millis(self.dice.random_range(DRAW_MILLIS));
         let node = self.dice.random_range(0..NODES);
         let lasts = Duration::from_millis(self.dice.random_range(50..5_000));
         match self.dice.random_range(0..100) {
@@ -83,7 +95,13 @@ impl Storm {
                 world.cut_off(node, true);
                 self.troubles[node] = Some(Trouble::CutOff(now + lasts));
             }
-            16..20 => {
+            16..22 if self.troubles[node].is_none() => {
+                world.note(format_args!("node {node} is not heard"));
+                world.count("unheard");
+                others(node).for_each(|other| sim.partition(name(node), other));
+                self.troubles[node] = Some(Trouble::Unheard(now + lasts));
+            }
+            22..26 => {
                 if let Some(node) = self.clock {
                     let seconds = [-600, 0, 600][self.dice.random_range(0..3)];
                     world.note(format_args!("node {node} is {seconds} s ahead"));
@@ -114,8 +132,10 @@ impl Storm {
         for node in 0..NODES {
             world.cut_off(node, false);
             world.set_seconds_ahead(node, 0);
-            if matches!(self.troubles[node], Some(Trouble::Stopped(_))) {
-                sim.bounce(name(node));
+            match self.troubles[node] {
+                Some(Trouble::Stopped(_)) => sim.bounce(name(node)),
+                Some(Trouble::Unheard(_)) => others(node).for_each(|other| sim.repair(name(node), other)),
+                _ => {}
             }
         }
         world.is_calm.store(true, Ordering::Relaxed);

@@ -20,6 +20,8 @@ use simulation::ledger::Ledger;
 
 /// Nodes.
 pub(crate) const NODES: usize = 3;
+/// The host of all clients.
+pub(crate) const CLIENTS: &str = "clients";
 
 /// How often what goes wrong, per call, from zero to one.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +70,8 @@ pub(crate) struct World {
     /// Clients have done what they do.
     pub(crate) load_is_over: AtomicBool,
     pub(crate) ledger: Mutex<Ledger>,
+    /// Messages that were accepted for an account, and that nobody works on yet.
+    pub(crate) delivered: Mutex<Vec<(String, String)>>,
     counts: Mutex<Counts>,
     trace: Mutex<blake3::Hasher>,
     says_trace: bool,
@@ -91,6 +95,7 @@ impl World {
             is_calm: AtomicBool::new(false),
             load_is_over: AtomicBool::new(false),
             ledger: Mutex::default(),
+            delivered: Mutex::default(),
             counts: Mutex::default(),
             trace: Mutex::default(),
             says_trace: std::env::var_os("POSTRIDER_SIMULATION_TRACE").is_some(),
