@@ -40,7 +40,7 @@ impl Hasher {
         let _place = self.waiting.try_acquire().map_err(|_| Busy)?;
         // The permit goes along with the work: a caller who goes away must not let another in beside what still runs.
         let permit = Arc::clone(&self.running).acquire_owned().await.map_err(|_| Busy)?;
-        let result = tokio::task::spawn_blocking(move || {
+        let result = engine::aside(move || {
             let result = work();
             drop(permit);
             result

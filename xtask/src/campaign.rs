@@ -11,7 +11,7 @@ use crate::{ci, fuzz};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which one: kill, power-cut, sending, cluster, outside-world, two-actors, planted, bad-input, model, fuzz.
+    /// Which one: kill, power-cut, sending, cluster, simulation, outside-world, two-actors, planted, bad-input, model, fuzz.
     name: String,
     /// How long it runs.
     #[arg(long, default_value_t = 10)]
@@ -44,6 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "fuzz" => fuzz::campaign(arguments.minutes, seed, &arguments.only)?,
         "outside-world" => (outside_world()?, Vec::new()),
         "two-actors" => (two_actors(arguments.minutes, seed)?, Vec::new()),
+        "simulation" => (simulation(arguments.minutes, seed)?, Vec::new()),
         "planted" => (planted(seed)?, Vec::new()),
         "bad-input" => (bad_input(commit.trim())?, Vec::new()),
         "model" => (model(&minutes)?, Vec::new()),
@@ -120,6 +121,15 @@ fn two_actors(minutes: u32, seed: u64) -> Result<String> {
     let name = "two_actors::nothing_is_lost_doubled_or_out_of_order";
     let mut test = tests(&["--test", "suite"], &["--exact", name])?;
     test.env("POSTRIDER_TWO_ACTORS_SECONDS", (minutes * 60).to_string());
+    process::output(test.env("POSTRIDER_SEED", seed.to_string()))
+}
+
+/// Three simulated nodes, seed after seed. The first that finds something wrong ends it and is said, so that `--seed` with
+/// it does the same again.
+fn simulation(minutes: u32, seed: u64) -> Result<String> {
+    let name = "seeds::nothing_is_lost_doubled_or_wrong";
+    let mut test = tests(&["--test", "suite"], &["--exact", name])?;
+    test.env("POSTRIDER_SIMULATION_SECONDS", (minutes * 60).to_string());
     process::output(test.env("POSTRIDER_SEED", seed.to_string()))
 }
 

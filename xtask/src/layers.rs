@@ -54,6 +54,7 @@ const OUTSIDE: &[&str] = &[
     "engines",
     "model",
     "cluster-tests",
+    "simulation",
     "end-to-end",
     "crash",
     "bench",

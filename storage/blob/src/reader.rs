@@ -226,7 +226,7 @@ impl BlobReader {
         let opened = if length <= INLINE_BYTES_MAX {
             work()
         } else {
-            let joined = tokio::task::spawn_blocking(work).await;
+            let joined = engine::aside(work).await;
             joined.map_err(|_| ReadError::Blobs(BlobsError::Closed))?
         };
         opened.map_err(|Damage(what)| damaged(&found.place, what))

@@ -199,7 +199,7 @@ fn end(
 
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, WriteError> {
     // It fails only when the runtime is going down.
-    tokio::task::spawn_blocking(work).await.map_err(|_| WriteError::Blobs(BlobsError::Closed))
+    engine::aside(work).await.map_err(|_| WriteError::Blobs(BlobsError::Closed))
 }
 
 /// What one writer has taken of the budget for bytes that wait in memory.

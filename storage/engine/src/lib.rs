@@ -10,6 +10,7 @@
 
 mod actor;
 pub mod archive;
+mod aside;
 pub mod chunk;
 mod context;
 #[cfg(any(test, feature = "contract"))]
@@ -38,6 +39,7 @@ pub mod stored;
 mod verify;
 
 pub use archive::Archive;
+pub use aside::{Aborted, aside};
 pub use context::{Engine, OpenError, page_partition};
 pub use error::{ArchiveError, EngineError, FoldError, FormatError, Unsealed};
 pub use handle::{CommitOptions, LogHandle};

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::parts::missing_parts;
 use super::{Actor, JobDone, error_chain};
+use crate::aside::aside;
 use crate::context::{Context, OpenError};
 use crate::id::PageId;
 use crate::log::{Head, Outcome, SnapshotPointer};
@@ -257,7 +258,7 @@ pub(crate) async fn write_snapshot<S: State>(
     chain: ChainHash,
 ) -> Result<SnapshotPages<S::Plan>, OpenError> {
     let encoding = context.clone();
-    let encoded = tokio::task::spawn_blocking(move || encode(&encoding, &*state, pointer, chain)).await;
+    let encoded = aside(move || encode(&encoding, &*state, pointer, chain)).await;
     let (taken, pages) = encoded.map_err(|error| OpenError::Panicked(error.to_string()))?;
     let mut batch = Vec::new();
     let mut bytes = 0;
