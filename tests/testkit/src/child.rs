@@ -5,10 +5,10 @@ use std::process::{Child, Command};
 use std::sync::LazyLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-/// How long engines live.
+/// How long a process lives that a test starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Life {
-    /// They end with the [`crate::Engines`] that started them, and with its process, though it be killed.
+    /// It ends with whatever holds it, and with the process that started it, though that be killed.
     #[default]
     Bound,
     /// In a session of their own, until somebody stops them.
@@ -17,7 +17,7 @@ pub enum Life {
 
 impl Life {
     /// A command for the program. Both wrappers become the program, so it has the number of the process that is started.
-    pub(crate) fn command(self, program: &Path) -> Command {
+    pub fn command(self, program: &Path) -> Command {
         let mut command = match self {
             Self::Detached => Command::new("setsid"),
             Self::Bound if Path::new(SETPRIV).exists() => {
@@ -25,7 +25,7 @@ impl Life {
                 command.args(["--pdeathsig", "KILL", "--"]);
                 command
             }
-            // Without util-linux a process that is killed leaves its engines behind.
+            // Without util-linux a process that is killed leaves behind what it started.
             Self::Bound => return Command::new(program),
         };
         command.arg(program);
@@ -38,8 +38,8 @@ const SETPRIV: &str = "/usr/bin/setpriv";
 type Request = (Command, SyncSender<std::io::Result<Child>>);
 
 /// Starts it from a thread that never ends: Linux sends the signal of `--pdeathsig` when the *thread* that started a
-/// process ends, and a test's thread may end before the engines that it shares with others.
-pub(crate) fn spawn(command: Command) -> std::io::Result<Child> {
+/// process ends, and a test's thread may end before what it has started for others.
+pub fn spawn(command: Command) -> std::io::Result<Child> {
     static STARTER: LazyLock<SyncSender<Request>> = LazyLock::new(|| {
         let (requests, received) = sync_channel::<Request>(0);
         std::thread::spawn(move || {
