@@ -190,7 +190,7 @@ fn crash() -> Result<()> {
 fn end_to_end() -> Result<()> {
     let corpus = corpus::fetch()?;
     process::run(
-        scenarios(&["corpus", "real_clients", "bad_input", "sending", "clock_jumps"], "debug")?
+        scenarios(&["corpus", "real_clients", "bad_input", "sending", "clock_jumps", "life"], "debug")?
             .env("POSTRIDER_CORPUS", corpus),
     )
 }

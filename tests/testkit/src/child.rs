@@ -1,9 +1,14 @@
 //! Starting processes that end when they should: with this one, or not at all by themselves.
 
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
 
 /// How long a process lives that a test starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,4 +62,44 @@ pub fn spawn(command: Command) -> std::io::Result<Child> {
     let (answer, answered) = sync_channel(1);
     STARTER.send((command, answer)).expect("the thread never ends");
     answered.recv().expect("the thread answers every request")
+}
+
+/// What [`wait_to_be_killed`] says before the number.
+const STARTED: &str = "started process ";
+
+/// Runs an ignored test of the same program, with these variables, until it is in [`wait_to_be_killed`]; kills it, which
+/// drops nothing, and waits until what it has started has ended.
+pub fn ends_with_its_starter<V: AsRef<OsStr>>(other_half: &str, variables: &[(&str, V)]) -> Result<()> {
+    let mut starter = Command::new(std::env::current_exe()?)
+        .args(["--exact", other_half, "--ignored", "--nocapture"])
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(starter.stdout.take().context("its output")?).lines();
+    let process = lines.find_map(|line| Some(line.ok()?.strip_prefix(STARTED)?.parse::<u32>()));
+    starter.kill()?;
+    starter.wait()?;
+    let process = process.context("it started nothing")??;
+    for _ in 0..500 {
+        if !is_running(process) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bail!("process {process} runs on");
+}
+
+/// The other half: names what was started, and waits until it is killed, or whoever would do that has gone.
+pub fn wait_to_be_killed(started: u32) -> Result<()> {
+    // On a line of its own, behind what the test program says of its tests.
+    writeln!(std::io::stdout(), "\n{STARTED}{started}")?;
+    let _ = std::io::stdin().read(&mut [0])?;
+    Ok(())
+}
+
+/// Whether there is such a process, other than one whose exit status nobody has fetched.
+pub fn is_running(process: u32) -> bool {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
 }
