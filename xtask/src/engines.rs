@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use ::engines::Options;
 use ::engines::standing::{Named, Standing, Up};
+use ::engines::{Identity, Options};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
@@ -44,9 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn up(named: &Named, nodes: usize, folder: Option<PathBuf>) -> Result<()> {
-    if nodes != 1 && nodes != 3 {
-        bail!("one node, or three for three copies");
-    }
+    check_nodes(nodes)?;
     let began = Instant::now();
     let options = Options { cassandra_nodes: nodes, s3: true, nats: true, folder, ..Options::default() };
     match named.up(&options)? {
@@ -67,6 +65,14 @@ fn up(named: &Named, nodes: usize, folder: Option<PathBuf>) -> Result<()> {
             print_processes(&standing);
             print_access(&standing);
         }
+    }
+    Ok(())
+}
+
+/// That so many nodes of Cassandra are something to test with.
+pub(crate) fn check_nodes(nodes: usize) -> Result<()> {
+    if nodes != 1 && nodes != 3 {
+        bail!("one node, or three for three copies");
     }
     Ok(())
 }
@@ -98,13 +104,18 @@ fn print_access(standing: &Standing) {
     }
 }
 
-fn print_processes(standing: &Standing) {
+/// A line for each.
+pub(crate) fn print_processes(standing: &Standing) {
     for process in &standing.processes {
-        let state = if process.is_up() { "up" } else { "down" };
-        let memory = process.resident_kib().map(|kib| format!("{} MiB", kib / 1024)).unwrap_or_default();
-        println!(
-            "# {:<12} {:<22} process {:<8} {state:<5} {memory}",
-            process.name, process.address, process.number
-        );
+        print_process(&process.name, &process.address, Some(process.identity));
     }
+}
+
+/// Whether one runs, and what it holds.
+pub(crate) fn print_process(name: &str, address: &str, process: Option<Identity>) {
+    let state = if process.is_some_and(Identity::is_up) { "up" } else { "down" };
+    let number = process.map(|process| process.number.to_string()).unwrap_or_default();
+    let memory =
+        process.and_then(Identity::resident_kib).map(|kib| format!("{} MiB", kib / 1024)).unwrap_or_default();
+    println!("# {name:<12} {address:<22} process {number:<8} {state:<5} {memory}");
 }

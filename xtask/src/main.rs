@@ -7,6 +7,7 @@
 mod bench;
 mod campaign;
 mod ci;
+mod cluster;
 mod corpus;
 mod deploy;
 mod engines;
@@ -56,6 +57,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Starts, stops or shows real Cassandra, S3 and NATS on this machine.
     Engines(engines::Arguments),
+    /// Starts, stops or shows a whole cluster on this machine, to try things with.
+    Cluster(cluster::Arguments),
     /// Runs a long test and appends what it counted to docs/campaigns.tsv.
     Campaign(campaign::Arguments),
 }
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Corpus => corpus::fetch().map(|folder| println!("{}", folder.display())),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Engines(arguments) => engines::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Campaign(arguments) => campaign::run(&arguments),
     };
     match done {

@@ -25,6 +25,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     // What swaks speaks TLS with; its package only recommends it.
     Tool { program: "perl:Net::SSLeay", source: Source::Debian("libnet-ssleay-perl") },
     Tool { program: "curl", source: Source::Debian("curl") },
+    Tool { program: "openssl", source: Source::Debian("openssl") },
     Tool { program: "mbsync", source: Source::Debian("isync") },
     Tool { program: "neomutt", source: Source::Debian("neomutt") },
     Tool { program: "tmux", source: Source::Debian("tmux") },

@@ -24,6 +24,8 @@ const LOCK_SECONDS: i32 = 120;
 const LOOK: Duration = Duration::from_millis(500);
 /// How long such a node is waited for.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long a statement is executed again whose outcome is not known; far less than the lock lasts.
+const UNDECIDED: Duration = Duration::from_secs(30);
 /// How long nodes are asked for the name of their datacentre: just started, they may be too slow for the driver's first look,
 /// which then knows their addresses only.
 const NAMES: Duration = Duration::from_secs(30);
@@ -256,7 +258,15 @@ impl Schema<'_> {
             "INSERT INTO {}.schema_version (name, holder) VALUES ('lock', {holder}) IF NOT EXISTS USING TTL {LOCK_SECONDS}",
             self.config.keyspace
         );
-        self.conditional(&statement).await
+        if self.conditional(&statement).await? {
+            return Ok(true);
+        }
+        // It is ours too where an earlier attempt of the statement had no answer and was applied all the same.
+        let k = &self.config.keyspace;
+        let query = format!("SELECT holder FROM {k}.schema_version WHERE name = 'lock'");
+        let rows = self.query(&query, ()).await?;
+        let found = rows.first().and_then(|row| row.columns.first());
+        Ok(matches!(found, Some(Some(CqlValue::Uuid(found))) if *found == holder))
     }
 
     /// A change of the schema, seen by all nodes that can be reached when it returns.
@@ -270,13 +280,25 @@ impl Schema<'_> {
         agreed.map(drop).map_err(|error| SchemaError::Disagreement(error.to_string()))
     }
 
+    /// Whether it was applied. A node that has just started, on a busy machine, may not answer in time; so what is undecided is
+    /// executed again, and each statement is one that may be.
     async fn conditional(&self, text: &str) -> Result<bool, SchemaError> {
         let mut statement = Statement::new(text);
         statement.set_consistency(Consistency::LocalQuorum);
         statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
-        let answer =
-            self.session.query_unpaged(statement, ()).await.map_err(|source| failed(text, source))?;
-        Ok(crate::outcome::applied(answer).unwrap_or(false))
+        let started = tokio::time::Instant::now();
+        loop {
+            match self.session.query_unpaged(statement.clone(), ()).await {
+                Ok(answer) => return Ok(crate::outcome::applied(answer).unwrap_or(false)),
+                Err(error)
+                    if !crate::outcome::is_certainly_not_applied(&error) && started.elapsed() < UNDECIDED =>
+                {
+                    tracing::debug!(%error, "outcome of a schema statement is not known");
+                    tokio::time::sleep(LOOK).await;
+                }
+                Err(source) => return Err(failed(text, source)),
+            }
+        }
     }
 
     async fn query(

@@ -1,5 +1,5 @@
 //! Nodes of Postrider on real engines: Cassandra, S3 and NATS, all on loopback addresses of their own; faults in them, and
-//! rounds of load with a fault in each.
+//! rounds of load with a fault in each. Also the steps of the guide to such clusters, for a test and for people to try.
 //!
 //! They run by `cargo xtask ci --only build,cluster`, which names the binary in `POSTRIDER_BIN`. Start reading at
 //! [`rounds`].
@@ -8,7 +8,9 @@ pub mod between;
 mod clock;
 pub mod costs;
 pub mod faults;
+pub mod guide;
 pub mod rounds;
+pub mod standing;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,13 +74,6 @@ pub struct Setup {
 }
 
 impl Cluster {
-    /// Starts the engines, with so many Cassandra nodes, and so many nodes of Postrider. `settings` are added to the
-    /// configuration of each.
-    pub fn start(cassandra_nodes: usize, nodes: usize, settings: &str) -> Result<Self> {
-        let settings = settings.to_owned();
-        Self::start_as(&Setup { cassandra_nodes, nodes, settings, ..Setup::default() })
-    }
-
     /// Starts all of it.
     pub fn start_as(setup: &Setup) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("postrider-cluster-").tempdir()?;
@@ -234,27 +229,5 @@ impl Cluster {
     pub fn keep_logs(&mut self) -> PathBuf {
         self.folder.disable_cleanup(true);
         self.folder().to_path_buf()
-    }
-
-    /// No node has said WARN or ERROR but with one of `expected` in it.
-    pub fn logs_are_quiet(&self, expected: &[&str]) -> Result<()> {
-        for (number, node) in self.nodes.iter().enumerate() {
-            let Some(node) = node else { continue };
-            let log = node.log();
-            let loud: Vec<&str> = log
-                .lines()
-                .filter(|line| {
-                    line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked")
-                })
-                .filter(|line| !expected.iter().any(|known| line.contains(known)))
-                .collect();
-            if !loud.is_empty() {
-                bail!(
-                    "node {number}: unexpected lines in the log:\n{}",
-                    loud[..loud.len().min(20)].join("\n")
-                );
-            }
-        }
-        Ok(())
     }
 }

@@ -1,14 +1,15 @@
-"""Idles over TLS until the server says something: PORT USER PASSWORD."""
+"""Idles over TLS until the server says something: [HOST:]PORT USER PASSWORD."""
 
 import socket
 import ssl
 import sys
 
-port, user, password = sys.argv[1:]
+address, user, password = sys.argv[1:]
+host, _, port = address.rpartition(":")
 context = ssl.create_default_context()
 context.check_hostname = False
 context.verify_mode = ssl.CERT_NONE
-stream = context.wrap_socket(socket.create_connection(("127.0.0.1", int(port)), timeout=30))
+stream = context.wrap_socket(socket.create_connection((host or "127.0.0.1", int(port)), timeout=30))
 lines = stream.makefile("rb")
 
 
@@ -21,7 +22,7 @@ def until(start):
 
 
 until(b"* OK")
-stream.sendall(f"a LOGIN {user} {password}\r\nb SELECT INBOX\r\n".encode())
+stream.sendall(f'a LOGIN {user} "{password}"\r\nb SELECT INBOX\r\n'.encode())
 assert until(b"a ").startswith(b"a OK")
 assert until(b"b ").startswith(b"b OK")
 stream.sendall(b"c IDLE\r\n")

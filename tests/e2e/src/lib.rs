@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use testkit::dns::Dns;
 use testkit::message;
-use testkit::server::{Options, Server};
+use testkit::server::{Options, Server, is_quiet};
 use testkit::smtp::Smtp;
 
 /// A server on a data folder that goes away with it.
@@ -57,16 +57,7 @@ impl Scene {
 
     /// The log holds no WARN and no ERROR but those that contain one of `expected`.
     pub fn log_is_quiet(&self, expected: &[&str]) -> Result<()> {
-        let log = self.server.log();
-        let loud: Vec<&str> = log
-            .lines()
-            .filter(|line| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked"))
-            .filter(|line| !expected.iter().any(|known| line.contains(known)))
-            .collect();
-        if !loud.is_empty() {
-            bail!("unexpected lines in the log:\n{}", loud[..loud.len().min(20)].join("\n"));
-        }
-        Ok(())
+        is_quiet(&self.server.log(), expected)
     }
 }
 

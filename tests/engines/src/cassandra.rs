@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use testkit::child::Life;
 
-use crate::child::Life;
 use crate::engine::{self, Engine, Plan};
 use crate::gossip::Peer;
 use crate::greeting::Greeting;

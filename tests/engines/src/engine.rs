@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use testkit::child::{self, Life};
 
-use crate::child::{self, Life};
 use crate::gossip::Peer;
 use crate::greeting::{self, Greeting};
 use crate::proc;

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
-
-use crate::child::Life;
+use testkit::child::Life;
 
 /// Also in cassandra/pom.xml.
 const CASSANDRA: &str = "5.0.5";

@@ -7,7 +7,6 @@
 //! Start reading at [`Engines`]; [`Engine`] is what can be done to one of them.
 
 mod cassandra;
-mod child;
 mod engine;
 mod fetch;
 mod gossip;
@@ -26,10 +25,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-pub use child::Life;
 pub use engine::Engine;
 pub use missing::missing;
+pub use proc::Identity;
 pub use s3::S3;
+pub use testkit::child::Life;
 
 /// What is to be started.
 #[derive(Clone, Debug, Default)]

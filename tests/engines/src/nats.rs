@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
+use testkit::child::Life;
 
-use crate::child::Life;
 use crate::engine::{Engine, Plan};
 use crate::fetch;
 use crate::greeting::Greeting;

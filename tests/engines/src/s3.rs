@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use testkit::child::Life;
 
-use crate::child::Life;
 use crate::engine::{Engine, Plan};
 use crate::fetch;
 use crate::greeting::Greeting;

@@ -7,14 +7,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Plan;
-use crate::{Engines, Life, Options, fetch, proc};
+use crate::{Engines, Identity, Life, Options, fetch};
 
 /// A set of engines that was left running.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,10 +36,9 @@ pub struct Process {
     pub name: String,
     /// Where clients connect.
     pub address: String,
-    /// The number of the process.
-    pub number: u32,
-    /// When the kernel started it, in clock ticks since the machine did.
-    start_ticks: u64,
+    /// Which process it is.
+    #[serde(flatten)]
+    pub identity: Identity,
     data: PathBuf,
 }
 
@@ -64,7 +62,6 @@ pub struct Named {
 const RECORD: &str = "process.json";
 /// How long a process may take to end by itself.
 const TERM_PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(50);
 
 impl Named {
     /// The set of this name; waits for a command that changes it. An error if the name would be a path.
@@ -95,7 +92,7 @@ impl Named {
     /// Starts engines that outlive this process, unless some of this set run.
     pub fn up(&self, options: &Options) -> Result<Up> {
         if let Some(standing) = self.standing()?
-            && standing.processes.iter().any(Process::is_up)
+            && standing.processes.iter().any(|process| process.identity.is_up())
         {
             return Ok(Up::Already(standing));
         }
@@ -145,18 +142,8 @@ impl Named {
     /// stopped, none where nothing was left running.
     pub fn down(&self) -> Result<Option<Standing>> {
         let Some(standing) = self.standing()? else { return Ok(None) };
-        for process in &standing.processes {
-            // A paused process would never see the first.
-            process.signal(Signal::TERM)?;
-            process.signal(Signal::CONT)?;
-        }
-        let deadline = Instant::now() + TERM_PATIENCE;
-        while standing.processes.iter().any(Process::is_up) {
-            if Instant::now() > deadline {
-                standing.processes.iter().try_for_each(|process| process.signal(Signal::KILL))?;
-            }
-            std::thread::sleep(PAUSE);
-        }
+        let processes: Vec<Identity> = standing.processes.iter().map(|process| process.identity).collect();
+        Identity::stop(&processes, TERM_PATIENCE)?;
         for process in &standing.processes {
             let _ = fs::remove_dir_all(&process.data);
         }
@@ -167,12 +154,10 @@ impl Named {
 
 impl Process {
     pub(crate) fn of(plan: &Plan, child: &Child) -> Result<Self> {
-        let number = child.id();
         Ok(Self {
             name: plan.name.clone(),
             address: plan.address.to_string(),
-            number,
-            start_ticks: proc::start_ticks(number).with_context(|| format!("{} has ended", plan.name))?,
+            identity: Identity::of(child.id()).with_context(|| format!("{} has ended", plan.name))?,
             data: plan.data(),
         })
     }
@@ -180,28 +165,6 @@ impl Process {
     /// Puts it where [`Named::standing`] finds it.
     pub(crate) fn record(&self, folder: &Path) -> Result<()> {
         Ok(fs::write(folder.join(RECORD), serde_json::to_vec(self)?)?)
-    }
-
-    /// Whether this process, and not another one with its number, runs.
-    pub fn is_up(&self) -> bool {
-        proc::start_ticks(self.number) == Some(self.start_ticks)
-    }
-
-    /// What it holds in memory; none where it is down.
-    pub fn resident_kib(&self) -> Option<u64> {
-        if self.is_up() { proc::resident_kib(self.number) } else { None }
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        if !self.is_up() {
-            return Ok(());
-        }
-        let process = Pid::from_raw(self.number as i32).context("no process has the number 0")?;
-        match kill_process(process, signal) {
-            // It ended meanwhile.
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("{signal:?} to {}", self.name)),
-        }
     }
 }
 

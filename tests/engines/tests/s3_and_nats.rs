@@ -1,13 +1,13 @@
 //! The engines that start at once: what they are for works, and they come and go as they are told to.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use engines::{Engine, Engines, Options, S3, s3};
+use testkit::child::{self, is_running};
 
 /// Whether these can be started; where not, that is said, and is a failure in CI.
 fn can_start(options: &Options) -> Result<bool> {
@@ -127,27 +127,10 @@ fn engines_end_with_a_process_that_is_killed() -> Result<()> {
     }
     // Ours, since the one that is killed leaves what it made.
     let folder = tempfile::tempdir()?;
-    let mut user = Command::new(std::env::current_exe()?)
-        .args(["--exact", "uses_an_engine_until_it_is_killed", "--ignored", "--nocapture"])
-        .env(FOLDER, folder.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let mut lines = BufReader::new(user.stdout.take().context("its output")?).lines();
-    let process = lines.find_map(|line| Some(line.ok()?.strip_prefix(ENGINE)?.parse::<u32>()));
-    user.kill()?;
-    user.wait()?;
-    let process = process.context("it started no engine")??;
-    for _ in 0..500 {
-        if !is_running(process) {
-            return Ok(());
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    bail!("process {process} runs on");
+    let other_half = "uses_an_engine_until_it_is_killed";
+    child::ends_with_its_starter(other_half, &[(FOLDER, folder.path())])
 }
 
-const ENGINE: &str = "engine ";
 const FOLDER: &str = "ENGINES_FOLDER";
 
 #[test]
@@ -159,14 +142,5 @@ fn uses_an_engine_until_it_is_killed() -> Result<()> {
     let engines = std::thread::spawn(start).join().expect("starting does not panic")?;
     let nats: &Engine = engines.nats.as_ref().context("NATS was asked for")?;
     ensure!(carries_a_message(nats.address())?);
-    println!("\n{ENGINE}{}", nats.process()?);
-    // Until it is killed, or whoever would do that has gone.
-    let _ = std::io::stdin().read(&mut [0])?;
-    Ok(())
-}
-
-/// Whether there is such a process, other than one whose exit status nobody has fetched.
-fn is_running(process: u32) -> bool {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(process.to_string()).join("stat"));
-    stat.is_ok_and(|stat| !stat.contains(") Z "))
+    child::wait_to_be_killed(nats.process()?)
 }

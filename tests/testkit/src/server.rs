@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+use crate::child::{self, Life};
 
 /// Ports of `postrider dev` before the offset is added.
 const SMTP: u16 = 2525;
@@ -74,7 +76,7 @@ const STARTS: usize = 5;
 /// What a development server says when its ports are open.
 const OPEN: &str = "Postrider runs on this machine alone";
 
-/// A running server; killed when dropped.
+/// A running server; killed when dropped, and with our process.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -117,17 +119,17 @@ impl Server {
         let binary = binary()?;
         let mut command = match options.wrapper.split_first() {
             Some((program, arguments)) => {
-                let mut command = Command::new(program);
+                let mut command = Life::Bound.command(Path::new(program));
                 command.args(arguments).arg(binary);
                 command
             }
-            None => Command::new(binary),
+            None => Life::Bound.command(&binary),
         };
         command.arg("dev").arg("--data").arg(&options.data);
         command.arg("--port-offset").arg(offset.to_string()).args(&options.arguments);
         command.envs(options.environment.iter().cloned());
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        let child = command.spawn().context("cannot start the server")?;
+        let child = child::spawn(command).context("cannot start the server")?;
         let mut server =
             Self { child, offset, log, data: options.data.clone(), wrapped: !options.wrapper.is_empty() };
         server.wait_ready(options.patience, said_before)?;
@@ -361,6 +363,19 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A log holds no WARN and no ERROR but those that contain one of `expected`.
+pub fn is_quiet(log: &str, expected: &[&str]) -> Result<()> {
+    let loud: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains(" WARN ") || line.contains(" ERROR ") || line.contains("panicked"))
+        .filter(|line| !expected.iter().any(|known| line.contains(known)))
+        .collect();
+    if !loud.is_empty() {
+        bail!("unexpected lines in the log:\n{}", loud[..loud.len().min(20)].join("\n"));
+    }
+    Ok(())
 }
 
 /// An offset whose ports can all be bound now. The start is spread by process id, so that test processes that run side
