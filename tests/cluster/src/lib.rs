@@ -6,6 +6,7 @@
 
 pub mod between;
 mod clock;
+#[cfg(feature = "costs")]
 pub mod costs;
 pub mod faults;
 pub mod guide;
