@@ -155,25 +155,35 @@ impl Task {
             }
             metrics::histogram!("postrider_blob_group_frames").record(group.len() as f64);
             match self.blobs.growth() {
-                Growth::Durable => {
-                    let outcome = self.add(&mut group).await;
-                    answer(group, outcome);
+                Growth::Durable => match self.add(&mut group).await.transpose() {
+                    Some(outcome) => answer(group, outcome),
+                    None => puts.begin(Arc::clone(&self.blobs), group),
+                },
+                Growth::Whole => {
+                    // What was begun before the back end became another one ends here.
+                    self.seal().await;
+                    puts.begin(Arc::clone(&self.blobs), group);
                 }
-                Growth::Whole => puts.begin(Arc::clone(&self.blobs), group),
             }
         }
         puts.end().await;
         self.seal().await;
     }
 
-    /// Adds a group to the shared segment.
-    async fn add(&mut self, group: &mut [Waiting]) -> Result<Vec<Placed>, BlobsError> {
+    /// Adds a group to the shared segment. `None`: there is none, and the back end no longer grows one.
+    async fn add(&mut self, group: &mut [Waiting]) -> Result<Option<Vec<Placed>>, BlobsError> {
         let begun = self.segment.is_some();
         let mut shared = match self.segment.take() {
             Some(shared) => shared,
             None => {
                 let layout = Layout::new(0);
                 let appender = self.blobs.begin(layout.segment, self.config.segment_bytes).await?;
+                // Mail that moves to another back end goes there from one call to the next, and never back: asked
+                // after the segment was begun, this says what kind of segment it is.
+                if self.blobs.growth() == Growth::Whole {
+                    appender.abort().await;
+                    return Ok(None);
+                }
                 Shared { appender, layout }
             }
         };
@@ -189,7 +199,7 @@ impl Task {
                 if full {
                     self.seal().await;
                 }
-                Ok(placed)
+                Ok(Some(placed))
             }
             Err(error) => {
                 let segment = shared.layout.segment;
