@@ -185,7 +185,10 @@ impl Rows for Cql {
         let statements = self.rows_of(key.table)?;
         let (partition, name) = (&key.partition, &key.key);
         let outcome = match (expected, new) {
-            (None, None) => return Ok(self.row(&key).await?.is_none()),
+            // Not a read: it also decides what hangs.
+            (None, None) => {
+                self.calls.decide(&statements.delete_if, (partition, name, None::<Bytes>)).await?
+            }
             (None, Some(new)) => self.calls.decide(&statements.put_new, (partition, name, new)).await?,
             (Some(expected), Some(new)) => {
                 self.calls.decide(&statements.replace, (new, partition, name, expected)).await?

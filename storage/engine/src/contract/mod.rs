@@ -217,10 +217,13 @@ pub async fn conditional_rows(rows: &dyn Rows) {
     for (expected, new, applied, after) in [
         (value("2"), value("3"), false, value("1")),
         (None, value("3"), false, value("1")),
+        (None, None, false, value("1")),
+        (value("1"), value("1"), true, value("1")),
         (value("1"), value("3"), true, value("3")),
         (value("1"), None, false, value("3")),
         (value("3"), None, true, None),
         (value("3"), value("4"), false, None),
+        (None, None, true, None),
         (None, value("5"), true, value("5")),
     ] {
         assert_eq!(rows.replace_if(key.clone(), expected, new).await.unwrap(), applied);
