@@ -1,7 +1,7 @@
 //! How far a move is, for whoever watches it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -55,6 +55,9 @@ pub struct Progress {
     pub seconds: f64,
     /// What went wrong last and is tried again, or what keeps the move from going on.
     pub trouble: Option<String>,
+    /// Whether nothing is missing but segments that messages are still written into. They are closed with the next
+    /// message, or when the process ends.
+    pub waits_for_segments: bool,
     /// Whether it goes on by itself.
     pub running: bool,
 }
@@ -73,6 +76,7 @@ struct Figures {
     segments_total: AtomicU64,
     rows: AtomicU64,
     bytes: AtomicU64,
+    waits_for_segments: AtomicBool,
 }
 
 impl Meter {
@@ -86,6 +90,7 @@ impl Meter {
             segments_total: AtomicU64::new(0),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            waits_for_segments: AtomicBool::new(false),
         }))
     }
 
@@ -95,6 +100,10 @@ impl Meter {
 
     pub(crate) fn trouble(&self, trouble: Option<String>) {
         self.0.state.lock().1 = trouble;
+    }
+
+    pub(crate) fn waits_for_segments(&self, waits: bool) {
+        self.0.waits_for_segments.store(waits, Ordering::Relaxed);
     }
 
     pub(crate) fn runs(&self, running: bool) {
@@ -142,6 +151,7 @@ impl Meter {
             bytes: read(&self.0.bytes),
             seconds: self.0.begun.elapsed().as_secs_f64(),
             trouble,
+            waits_for_segments: self.0.waits_for_segments.load(Ordering::Relaxed),
             running,
         }
     }

@@ -71,7 +71,9 @@ impl Relocation {
                     return Ok(done);
                 }
                 Err(error) if error.is_temporary() => {
-                    if !matches!(error, MoveError::SegmentsOpen) {
+                    let waits = matches!(error, MoveError::SegmentsOpen);
+                    self.meter.waits_for_segments(waits);
+                    if !waits {
                         tracing::warn!(error = in_full(&error), "the move pauses");
                     }
                     self.meter.trouble(Some(in_full(&error)));

@@ -15,7 +15,11 @@ const LISTED: usize = 256;
 
 impl MovingBlobs {
     /// Copies all sealed segments that are not at the target, and looks at each frame of the copies.
-    pub(crate) async fn copy_all(&self, meter: &Meter, stops: &dyn Fn() -> bool) -> Result<(), MoveError> {
+    pub(crate) async fn copy_all(
+        &self,
+        meter: &Meter,
+        stops: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), MoveError> {
         let Some(target) = self.target() else { return Ok(()) };
         let mut all = Vec::new();
         let mut after = None;
