@@ -3,30 +3,81 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use blob::Blobs;
 use blob::dir::DirBlobs;
 use blob_s3::S3Blobs;
 use engine::{Engine, Hints, LogOptions};
 use engine_cql::Cql;
 use engine_embedded::Embedded;
+use engine_move::{Moving, MovingBlobs, Standing};
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::migration::Migration;
 
-/// The engine and the segments of this process, opened.
+/// The engine and the segments of this process, opened; on two sides while everything moves.
 pub(crate) struct BackEnd {
+    pub(crate) engine: Engine,
+    pub(crate) blobs: Arc<dyn Blobs>,
+    pub(crate) migration: Migration,
+    source: Side,
+}
+
+impl BackEnd {
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let source = Side::open(config).await?;
+        if let Some(into) = Standing::into(&*source.engine.rows).await?
+            && !into.done
+        {
+            bail!(
+                "a move to this configuration has not ended: start the server with the one that it comes from, or carry \
+                 on with `postrider migrate`"
+            );
+        }
+        let away = Standing::away(&*source.engine.rows).await?;
+        if let Some(Standing { done: true, place, .. }) = &away {
+            bail!("everything that was here has been moved: start with {place}");
+        }
+        let moving = Moving::new(source.engine.clone());
+        let segments = MovingBlobs::new(Arc::clone(&source.blobs));
+        let (engine, blobs) = (moving.engine(), Arc::new(segments.clone()));
+        let migration = Migration::new(moving, segments, config);
+        if let Some(Standing { place, .. }) = away {
+            // What has moved is to be found there only.
+            migration.open(Path::new(&place)).await.with_context(|| format!("the move to {place}"))?;
+        }
+        Ok(Self { engine, blobs, migration, source })
+    }
+
+    /// Why nothing can be written any more, once that is so. `None`: this back end has no such state.
+    pub(crate) fn poisoned(&self) -> Option<watch::Receiver<Option<String>>> {
+        self.source.embedded.as_ref().map(Embedded::poisoned)
+    }
+
+    /// Closes it in order, when nothing uses it any more.
+    pub(crate) async fn close(self) {
+        let Self { engine, blobs, migration, source } = self;
+        let target = migration.close().await;
+        drop((engine, blobs));
+        for side in [Some(source), target].into_iter().flatten() {
+            side.close().await;
+        }
+    }
+}
+
+/// One engine and one place for segments.
+pub(crate) struct Side {
     pub(crate) engine: Engine,
     pub(crate) blobs: Arc<dyn Blobs>,
     /// The embedded engine, which has to be closed in order.
     embedded: Option<Embedded>,
 }
 
-impl BackEnd {
+impl Side {
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         if config.in_cluster() { Self::on_cluster(config).await } else { Self::in_folder(config) }
     }
-
     fn in_folder(config: &Config) -> anyhow::Result<Self> {
         let embedded =
             Embedded::open(&config.data.join("engine"), config.engine.clone()).context("engine")?;
@@ -48,12 +99,7 @@ impl BackEnd {
         Ok(Self { engine: cql.engine().with_hints(hints), blobs: Arc::new(blobs), embedded: None })
     }
 
-    /// Why nothing can be written any more, once that is so. `None`: this back end has no such state.
-    pub(crate) fn poisoned(&self) -> Option<watch::Receiver<Option<String>>> {
-        self.embedded.as_ref().map(Embedded::poisoned)
-    }
-
-    /// Closes it in order, when nothing uses it any more.
+    /// Closes it in order.
     pub(crate) async fn close(self) {
         let Self { engine, blobs, embedded } = self;
         drop((engine, blobs));

@@ -35,6 +35,7 @@ use crate::back_end::{BackEnd, log_options};
 use crate::cluster::Cluster;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
+use crate::migration::Migration;
 use crate::role::Role;
 
 /// How long closing may take before the process ends all the same. What is durable stays so; the next start recovers
@@ -118,6 +119,11 @@ impl Ground {
         }
     }
 
+    /// The move to other back ends, if there is one.
+    pub(crate) fn migration(&self) -> &Migration {
+        &self.back_end.migration
+    }
+
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
         let Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key: _ } = self;
@@ -158,6 +164,8 @@ impl Stores {
             cluster.works_on(&queue);
             health.joined(cluster.clone());
         }
+        health.may_move(ground.migration().clone());
+        ground.migration().resume();
         let stores = Self { ground, queue, health, cluster };
         stores.watch();
         Ok(stores)
