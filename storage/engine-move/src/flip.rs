@@ -131,7 +131,7 @@ impl Flip {
                 return Err(MoveError::Overtaken(self.log));
             }
         }
-        Err(self.unknown())
+        Err(unknown())
     }
 
     /// Copies entries behind number `last`, as far as they are there, and says behind which number it ended.
@@ -172,7 +172,7 @@ impl Flip {
                 }
             }
         }
-        Err(self.unknown())
+        Err(unknown())
     }
 
     /// Copies pages that were not copied yet, and takes away those that are no longer there.
@@ -237,7 +237,7 @@ impl Flip {
             }
             log.swing(self.log, there.snapshot.id, wanted).await.map_err(MoveError::target)?;
         }
-        Err(self.unknown())
+        Err(unknown())
     }
 
     /// Reads everything again that the copy consists of.
@@ -318,8 +318,8 @@ impl Flip {
     fn differs(&self, what: &'static str) -> MoveError {
         MoveError::Differs { log: self.log, what }
     }
+}
 
-    fn unknown(&self) -> MoveError {
-        MoveError::target(EngineError::Undecided { reason: format!("no answer in {TRIES} attempts") })
-    }
+fn unknown() -> MoveError {
+    MoveError::target(EngineError::Undecided { reason: format!("no answer in {TRIES} attempts") })
 }

@@ -186,9 +186,10 @@ impl Moving {
             Gate::Closed => None,
         };
         let source = &*self.source().rows;
-        let value = match is_conditional(key.table) {
-            true => decided(source, key).await,
-            false => source.get(key.clone()).await,
+        let value = if is_conditional(key.table) {
+            decided(source, key).await
+        } else {
+            source.get(key.clone()).await
         };
         let value = value.map_err(MoveError::source)?;
         let rows = &*self.target().rows;

@@ -150,10 +150,8 @@ impl Rows for Moving {
         }
         let doubt = Doubt::about(self, vec![key.clone()]);
         let applied = self.on(Side::Source).rows.replace_if(key.clone(), expected, new.clone()).await?;
-        doubt.ends_with(match applied {
-            true => settle(&*self.target().rows, &key, new).await,
-            false => Ok(()),
-        });
+        let mirrored = if applied { settle(&*self.target().rows, &key, new).await } else { Ok(()) };
+        doubt.ends_with(mirrored);
         Ok(applied)
     }
 
