@@ -25,6 +25,8 @@ use crate::{Appender, Blobs, BlobsError, Config, Growth, SegmentId};
 /// Messages that may wait for the next group. Each waits with at most `shared_bytes_max`, and all of them within
 /// `buffered_bytes_max`.
 const WAITING_MAX: usize = 4096;
+/// How often the task looks, while nobody writes, whether the back end still grows segments.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Frames in one group: each is a few slices of one vectored write.
 const GROUP_FRAMES_MAX: usize = 1024;
 
@@ -134,6 +136,13 @@ impl Task {
                 _ = &mut closing, if open => {
                     open = false;
                     receiver.close();
+                    continue;
+                }
+                () = tokio::time::sleep(LOOK_PAUSE), if self.segment.is_some() => {
+                    // Mail moves to another back end, and this segment is waited for.
+                    if self.blobs.growth() == Growth::Whole {
+                        self.seal().await;
+                    }
                     continue;
                 }
             };

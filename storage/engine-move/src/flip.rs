@@ -1,6 +1,6 @@
 //! Moving one log.
 //!
-//! While calls go on at the source, entries and pages are copied. Then the gate is closed: the rest is copied, the copy is
+//! While calls go on at the source, pages and entries are copied. Then the gate is closed: the rest is copied, the copy is
 //! compared with the original, and the log's mark is set. **From the instant of the mark the target is the truth about
 //! the log**; before it the source is, and whatever was copied is thrown away by the next attempt.
 
@@ -17,8 +17,8 @@ use crate::error::MoveError;
 use crate::marks::Attempt;
 use crate::moving::{Moving, Side};
 
-/// Attempts at a log that goes on faster than it is copied, before others have their turn.
-const ATTEMPTS: usize = 4;
+/// Attempts at the entries of a log that goes on faster than it is copied, before its gate is closed for all of them.
+const ATTEMPTS: usize = 2;
 /// Attempts at a write whose outcome is not known.
 const TRIES: usize = 8;
 /// Entries and pages in one answer.
@@ -46,15 +46,41 @@ pub(crate) struct Copied {
 impl Moving {
     /// Moves a log to the target. One that is there, or nowhere, is no error.
     pub(crate) async fn flip(&self, log: LogId, gate: Gate) -> Result<Copied, MoveError> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let flip = Flip { moving: self.clone(), log, copied: Copied::default(), names: BTreeSet::new() };
-            match flip.run(gate).await {
-                Err(MoveError::Overtaken(_)) if attempts < ATTEMPTS => {}
-                other => return other,
+        let mut flip = Flip::of(self, log);
+        let Some(attempt) = flip.attempt().await? else { return Ok(flip.copied) };
+        let last = match gate {
+            Gate::Open => {
+                flip.copy_pages().await?;
+                let last = flip.copy_log().await?;
+                flip.copy_pages().await?;
+                last
             }
+            Gate::Closed => None,
+        };
+        // By itself, so that it comes to its end whoever waits for it.
+        let rest = tokio::spawn(async move {
+            let moving = flip.moving.clone();
+            let name = flip.log.to_bytes();
+            let _closed = match gate {
+                Gate::Open => Some(moving.inner.gates.close(&name).await),
+                Gate::Closed => None,
+            };
+            flip.end(attempt, last).await
+        });
+        rest.await.unwrap_or_else(|panic| Err(MoveError::target(EngineError::unavailable(panic.to_string()))))
+    }
+
+    /// Deletes what is at the target of a log that was never moved and is not at the source.
+    pub(crate) async fn drop_copy(&self, log: LogId) -> Result<(), MoveError> {
+        if self.side_of(log) == Side::Target {
+            return Ok(());
         }
+        let _closed = self.inner.gates.close(&log.to_bytes()).await;
+        let flip = Flip::of(self, log);
+        if self.side_of(log) == Side::Target || flip.source_head().await?.is_some() {
+            return Ok(());
+        }
+        flip.clear().await
     }
 }
 
@@ -67,31 +93,23 @@ struct Flip {
 }
 
 impl Flip {
-    async fn run(mut self, gate: Gate) -> Result<Copied, MoveError> {
+    fn of(moving: &Moving, log: LogId) -> Self {
+        Self { moving: moving.clone(), log, copied: Copied::default(), names: BTreeSet::new() }
+    }
+
+    /// Begins an attempt. `None`: there is nothing to move.
+    async fn attempt(&self) -> Result<Option<Attempt>, MoveError> {
         if self.moving.side_of(self.log) == Side::Target || self.source_head().await?.is_none() {
-            return Ok(self.copied);
+            return Ok(None);
         }
         let begun = Attempt::begin(&*self.moving.target().rows, self.log).await;
-        let Some(attempt) = begun.map_err(MoveError::target)? else {
+        let attempt = begun.map_err(MoveError::target)?;
+        match attempt {
             // Marked by this process, which does not open a gate before it knows of its mark.
-            self.moving.moves(self.log);
-            return Ok(self.copied);
-        };
-        self.clear().await?;
-        let Some(mut last) = self.begin().await? else { return Ok(self.copied) };
-        last = self.copy_entries(last).await?;
-        self.copy_pages().await?;
-        // By itself, so that it comes to its end whoever waits for it.
-        let rest = tokio::spawn(async move {
-            let moving = self.moving.clone();
-            let name = self.log.to_bytes();
-            let _closed = match gate {
-                Gate::Open => Some(moving.inner.gates.close(&name).await),
-                Gate::Closed => None,
-            };
-            self.end(attempt, last).await
-        });
-        rest.await.unwrap_or_else(|panic| Err(MoveError::target(EngineError::unavailable(panic.to_string()))))
+            None => self.moving.moves(self.log),
+            Some(_) => self.clear().await?,
+        }
+        Ok(attempt)
     }
 
     /// What an earlier attempt has left at the target goes.
@@ -106,6 +124,27 @@ impl Flip {
             }
             let keys = names.into_iter().map(|name| self.page(name)).collect();
             target.rows.delete(keys).await.map_err(MoveError::target)?;
+        }
+    }
+
+    /// Copies the entries that are there, and says behind which number it ended. `None`: the log goes on, and is
+    /// trimmed, faster than it is copied. What it holds is bounded then, and copied behind a closed gate.
+    async fn copy_log(&mut self) -> Result<Option<u64>, MoveError> {
+        for _ in 0..ATTEMPTS {
+            match self.copy_all_entries().await {
+                Err(MoveError::Overtaken(_)) => {}
+                copied => return copied,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Copies all entries into a log that is made for them. `None`: the log was deleted.
+    async fn copy_all_entries(&mut self) -> Result<Option<u64>, MoveError> {
+        self.moving.target().log.delete(self.log).await.map_err(MoveError::target)?;
+        match self.begin().await? {
+            Some(last) => self.copy_entries(last).await.map(Some),
+            None => Ok(None),
         }
     }
 
@@ -210,15 +249,24 @@ impl Flip {
     }
 
     /// The part for which nobody else writes.
-    async fn end(mut self, attempt: Attempt, last: u64) -> Result<Copied, MoveError> {
+    async fn end(mut self, attempt: Attempt, last: Option<u64>) -> Result<Copied, MoveError> {
         #[cfg(test)]
         if self.moving.inner.marks_before_check.load(std::sync::atomic::Ordering::SeqCst) {
             return self.mark(attempt).await;
         }
-        let last = self.copy_entries(last).await?;
         let Some(head) = self.source_head().await? else { return Ok(self.copied) };
-        if last != head.seq {
-            // The snapshot has come so far that the entries between were trimmed.
+        let followed = match last {
+            Some(last) => self.copy_entries(last).await.map(Some),
+            None => Ok(None),
+        };
+        let last = match followed {
+            Ok(Some(last)) if last == head.seq => Some(last),
+            // The snapshot has come so far that entries between were trimmed.
+            Ok(_) | Err(MoveError::Overtaken(_)) => self.copy_all_entries().await?,
+            Err(error) => return Err(error),
+        };
+        if last != Some(head.seq) {
+            // Something late has landed at the source.
             return Err(MoveError::Overtaken(self.log));
         }
         self.copy_pages().await?;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use engine::rows::successor;
 use engine::{EngineError, Row, RowKey, Table};
+use futures_util::{TryStreamExt as _, stream};
 
 use crate::error::MoveError;
 use crate::flip::Gate;
@@ -18,6 +19,8 @@ use crate::standing::{Standing, is_of_move};
 
 /// Rows for which a gate is closed at once.
 const BATCH: usize = 256;
+/// Partitions that are compared at one time: most are a segment's, and small.
+const PARTITIONS_AT_ONCE: usize = 8;
 /// Partitions listed at once.
 const PARTITIONS: usize = 256;
 
@@ -33,6 +36,11 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
+    async fn sum(mut self, other: Self) -> Result<Self, MoveError> {
+        self.add(other);
+        Ok(self)
+    }
+
     fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.changed += other.changed;
@@ -50,18 +58,25 @@ impl Moving {
                 let listed = listed.map_err(|error| failed(side, error))?;
                 let Some(last) = listed.last() else { break };
                 after = Some(last.clone());
-                for partition in listed {
-                    if table == Table::Mark && (side == Side::Target || is_of_move(&partition)) {
-                        continue;
-                    }
-                    if side == Side::Target && self.is_at_source(table, &partition).await? {
-                        continue;
-                    }
-                    compared.add(self.reconcile_partition(table, &partition).await?);
-                }
+                let listed = stream::iter(listed.into_iter().map(Ok));
+                let looks =
+                    listed.map_ok(|partition| async move { self.look_at(table, side, &partition).await });
+                let all = looks.try_buffer_unordered(PARTITIONS_AT_ONCE);
+                compared.add(all.try_fold(Compared::default(), Compared::sum).await?);
             }
         }
         Ok(compared)
+    }
+
+    /// A partition that is listed at a side; those that both have are the business of the source's list.
+    async fn look_at(&self, table: Table, side: Side, partition: &Bytes) -> Result<Compared, MoveError> {
+        if table == Table::Mark && (side == Side::Target || is_of_move(partition)) {
+            return Ok(Compared::default());
+        }
+        if side == Side::Target && self.is_at_source(table, partition).await? {
+            return Ok(Compared::default());
+        }
+        self.reconcile_partition(table, partition).await
     }
 
     async fn is_at_source(&self, table: Table, partition: &Bytes) -> Result<bool, MoveError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::{Engine, LogId, LogKind};
+use engine::{Engine, EngineError, LogId, LogKind};
 use futures_util::{TryStreamExt as _, stream};
 
 use crate::blobs::MovingBlobs;
@@ -158,6 +158,23 @@ impl Relocation {
                 })
                 .await?;
         }
+        self.drop_copies_of_deleted().await
+    }
+
+    /// A log that was deleted while it was copied has left its copy at the target.
+    async fn drop_copies_of_deleted(&self) -> Result<(), MoveError> {
+        for kind in KINDS {
+            let mut after = None;
+            loop {
+                let some =
+                    self.moving.target().log.list(kind, after, LISTED).await.map_err(MoveError::target)?;
+                let Some(last) = some.last() else { break };
+                after = Some(*last);
+                for log in some {
+                    self.moving.drop_copy(log).await?;
+                }
+            }
+        }
         Ok(())
     }
 
@@ -173,19 +190,49 @@ impl Relocation {
                 this.moving.inner.fresh.lock().remove(&log);
             }
             if !this.moving.settle_noted(Gate::Closed).await? {
-                return Err(MoveError::source(engine::EngineError::unavailable(
-                    "many rows are to be compared",
-                )));
+                return Err(MoveError::source(EngineError::unavailable("many rows are to be compared")));
             }
-            let standing = this.moving.standing().clone();
-            end(this.moving.source(), this.moving.target(), standing).await?;
+            this.end().await?;
             this.moving.enter(Phase::Moved);
             Ok(())
         });
-        let panicked = |panic: tokio::task::JoinError| {
-            MoveError::target(engine::EngineError::unavailable(panic.to_string()))
-        };
+        let panicked =
+            |panic: tokio::task::JoinError| MoveError::target(EngineError::unavailable(panic.to_string()));
         finishing.await.map_err(panicked)?
+    }
+
+    /// Writes down at the source that the move has ended. Until it is known whether that is written all gates stay
+    /// closed: once it is, nobody looks for anything at the source again.
+    async fn end(&self) -> Result<(), MoveError> {
+        let done = Standing { done: true, ..self.moving.standing().clone() };
+        loop {
+            match done.write_away(&*self.moving.source().rows).await {
+                Ok(()) => return Ok(()),
+                Err(StandingError::Engine(EngineError::Poisoned { reason })) => {
+                    // Only a new process can find out.
+                    tracing::error!(reason, "the source has stopped; everything waits");
+                    std::future::pending::<()>().await;
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = in_full(&error),
+                        "not known whether the move has ended; asked again"
+                    );
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// The last thing that a process does in which everything has moved, when nothing in it works with the target any
+    /// more: others may begin to. `false`: the move has not ended. Whoever dies before leaves it to [`complete`].
+    pub async fn hand_over(&self) -> Result<bool, MoveError> {
+        if self.moving.phase() != Phase::Moved {
+            return Ok(false);
+        }
+        let done = Standing { done: true, ..self.moving.standing().clone() };
+        done.write_into(&*self.moving.target().rows).await?;
+        Ok(true)
     }
 }
 
@@ -199,16 +246,8 @@ async fn list(source: &Engine, kind: LogKind, logs: &mut Vec<LogId>) -> Result<(
     }
 }
 
-/// Writes down at both sides that the move has ended.
-async fn end(source: &Engine, target: &Engine, standing: Standing) -> Result<(), MoveError> {
-    let done = Standing { done: true, ..standing };
-    done.write_away(&*source.rows).await?;
-    done.write_into(&*target.rows).await?;
-    Ok(())
-}
-
-/// After a crash between the last two writes of a move: `source` says that it has ended, `target` does not yet. Says
-/// whether that was so.
+/// For a process that died, or was killed, when everything had moved and before it handed over: `source` says that the
+/// move has ended, `target` does not yet. Says whether that was so. No other process may be working with them.
 pub async fn complete(source: &Engine, target: &Engine) -> Result<bool, MoveError> {
     let (Some(away), Some(into)) =
         (Standing::away(&*source.rows).await?, Standing::into(&*target.rows).await?)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use blob::{Blobs, BlobsError, Growth, SegmentInfo, check_segment};
+use futures_util::{TryStreamExt as _, stream};
 
 use crate::blobs::MovingBlobs;
 use crate::error::MoveError;
@@ -10,6 +11,8 @@ use crate::progress::Meter;
 
 /// Bytes read and written at once.
 const WINDOW_BYTES: u64 = 4 << 20;
+/// Segments that are copied at one time: many are small, and each is some requests of S3.
+const SEGMENTS_AT_ONCE: usize = 8;
 /// Segments listed at once.
 const LISTED: usize = 256;
 
@@ -30,19 +33,20 @@ impl MovingBlobs {
             all.extend(listed.into_iter().filter(|info| info.sealed));
         }
         meter.segments(all.len() as u64);
-        for info in all {
-            if stops() {
-                return Ok(());
-            }
-            let copied = copy(self.source(), target, info, meter).await;
-            match copied {
-                // Deleted meanwhile.
-                Err(MoveError::Blobs { side: "source", source: BlobsError::NotFound(_) }) => {}
-                other => other?,
-            }
-            meter.segment_done();
-        }
-        Ok(())
+        stream::iter(all.into_iter().map(Ok))
+            .try_for_each_concurrent(SEGMENTS_AT_ONCE, |info| async move {
+                if stops() {
+                    return Ok(());
+                }
+                match copy(self.source(), target, info, meter).await {
+                    // Deleted meanwhile.
+                    Err(MoveError::Blobs { side: "source", source: BlobsError::NotFound(_) }) => {}
+                    other => other?,
+                }
+                meter.segment_done();
+                Ok(())
+            })
+            .await
     }
 
     /// Whether messages are still being written into segments of the source.

@@ -2,7 +2,8 @@
 //!
 //! Two rows of table `Mark`, partition `move`: `away` in the source, `into` in the target. Value: `version 1 · state
 //! (0 under way, 1 done) · id of the move (16) · place of the other side (UTF-8)`. `away` is written first and ends
-//! first, so there is no instant in which both sides may be served by themselves.
+//! first, so there is no instant in which both sides may be served by themselves. `into` ends when the process that moved
+//! no longer works with the target: two that serve it would not know of each other.
 
 use bytes::Bytes;
 use engine::{EngineError, RowKey, Rows, Table};

@@ -333,3 +333,32 @@ async fn without_faults_both_sides_are_equal_at_the_end() {
     let rows = world.target.engine().rows;
     assert!(rows.get(RowKey::new(Table::Mark, &b"move"[..], &b"into"[..])).await.unwrap().is_some());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_goes_on_faster_than_it_is_copied_moves_all_the_same() {
+    let mut world = World::new(2).await;
+    // Trimmed after a few entries, each of which takes the target longer than the source takes for several.
+    let slow = Duration::from_millis(40)..Duration::from_millis(41);
+    world.target.set_faults(Faults { latency: Some(slow), ..Faults::default() });
+    world.source.set_faults(Faults {
+        latency: Some(Duration::from_millis(2)..Duration::from_millis(3)),
+        ..Faults::default()
+    });
+    let moving = Moving::new(world.source.engine());
+    moving.begin(world.target.engine(), "there").await.unwrap();
+    let writers: Vec<_> = (1..=4)
+        .map(|writer| tokio::spawn(write(moving.clone(), world.archive.clone(), log(0), writer * 10_000)))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    moving.flip(log(0), Gate::Open).await.unwrap();
+    let there = world.target.engine().log.head(log(0)).await.unwrap().unwrap().seq;
+    let mut told = 0;
+    for writer in writers {
+        let (log, notes) = writer.await.unwrap();
+        told += notes.len() as u64;
+        world.told.notes.entry(log).or_default().extend(notes);
+    }
+    assert!(there < told, "it moved before the writers were done");
+    assert!(Relocation::new(moving, no_blobs().await).run().await.unwrap());
+    assert_eq!(world.problems().await, Vec::<String>::new());
+}

@@ -92,6 +92,23 @@ async fn messages_are_readable_all_the_time_and_the_target_has_all_in_the_end() 
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_open_segment_is_closed_though_nobody_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let source: Arc<dyn Blobs> = Arc::new(DirBlobs::open(folder.path(), DirConfig::default()).unwrap());
+    let target: Arc<dyn Blobs> = Arc::new(MemoryBlobs::growing(Growth::Whole));
+    let (moving, blobs) = (Moving::new(MemoryEngine::new().engine()), MovingBlobs::new(source.clone()));
+    let store = store(folder.path(), &moving, &blobs).await;
+    let address = write(&store, "before").await;
+    assert_eq!(source.unsealed().await.unwrap().len(), 1);
+    moving.begin(MemoryEngine::new().engine(), "there").await.unwrap();
+    blobs.begin(target.clone()).await.unwrap();
+    assert!(Relocation::new(moving, blobs).run().await.unwrap());
+    assert!(target.stat(address.segment).await.unwrap().sealed);
+    verify(&store, &address).await;
+    store.close().await;
+}
+
 #[tokio::test]
 async fn half_a_copy_is_thrown_away_and_not_recovered() {
     let (source, target): (Arc<dyn Blobs>, Arc<dyn Blobs>) =
