@@ -52,6 +52,22 @@ impl Health {
         let _ = self.migration.set(migration);
     }
 
+    /// Whether no other node works on the same; an error says which do.
+    pub(crate) fn alone(&self) -> Result<(), String> {
+        let Some(view) = self.cluster() else { return Ok(()) };
+        let others: Vec<&str> = view
+            .nodes
+            .iter()
+            .filter(|node| node.standing == "live" && node.name != view.node)
+            .map(|node| &node.name[..])
+            .collect();
+        match (view.stale, others.is_empty()) {
+            (false, true) => Ok(()),
+            (true, true) => Err("this node does not see at present which others live".to_owned()),
+            _ => Err(format!("other nodes work on the same mail: stop them first ({})", others.join(", "))),
+        }
+    }
+
     /// Waits until an operator wants the process to end.
     pub(crate) async fn until_drained(&self) {
         self.drain.notified().await;
@@ -121,21 +137,9 @@ impl Monitor for Health {
 
     fn migrate(&self, to: String) -> Result<(), String> {
         let migration = self.migration.get().ok_or("the server is starting")?;
-        if let Some(view) = self.cluster() {
-            let others: Vec<&str> = view
-                .nodes
-                .iter()
-                .filter(|node| node.standing == "live" && node.name != view.node)
-                .map(|node| &node.name[..])
-                .collect();
-            if view.stale || !others.is_empty() {
-                return Err(format!(
-                    "other nodes work on the same mail, or may: stop them first ({})",
-                    others.join(", ")
-                ));
-            }
-        }
-        migration.start(to.into())
+        self.alone()?;
+        let health = self.clone();
+        migration.start(to.into(), Box::new(move || health.alone()))
     }
 
     fn migration(&self) -> Option<MigrationView> {

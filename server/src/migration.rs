@@ -2,15 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use blob::keys::KeyEncryptionKey;
-use engine_move::{Moving, MovingBlobs, Relocation};
-use tokio::sync::Mutex;
+use engine_move::{Moving, MovingBlobs, Relocation, Standing};
+use tokio::sync::{Mutex, watch};
 use webmail_api::admin::migration::MigrationView;
 
 use crate::back_end::Side;
 use crate::config::Config;
+use crate::wire;
+
+/// What the move has in hand may take so long, before the process ends all the same.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Says why it cannot move: others work on the same.
+pub(crate) type Alone = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// A move, or the possibility of one. Clones are one.
 #[derive(Clone)]
@@ -24,6 +32,17 @@ struct Inner {
     /// Held while the move works.
     at_work: Mutex<()>,
     shown: parking_lot::Mutex<Shown>,
+    /// Why the other side takes no more writes.
+    broken: watch::Sender<Option<String>>,
+}
+
+/// What whoever opens the other side knows of the move.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    /// It may begin now.
+    Perhaps,
+    /// An earlier process began it.
+    Before,
 }
 
 /// What is known of it at once.
@@ -43,11 +62,21 @@ impl Migration {
             target: Mutex::default(),
             at_work: Mutex::default(),
             shown: parking_lot::Mutex::default(),
+            broken: watch::Sender::default(),
         }))
     }
 
     /// Opens the other side. From then on what is written goes to both, and nothing moves before [`Self::run`].
     pub(crate) async fn open(&self, to: &Path) -> anyhow::Result<()> {
+        self.open_as(to, Begun::Perhaps).await
+    }
+
+    /// The same at a start that finds a move under way.
+    pub(crate) async fn reopen(&self, to: &Path) -> anyhow::Result<()> {
+        self.open_as(to, Begun::Before).await
+    }
+
+    async fn open_as(&self, to: &Path, begun: Begun) -> anyhow::Result<()> {
         let mut target = self.0.target.lock().await;
         if target.is_some() {
             return match self.0.shown.lock().to.as_deref() == Some(to) {
@@ -61,20 +90,51 @@ impl Migration {
             bail!("{} is where everything is", to.display());
         }
         let side = Side::open(&config).await.context("the other side")?;
-        if config.in_cluster() {
-            crate::cluster::key(&config, &*side.engine.rows).await?;
+        let opened = self.open_side(to, &config, &side, begun).await;
+        if let Err(error) = opened {
+            side.close().await;
+            return Err(error);
         }
+        if let Some(mut poisoned) = side.poisoned() {
+            let broken = self.0.broken.clone();
+            tokio::spawn(async move {
+                if let Ok(why) = poisoned.wait_for(Option::is_some).await {
+                    broken.send_replace(why.clone());
+                }
+            });
+        }
+        *target = Some(side);
+        Ok(())
+    }
+
+    async fn open_side(&self, to: &Path, config: &Config, side: &Side, begun: Begun) -> anyhow::Result<()> {
+        let unknown = Standing::into(&*side.engine.rows).await?.is_none();
+        if begun == Begun::Before && self.0.source.in_cluster() && unknown {
+            // Every machine may have such a file and an empty folder.
+            bail!(
+                "it was begun on another machine, and no other node may run meanwhile; if it was here, give the command \
+                 `postrider migrate` once more"
+            );
+        }
+        if config.in_cluster() {
+            crate::cluster::key(config, &*side.engine.rows).await?;
+        }
+        // What follows must not fail for a reason that can be found out before.
+        side.blobs.unsealed().await.context("segments of the other side")?;
         let place = to.to_str().context("the path of the configuration is not UTF-8")?;
         let parts = self.0.parts.lock().clone();
         let (moving, segments) = parts.context("the process ends")?;
         moving.begin(side.engine.clone(), place).await?;
-        segments.begin(Arc::clone(&side.blobs)).await?;
+        segments.begin(Arc::clone(&side.blobs)).await.context("the server has to be started again")?;
         let relocation = Relocation::new(moving, segments);
         let mut shown = self.0.shown.lock();
         (shown.to, shown.relocation) = (Some(to.to_owned()), Some(relocation));
-        drop(shown);
-        *target = Some(side);
         Ok(())
+    }
+
+    /// Why nothing can be written to the other side any more, once that is so.
+    pub(crate) fn poisoned(&self) -> watch::Receiver<Option<String>> {
+        self.0.broken.subscribe()
     }
 
     /// What is stored stays sealed by the same key, so the other side has to have it.
@@ -105,8 +165,9 @@ impl Migration {
         Ok(done)
     }
 
-    /// Opens the other side and works, beside everything else. An error says why it does not begin.
-    pub(crate) fn start(&self, to: PathBuf) -> Result<(), String> {
+    /// Opens the other side and works, beside everything else. `alone` says why not, where others work on the same. An
+    /// error says why it does not begin.
+    pub(crate) fn start(&self, to: PathBuf, alone: Alone) -> Result<(), String> {
         {
             let mut shown = self.0.shown.lock();
             let elsewhere = shown.to.as_ref() != Some(&to);
@@ -122,10 +183,7 @@ impl Migration {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            let outcome = match this.open(&to).await {
-                Ok(()) => this.run().await.map(drop),
-                Err(error) => Err(error),
-            };
+            let outcome = this.open_and_run(&to, alone).await;
             let mut shown = this.0.shown.lock();
             shown.working = false;
             if let Err(error) = outcome {
@@ -137,10 +195,21 @@ impl Migration {
         Ok(())
     }
 
+    async fn open_and_run(&self, to: &Path, alone: Alone) -> anyhow::Result<()> {
+        self.open(to).await?;
+        if self.0.source.in_cluster() {
+            // Whoever starts from now on sees that everything moves. Who was about to start is seen by then.
+            tokio::time::sleep(3 * Duration::from_millis(self.0.source.cluster.heartbeat_ms)).await;
+            alone().map_err(|why| anyhow!(why))?;
+        }
+        drop(alone);
+        self.run().await.map(drop)
+    }
+
     /// Goes on with a move that an earlier process began.
-    pub(crate) fn resume(&self) {
+    pub(crate) fn resume(&self, alone: Alone) {
         let to = self.0.shown.lock().to.clone();
-        if let Some(Err(why)) = to.map(|to| self.start(to)) {
+        if let Some(Err(why)) = to.map(|to| self.start(to, alone)) {
             tracing::error!(why, "the move does not go on");
         }
     }
@@ -180,21 +249,37 @@ impl Migration {
         })
     }
 
-    /// Stops it. Where only segments were missing that messages were still written into, they are closed by now, and the
-    /// move ends here. Gives back the other side, to be closed.
+    /// Stops it, when nothing else in the process works any more. Where only segments were missing that messages were
+    /// still written into, they are closed by now, and the move ends here. Gives back the other side, to be closed.
     pub(crate) async fn close(self) -> Option<Side> {
         let relocation = self.0.shown.lock().relocation.take();
         let parts = self.0.parts.lock().take();
         if let (Some(relocation), Some((moving, segments))) = (relocation, parts) {
             relocation.stop();
-            drop(self.0.at_work.lock().await);
-            if relocation.progress().waits_for_segments {
-                match Relocation::new(moving, segments).advance().await {
-                    Ok(_) => tracing::info!("everything has moved; start with the other configuration"),
-                    Err(error) => tracing::warn!(%error, "the move has not ended; the next start goes on"),
-                }
+            match tokio::time::timeout(STOP_PATIENCE, self.0.at_work.lock()).await {
+                Ok(_at_work) => finish(&relocation, &Relocation::new(moving, segments)).await,
+                Err(_) => tracing::warn!("the move does not stop; the next start goes on"),
             }
         }
         self.0.target.lock().await.take()
+    }
+}
+
+/// What the process can still do when it ends.
+async fn finish(stopped: &Relocation, last: &Relocation) {
+    if stopped.progress().waits_for_segments
+        && let Err(error) = last.advance().await
+    {
+        tracing::warn!(error = wire::chain(&error), "the move has not ended; the next start goes on");
+    }
+    match last.hand_over().await {
+        Ok(true) => tracing::info!("everything has moved; start with the other configuration"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(
+                error = wire::chain(&error),
+                "not handed over: give `postrider migrate` once more"
+            );
+        }
     }
 }

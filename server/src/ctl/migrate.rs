@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::http::Method;
+use engine_move::{Moving, Standing};
 use serde_json::{Value, json};
 
 use super::client::{Client, Needs};
 use super::print;
 use crate::args::Reach;
-use crate::back_end::Side;
+use crate::back_end::{self, Side};
 use crate::config::Config;
 
 const PATH: &str = "/admin/v1/migrate";
@@ -55,28 +56,41 @@ pub(crate) async fn run(to: &Path, reach: &Reach) -> anyhow::Result<()> {
     outcome
 }
 
-/// Makes good a crash between the very last steps.
+/// Makes good what a process left that died before its last step.
 async fn complete(config: &Config, to: &Path) -> anyhow::Result<bool> {
-    if !crate::back_end::is_there(config) {
+    if !back_end::is_there(config) {
         return Ok(false);
     }
-    if config.in_cluster() {
-        bail!("start one node of the cluster, and no other: its server is the one that moves");
-    }
     let source = Side::open(config).await?;
-    let away = engine_move::Standing::away(&*source.engine.rows).await;
-    let completed = match away {
-        Ok(Some(away)) if away.done => {
-            let target = Side::open(&Config::read(to)?).await?;
-            let completed = engine_move::complete(&source.engine, &target.engine).await;
-            target.close().await;
-            completed.map_err(Into::into)
-        }
-        Ok(_) => Ok(false),
-        Err(error) => Err(error.into()),
-    };
+    let outcome = completed(&source, config, to).await;
     source.close().await;
-    completed
+    outcome
+}
+
+async fn completed(source: &Side, config: &Config, to: &Path) -> anyhow::Result<bool> {
+    match Standing::away(&*source.engine.rows).await? {
+        Some(away) if away.done => {
+            if !back_end::hand_over(source, to).await? {
+                bail!("everything has moved before: start with {}", away.place);
+            }
+            Ok(true)
+        }
+        _ if !config.in_cluster() => Ok(false),
+        None => bail!("start one node of the cluster, and no other: its server is the one that moves"),
+        Some(away) => {
+            // Begun where this command is given, and perhaps not written down at the other side. A node that starts
+            // does not do that: it might be on another machine.
+            let target = Side::open(&Config::read(to)?).await.context("the other side")?;
+            let moving = Moving::new(source.engine.clone());
+            let begun = moving.begin(target.engine.clone(), &away.place).await;
+            drop(moving);
+            target.close().await;
+            begun?;
+            bail!(
+                "start the node of the cluster on this machine again, and no other: it goes on with the move"
+            );
+        }
+    }
 }
 
 /// The server moves.
