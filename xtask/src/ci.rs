@@ -251,9 +251,11 @@ fn on_engines() -> Result<()> {
     process::run(scenarios(&["nats"], "debug")?.envs(engines.environment()))
 }
 
-/// Three nodes on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.
+/// Three nodes on three nodes of Cassandra, S3 and NATS: mail at one is everywhere. Then a server moves from its folder to
+/// such engines, and back.
 fn cluster() -> Result<()> {
-    process::run(&mut scenarios(&["three_nodes"], "debug")?)
+    process::run(&mut scenarios(&["three_nodes"], "debug")?)?;
+    process::run(scenarios(&["migrate"], "debug")?.env("POSTRIDER_CORPUS", corpus::fetch()?))
 }
 
 fn bench_smoke() -> Result<()> {
