@@ -31,6 +31,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: Store,
     },
+    /// Move everything to the back ends of another configuration, while the server runs: out of this machine's folder into
+    /// a cluster, or back.
+    Migrate {
+        /// The configuration file to move to, as the server finds it.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Look at configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

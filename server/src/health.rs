@@ -4,10 +4,12 @@ use std::sync::{Arc, OnceLock};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Notify, watch};
+use webmail_api::admin::migration::MigrationView;
 use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::nodes::ClusterView;
 
 use crate::cluster::Cluster;
+use crate::migration::Migration;
 
 /// The phases of a process's life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,7 @@ pub(crate) struct Health {
     metrics: PrometheusHandle,
     cluster: Arc<OnceLock<Cluster>>,
     drain: Arc<Notify>,
+    migration: Arc<OnceLock<Migration>>,
 }
 
 impl Health {
@@ -35,12 +38,34 @@ impl Health {
             metrics,
             cluster: Arc::default(),
             drain: Arc::default(),
+            migration: Arc::default(),
         }
     }
 
     /// The process is one of the nodes of a cluster.
     pub(crate) fn joined(&self, cluster: Cluster) {
         let _ = self.cluster.set(cluster);
+    }
+
+    /// Everything in the process can move to other back ends.
+    pub(crate) fn may_move(&self, migration: Migration) {
+        let _ = self.migration.set(migration);
+    }
+
+    /// Whether no other node works on the same; an error says which do.
+    pub(crate) fn alone(&self) -> Result<(), String> {
+        let Some(view) = self.cluster() else { return Ok(()) };
+        let others: Vec<&str> = view
+            .nodes
+            .iter()
+            .filter(|node| node.standing == "live" && node.name != view.node)
+            .map(|node| &node.name[..])
+            .collect();
+        match (view.stale, others.is_empty()) {
+            (false, true) => Ok(()),
+            (true, true) => Err("this node does not see at present which others live".to_owned()),
+            _ => Err(format!("other nodes work on the same mail: stop them first ({})", others.join(", "))),
+        }
     }
 
     /// Waits until an operator wants the process to end.
@@ -108,6 +133,17 @@ impl Monitor for Health {
 
     fn cluster(&self) -> Option<ClusterView> {
         self.cluster.get().map(Cluster::view)
+    }
+
+    fn migrate(&self, to: String) -> Result<(), String> {
+        let migration = self.migration.get().ok_or("the server is starting")?;
+        self.alone()?;
+        let health = self.clone();
+        migration.start(to.into(), Box::new(move || health.alone()))
+    }
+
+    fn migration(&self) -> Option<MigrationView> {
+        self.migration.get().and_then(Migration::view)
     }
 
     fn drain(&self) {

@@ -14,6 +14,7 @@ mod health;
 mod logs;
 mod memory;
 mod metrics;
+mod migration;
 mod privilege;
 mod role;
 mod run;
@@ -65,6 +66,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             logs::start(&config.log)?;
             runtime()?.block_on(Box::pin(check::run(&config, bodies)))
         }
+        Command::Migrate { to, reach } => runtime()?.block_on(Box::pin(ctl::migrate(&to, &reach))),
         Command::Cluster(ClusterCommand::Schema(command)) => {
             runtime()?.block_on(Box::pin(ctl::schema(command)))
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use async_trait::async_trait;
 use blob::keys::KeyEncryptionKey;
 use blob::{BlobArchive, BlobStore, KeyId, KeyRing};
@@ -35,6 +35,7 @@ use crate::back_end::{BackEnd, log_options};
 use crate::cluster::Cluster;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
+use crate::migration::Migration;
 use crate::role::Role;
 
 /// How long closing may take before the process ends all the same. What is durable stays so; the next start recovers
@@ -118,6 +119,15 @@ impl Ground {
         }
     }
 
+    /// The move to other back ends, if there is one.
+    pub(crate) fn migration(&self) -> &Migration {
+        &self.back_end.migration
+    }
+
+    async fn is_moving_away(&self) -> anyhow::Result<bool> {
+        self.back_end.is_moving_away().await
+    }
+
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
         let Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key: _ } = self;
@@ -146,6 +156,13 @@ impl Stores {
         let health = Health::new(crate::metrics::install()?);
         let ground = Ground::open(config).await?;
         let cluster = if config.in_cluster() { Some(Cluster::join(config, &ground).await?) } else { None };
+        // Looked at again now that the others see this node: one that begins to move, and does not see it, is seen here.
+        let begun_elsewhere =
+            cluster.is_some() && ground.migration().view().is_none() && ground.is_moving_away().await?;
+        if begun_elsewhere {
+            ground.close().await;
+            bail!("another node is moving everything to other back ends: no other may run meanwhile");
+        }
         let queue =
             match Queue::open(ground.under_queue(config, cluster.as_ref()), config.queue.clone()).await {
                 Ok(queue) => queue,
@@ -158,6 +175,9 @@ impl Stores {
             cluster.works_on(&queue);
             health.joined(cluster.clone());
         }
+        health.may_move(ground.migration().clone());
+        let alone = health.clone();
+        ground.migration().resume(Box::new(move || alone.alone()));
         let stores = Self { ground, queue, health, cluster };
         stores.watch();
         Ok(stores)
@@ -174,7 +194,7 @@ impl Stores {
     /// Lets the process end when the engine has seen a write fail, and keeps figures current.
     fn watch(&self) {
         crate::memory::give_back();
-        if let Some(mut poisoned) = self.ground.back_end.poisoned() {
+        for mut poisoned in self.ground.back_end.poisoned() {
             let health = self.health.clone();
             tokio::spawn(async move {
                 if let Ok(why) = poisoned.wait_for(Option::is_some).await {

@@ -31,6 +31,7 @@ use storage::{AccountSettings, Principal, Storage, Suppressed};
 use tower::ServiceExt as _;
 use webmail_api::admin::audit::{Act, Audit};
 use webmail_api::admin::caller::{Connection, Scope};
+use webmail_api::admin::migration::MigrationView;
 use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::nodes::{ClusterView, NodeView};
 use webmail_api::admin::token::Tokens;
@@ -88,6 +89,7 @@ impl Audit for AuditLines {
 #[derive(Default)]
 struct Fine {
     drained: AtomicBool,
+    moves_to: Mutex<Option<String>>,
 }
 
 impl Monitor for Fine {
@@ -118,6 +120,32 @@ impl Monitor for Fine {
             isolated: false,
             feature_level: 1,
             nodes: vec![node.clone(), NodeView { shards: None, name: "two".to_owned(), ..node }],
+        })
+    }
+    fn migrate(&self, to: String) -> Result<(), String> {
+        let mut moves_to = self.moves_to.lock().unwrap();
+        match &*moves_to {
+            Some(other) if *other != to => Err("a move to somewhere else is under way".to_owned()),
+            _ => {
+                *moves_to = Some(to);
+                Ok(())
+            }
+        }
+    }
+    fn migration(&self) -> Option<MigrationView> {
+        let to = self.moves_to.lock().unwrap().clone()?;
+        Some(MigrationView {
+            to,
+            stage: "logs",
+            logs_done: 3,
+            logs_total: 9,
+            segments_done: 2,
+            segments_total: 2,
+            rows: 70,
+            bytes: 12_345,
+            seconds: 1.5,
+            trouble: None,
+            running: true,
         })
     }
     fn drain(&self) {
@@ -361,6 +389,20 @@ impl Bench {
         assert!(outbound.is_some_and(|item| item["recipients"][0]["state"] == "cancelled"), "{traced}");
     }
 
+    /// A move to other back ends.
+    async fn migrate_endpoints(&self) {
+        let path = "/admin/v1/migrate";
+        assert_eq!(self.call("GET", path, None).await.0, 404, "nothing moves");
+        let to = |to: &str| Some(json!({ "to": to }));
+        assert_eq!(self.call("POST", path, to("/etc/postrider/cluster.toml")).await.0, 202);
+        assert_eq!(self.call("POST", path, to("/etc/postrider/other.toml")).await.0, 409);
+        let (_, view) = self.call("GET", path, None).await;
+        assert_eq!(
+            (&view["to"], &view["stage"], &view["logs_done"], &view["logs_total"], &view["running"]),
+            (&json!("/etc/postrider/cluster.toml"), &json!("logs"), &json!(3), &json!(9), &json!(true))
+        );
+    }
+
     /// The operation of a path, found by its pattern.
     fn operation(&self, method: &str, path: &str) -> Value {
         let path = path.split('?').next().unwrap();
@@ -399,6 +441,7 @@ impl Bench {
             "string" => value.is_string(),
             "boolean" => value.is_boolean(),
             "integer" => value.is_u64(),
+            "number" => value.is_number(),
             "array" => {
                 let Some(entries) = value.as_array() else { return Err(format!("no array: {value}")) };
                 for entry in entries {
@@ -488,6 +531,7 @@ async fn every_endpoint_is_what_the_document_says() {
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 404);
 
     bench.queue_endpoints().await;
+    bench.migrate_endpoints().await;
 
     let (_, cluster) = bench.call("GET", "/admin/v1/cluster", None).await;
     assert_eq!(

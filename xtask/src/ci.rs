@@ -265,11 +265,13 @@ fn on_engines() -> Result<()> {
 }
 
 /// The guide to many machines as it stands, on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.
+/// Then a server moves from its folder to such engines, and back.
 fn cluster() -> Result<()> {
     // Of the one package that `test` leaves out for its engines; of the whole workspace for the features' sake.
     let units = ["test", "--locked", "--workspace", "--lib", "--", "guide::", "between::"];
     process::run(&mut cargo(&units)?)?;
-    process::run(&mut scenarios(&["guide"], "debug")?)
+    process::run(&mut scenarios(&["guide"], "debug")?)?;
+    process::run(scenarios(&["migrate"], "debug")?.env("POSTRIDER_CORPUS", corpus::fetch()?))
 }
 
 /// Five minutes of load on the same, with a fault in each round. What a clock that was wrong puts off takes longer than that.

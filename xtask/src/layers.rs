@@ -20,6 +20,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("blob-s3", 2),
     ("engine-embedded", 2),
     ("engine-cql", 2),
+    ("engine-move", 2),
     ("cluster", 2),
     ("storage", 3),
     ("directory", 3),
@@ -43,6 +44,8 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("blob-s3", "blob"),
     ("engine-embedded", "engine"),
     ("engine-cql", "engine"),
+    ("engine-move", "engine"),
+    ("engine-move", "blob"),
     ("cluster", "engine"),
     ("queue", "storage"),
 ];

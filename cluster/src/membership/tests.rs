@@ -81,6 +81,15 @@ impl Rows for Path {
         rows
     }
 
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        self.rows.partitions(table, after, limit).await
+    }
+
     async fn delete(&self, keys: Vec<RowKey>) -> Result<(), EngineError> {
         unavailable_if(&self.no_writes)?;
         self.rows.delete(keys).await

@@ -145,6 +145,7 @@ fn request(command: Command) -> anyhow::Result<Option<Request>> {
         Command::Dev(_)
         | Command::Serve { .. }
         | Command::Check { .. }
+        | Command::Migrate { .. }
         | Command::Config(_)
         | Command::Cluster(ClusterCommand::Schema(_)) => {
             bail!("not a command for the admin API")

@@ -3,10 +3,12 @@
 
 mod client;
 mod command;
+mod migrate;
 mod print;
 mod queue;
 mod schema;
 mod secret;
 
 pub(crate) use command::run;
+pub(crate) use migrate::run as migrate;
 pub(crate) use schema::run as schema;

@@ -25,6 +25,8 @@ use crate::{Appender, Blobs, BlobsError, Config, Growth, SegmentId};
 /// Messages that may wait for the next group. Each waits with at most `shared_bytes_max`, and all of them within
 /// `buffered_bytes_max`.
 const WAITING_MAX: usize = 4096;
+/// How often the task looks, while nobody writes, whether the back end still grows segments.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Frames in one group: each is a few slices of one vectored write.
 const GROUP_FRAMES_MAX: usize = 1024;
 
@@ -136,6 +138,13 @@ impl Task {
                     receiver.close();
                     continue;
                 }
+                () = tokio::time::sleep(LOOK_PAUSE), if self.segment.is_some() => {
+                    // Mail moves to another back end, and this segment is waited for.
+                    if self.blobs.growth() == Growth::Whole {
+                        self.seal().await;
+                    }
+                    continue;
+                }
             };
             let Some(first) = first else { break };
             let mut gathered = Gathered::new(&self.config, first);
@@ -155,25 +164,35 @@ impl Task {
             }
             metrics::histogram!("postrider_blob_group_frames").record(group.len() as f64);
             match self.blobs.growth() {
-                Growth::Durable => {
-                    let outcome = self.add(&mut group).await;
-                    answer(group, outcome);
+                Growth::Durable => match self.add(&mut group).await.transpose() {
+                    Some(outcome) => answer(group, outcome),
+                    None => puts.begin(Arc::clone(&self.blobs), group),
+                },
+                Growth::Whole => {
+                    // What was begun before the back end became another one ends here.
+                    self.seal().await;
+                    puts.begin(Arc::clone(&self.blobs), group);
                 }
-                Growth::Whole => puts.begin(Arc::clone(&self.blobs), group),
             }
         }
         puts.end().await;
         self.seal().await;
     }
 
-    /// Adds a group to the shared segment.
-    async fn add(&mut self, group: &mut [Waiting]) -> Result<Vec<Placed>, BlobsError> {
+    /// Adds a group to the shared segment. `None`: there is none, and the back end no longer grows one.
+    async fn add(&mut self, group: &mut [Waiting]) -> Result<Option<Vec<Placed>>, BlobsError> {
         let begun = self.segment.is_some();
         let mut shared = match self.segment.take() {
             Some(shared) => shared,
             None => {
                 let layout = Layout::new(0);
                 let appender = self.blobs.begin(layout.segment, self.config.segment_bytes).await?;
+                // Mail that moves to another back end goes there from one call to the next, and never back: asked
+                // after the segment was begun, this says what kind of segment it is.
+                if self.blobs.growth() == Growth::Whole {
+                    appender.abort().await;
+                    return Ok(None);
+                }
                 Shared { appender, layout }
             }
         };
@@ -189,7 +208,7 @@ impl Task {
                 if full {
                     self.seal().await;
                 }
-                Ok(placed)
+                Ok(Some(placed))
             }
             Err(error) => {
                 let segment = shared.layout.segment;

@@ -41,5 +41,5 @@ pub use orphans::{Orphan, OrphanPage};
 pub use reader::{BlobReader, ReadError};
 pub use recovery::{Fate, Recovered};
 pub use reference::{Moved, Reference, ReferenceError, Referenced, References};
-pub use store::{BlobStore, CheckError, SegmentCheck};
+pub use store::{BlobStore, CheckError, SegmentCheck, check_segment};
 pub use writer::{BlobWriter, Stored, WriteError};

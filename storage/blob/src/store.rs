@@ -151,38 +151,7 @@ impl BlobStore {
     /// Compares all bytes of a segment with their hashes, without any key: for `check`. Of an unsealed segment all that
     /// is there so far.
     pub async fn check_segment(&self, segment: SegmentId) -> Result<SegmentCheck, BlobsError> {
-        let info = self.writers.blobs.stat(segment).await?;
-        let mut scan = Scan::new(Arc::clone(&self.writers.blobs), segment, info.length);
-        let mut check = SegmentCheck { segment, sealed: info.sealed, ..SegmentCheck::default() };
-        if !info.sealed {
-            let walked = scan.walk(info.length).await?;
-            check.frames = walked.index.frames.len();
-            check.damaged =
-                walked.index.damaged.iter().map(|(at, _)| (*at, "no intact frame begins here")).collect();
-            return Ok(check);
-        }
-        if let Err(Damage(what)) = scan.header().await? {
-            check.damaged.push((0, what));
-        }
-        match scan.footer().await? {
-            Err(Damage(what)) => {
-                check.damaged.push((info.length, what));
-                let walked = scan.walk(info.length).await?;
-                check.frames = walked.index.frames.len();
-            }
-            Ok((_, index)) => {
-                check
-                    .damaged
-                    .extend(index.damaged.iter().map(|(at, _)| (*at, "damaged before it was sealed")));
-                for entry in &index.frames {
-                    match scan.check_frame(entry).await? {
-                        Ok(()) => check.frames += 1,
-                        Err(Damage(what)) => check.damaged.push((entry.offset, what)),
-                    }
-                }
-            }
-        }
-        Ok(check)
+        check_segment(&self.writers.blobs, segment).await
     }
 
     /// Writes what waits, seals the shared segment and takes no more small blobs: for an orderly end. Reading goes on.
@@ -195,6 +164,40 @@ impl std::fmt::Debug for BlobStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("BlobStore(..)")
     }
+}
+
+/// [`BlobStore::check_segment`] on a back end that no store has open.
+pub async fn check_segment(blobs: &Arc<dyn Blobs>, segment: SegmentId) -> Result<SegmentCheck, BlobsError> {
+    let info = blobs.stat(segment).await?;
+    let mut scan = Scan::new(Arc::clone(blobs), segment, info.length);
+    let mut check = SegmentCheck { segment, sealed: info.sealed, ..SegmentCheck::default() };
+    if !info.sealed {
+        let walked = scan.walk(info.length).await?;
+        check.frames = walked.index.frames.len();
+        check.damaged =
+            walked.index.damaged.iter().map(|(at, _)| (*at, "no intact frame begins here")).collect();
+        return Ok(check);
+    }
+    if let Err(Damage(what)) = scan.header().await? {
+        check.damaged.push((0, what));
+    }
+    match scan.footer().await? {
+        Err(Damage(what)) => {
+            check.damaged.push((info.length, what));
+            let walked = scan.walk(info.length).await?;
+            check.frames = walked.index.frames.len();
+        }
+        Ok((_, index)) => {
+            check.damaged.extend(index.damaged.iter().map(|(at, _)| (*at, "damaged before it was sealed")));
+            for entry in &index.frames {
+                match scan.check_frame(entry).await? {
+                    Ok(()) => check.frames += 1,
+                    Err(Damage(what)) => check.damaged.push((entry.offset, what)),
+                }
+            }
+        }
+    }
+    Ok(check)
 }
 
 /// What a check of one segment found.

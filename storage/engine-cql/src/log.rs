@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use engine::{EngineError, EntryRow, Head, Log, LogId, Outcome, SnapshotPointer, Tail};
+use engine::{EngineError, EntryRow, Head, Log, LogId, LogKind, Outcome, SnapshotPointer, Tail};
 use uuid::Uuid;
 
+use crate::rows::PARTITIONS_MAX;
 use crate::session::Cql;
 use crate::statement::Prepared;
 
@@ -202,6 +203,43 @@ impl Log for Cql {
         match self.calls.decide_batch(&statements.delete, ((log.id,), (log.id,))).await? {
             Outcome::Applied | Outcome::Conflict => Ok(()),
             Outcome::Unknown => Err(EngineError::unavailable("it is not known whether the log was deleted")),
+        }
+    }
+
+    /// In the order of tokens.
+    async fn list(
+        &self,
+        kind: LogKind,
+        after: Option<LogId>,
+        limit: usize,
+    ) -> Result<Vec<LogId>, EngineError> {
+        let statements = self.statements.logs(kind);
+        let mut after = after;
+        let mut found = Vec::new();
+        loop {
+            let count = (limit - found.len()).min(PARTITIONS_MAX);
+            if count == 0 {
+                return Ok(found);
+            }
+            let answer = match after {
+                None => self.calls.rows(&statements.first_logs, (count as i32,)).await?,
+                Some(after) => self.calls.rows(&statements.next_logs, (after.id, count as i32)).await?,
+            };
+            let rows = answer.rows::<(Uuid, Option<i64>)>();
+            let mut listed = 0;
+            for row in rows.map_err(|error| EngineError::unavailable(error.to_string()))? {
+                let (id, head) = row.map_err(|error| EngineError::unavailable(error.to_string()))?;
+                let log = LogId { kind, id };
+                listed += 1;
+                after = Some(log);
+                // What is left of a deleted one has no head.
+                if head.is_some() {
+                    found.push(log);
+                }
+            }
+            if listed < count {
+                return Ok(found);
+            }
         }
     }
 }

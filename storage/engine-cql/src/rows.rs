@@ -16,6 +16,8 @@ pub(crate) const CONCURRENT: usize = 32;
 /// Rows of a scan in one answer; values may be large.
 const VALUES_MAX: usize = 64;
 const KEYS_MAX: usize = 4_096;
+/// Partitions in one answer: each is looked for by itself on its nodes.
+pub(crate) const PARTITIONS_MAX: usize = 256;
 
 /// Keys and values, the latter empty where they were not asked for.
 pub(crate) type Scanned = Vec<(Bytes, Bytes)>;
@@ -183,7 +185,10 @@ impl Rows for Cql {
         let statements = self.rows_of(key.table)?;
         let (partition, name) = (&key.partition, &key.key);
         let outcome = match (expected, new) {
-            (None, None) => return Ok(self.row(&key).await?.is_none()),
+            // Not a read: it also decides what hangs.
+            (None, None) => {
+                self.calls.decide(&statements.delete_if, (partition, name, None::<Bytes>)).await?
+            }
             (None, Some(new)) => self.calls.decide(&statements.put_new, (partition, name, new)).await?,
             (Some(expected), Some(new)) => {
                 self.calls.decide(&statements.replace, (new, partition, name, expected)).await?
@@ -223,6 +228,36 @@ impl Rows for Cql {
     ) -> Result<Vec<Bytes>, EngineError> {
         let rows = self.scan_rows(table, &partition, &from, limit, Wanted::Keys).await?;
         Ok(rows.into_iter().map(|(key, _)| key).collect())
+    }
+
+    /// In the order of tokens.
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        let statements = self.rows_of(table)?;
+        let mut found: Vec<Bytes> = Vec::new();
+        loop {
+            let count = (limit - found.len()).min(PARTITIONS_MAX);
+            if count == 0 {
+                return Ok(found);
+            }
+            let answer = match found.last().or(after.as_ref()) {
+                None => self.calls.rows(&statements.first_partitions, (count as i32,)).await?,
+                Some(after) => self.calls.rows(&statements.next_partitions, (after, count as i32)).await?,
+            };
+            let before = found.len();
+            for row in
+                answer.rows::<(Bytes,)>().map_err(|error| EngineError::unavailable(error.to_string()))?
+            {
+                found.push(row.map_err(|error| EngineError::unavailable(error.to_string()))?.0);
+            }
+            if found.len() - before < count {
+                return Ok(found);
+            }
+        }
     }
 
     async fn delete(&self, keys: Vec<RowKey>) -> Result<(), EngineError> {

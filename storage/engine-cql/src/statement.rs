@@ -106,6 +106,10 @@ pub(crate) struct LogStatements {
     pub(crate) swing: Prepared,
     /// id; id
     pub(crate) delete: Batch,
+    /// limit
+    pub(crate) first_logs: Prepared,
+    /// after, limit
+    pub(crate) next_logs: Prepared,
     pub(crate) page: PageStatements,
 }
 
@@ -142,6 +146,10 @@ pub(crate) struct RowStatements {
     pub(crate) replace: Prepared,
     /// part, key, expected
     pub(crate) delete_if: Prepared,
+    /// limit
+    pub(crate) first_partitions: Prepared,
+    /// after, limit
+    pub(crate) next_partitions: Prepared,
 }
 
 /// All of them.
@@ -252,6 +260,15 @@ impl Maker<'_> {
                 )
                 .await?,
             delete: self.batch(&[&end, &everything]).await?,
+            first_logs: self
+                .make(Kind::Read, &format!("SELECT DISTINCT {id}, head FROM {log} LIMIT ?"))
+                .await?,
+            next_logs: self
+                .make(
+                    Kind::Read,
+                    &format!("SELECT DISTINCT {id}, head FROM {log} WHERE token({id}) > token(?) LIMIT ?"),
+                )
+                .await?,
             page: self.pages(name, id).await?,
         })
     }
@@ -304,6 +321,15 @@ impl Maker<'_> {
             put_new: self.make(Kind::Conditional, &format!("{insert} IF NOT EXISTS")).await?,
             replace: self.make(Kind::Conditional, &update).await?,
             delete_if: self.make(Kind::Conditional, &format!("DELETE {from} = ? IF value = ?")).await?,
+            first_partitions: self
+                .make(Kind::Read, &format!("SELECT DISTINCT part FROM {name} LIMIT ?"))
+                .await?,
+            next_partitions: self
+                .make(
+                    Kind::Read,
+                    &format!("SELECT DISTINCT part FROM {name} WHERE token(part) > token(?) LIMIT ?"),
+                )
+                .await?,
         })
     }
 

@@ -9,9 +9,10 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use engine::id::LOG_ID_BYTES;
 use engine::rows::PARTITION_BYTES_MAX;
-use engine::{Engine, EngineError, EntryRow, Head, Log, LogId, Outcome, Row, RowKey, Rows, SnapshotPointer};
-use engine::{Table, Tail};
+use engine::{Engine, EngineError, EntryRow, Head, Log, LogId, LogKind, Outcome, Row, RowKey, Rows};
+use engine::{SnapshotPointer, Table, Tail};
 use fjall::config::CompressionPolicy;
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions};
 use parking_lot::Mutex;
@@ -22,7 +23,8 @@ use crate::commit::{Answer, Command, Committer, Delete, Put, Write};
 use crate::config::Config;
 use crate::head::read_head;
 use crate::journal::cut_torn_end;
-use crate::key::{GROUP_KEY, KEY_BYTES_MAX, entry_range, row_key, row_prefix};
+use crate::key::snapshot_key;
+use crate::key::{GROUP_KEY, KEY_BYTES_MAX, entry_range, past_log, past_partition, row_key, row_prefix};
 use crate::lock::FolderLock;
 use crate::space::Space;
 use crate::trimmed::Trimmed;
@@ -442,6 +444,34 @@ impl Log for Embedded {
         self.inner.trimmed.forget(log);
         deleted
     }
+
+    async fn list(
+        &self,
+        kind: LogKind,
+        after: Option<LogId>,
+        limit: usize,
+    ) -> Result<Vec<LogId>, EngineError> {
+        self.read(move |tables| {
+            let mut found = Vec::new();
+            let mut start = after.map_or_else(|| vec![kind as u8], past_log);
+            while found.len() < limit {
+                let Some(guard) = tables.log.range(start..).next() else { break };
+                let key = guard.key().map_err(|error| tables.read_error(&error))?;
+                let log = key.get(..LOG_ID_BYTES).and_then(LogId::from_bytes);
+                let log = log.ok_or_else(|| value::damaged("log", &key, "not the key of a log"))?;
+                if log.kind != kind {
+                    break;
+                }
+                // The snapshot's row is the first of a log; entries without one are of none.
+                if key[..] == snapshot_key(log)[..] {
+                    found.push(log);
+                }
+                start = past_log(log);
+            }
+            Ok(found)
+        })
+        .await
+    }
 }
 
 #[async_trait]
@@ -528,6 +558,34 @@ impl Rows for Embedded {
                 let key = guard.key().map_err(|error| tables.read_error(&error))?;
                 let Some(key) = key.strip_prefix(&prefix[..]) else { break };
                 found.push(Bytes::copy_from_slice(key));
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        self.read(move |tables| {
+            let (keyspace, name) = tables.of(table);
+            let mut found: Vec<Bytes> = Vec::new();
+            let mut start = after.map_or_else(|| vec![table as u8], |after| past_partition(table, &after));
+            while found.len() < limit {
+                let Some(guard) = keyspace.range(start..).next() else { break };
+                let key = guard.key().map_err(|error| tables.read_error(&error))?;
+                if key.first() != Some(&(table as u8)) {
+                    break;
+                }
+                let partition = key.get(1).and_then(|length| key.get(2..2 + usize::from(*length)));
+                let partition =
+                    partition.ok_or_else(|| value::damaged(name, &key, "not the key of a row"))?;
+                let partition = Bytes::copy_from_slice(partition);
+                start = past_partition(table, &partition);
+                found.push(partition);
             }
             Ok(found)
         })

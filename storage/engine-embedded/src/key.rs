@@ -44,6 +44,25 @@ pub(crate) fn entry_range(log: LogId, after: u64, to: u64) -> std::ops::RangeInc
     entry_key(log, after.saturating_add(1))..=entry_key(log, to)
 }
 
+/// Greater than all keys of a log, and not than those of the next.
+pub(crate) fn past_log(log: LogId) -> Vec<u8> {
+    let mut key = log.to_bytes().to_vec();
+    key.push(ENTRY + 1);
+    key
+}
+
+/// The same of a partition: its last key is followed by the prefix that is greater by one, where the length counts too.
+pub(crate) fn past_partition(table: Table, partition: &Bytes) -> Vec<u8> {
+    let mut key = row_prefix(table, partition);
+    while let Some(last) = key.pop() {
+        if last < u8::MAX {
+            key.push(last + 1);
+            return key;
+        }
+    }
+    unreachable!("a table's number is less than 255")
+}
+
 pub(crate) fn row_key(key: &RowKey) -> Vec<u8> {
     let mut bytes = row_prefix(key.table, &key.partition);
     bytes.extend_from_slice(&key.key);

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::error::EngineError;
-use crate::id::{LogId, PageId};
+use crate::id::{LogId, LogKind, PageId};
 
 /// Which snapshot a log starts from. Lies beside the head and moves by a compare-and-swap of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -102,4 +102,14 @@ pub trait Log: Send + Sync + 'static {
 
     /// Deletes head and entries. Pages are rows and are deleted as such.
     async fn delete(&self, log: LogId) -> Result<(), EngineError>;
+
+    /// Up to `limit` logs of a kind behind `after` (none: from the first one on), in an order of the back end's own that
+    /// does not change. A full answer is followed by a call with its last log. A log that is made or deleted meanwhile
+    /// may be there or not; for what needs all of them without knowing their names.
+    async fn list(
+        &self,
+        kind: LogKind,
+        after: Option<LogId>,
+        limit: usize,
+    ) -> Result<Vec<LogId>, EngineError>;
 }

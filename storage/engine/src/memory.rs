@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::archive::Archive;
 use crate::context::Engine;
 use crate::error::{ArchiveError, EngineError};
-use crate::id::LogId;
+use crate::id::{LogId, LogKind};
 use crate::log::{EntryRow, Head, Log, Outcome, SnapshotPointer, Tail};
 use crate::rows::{Row, RowKey, Rows, Table};
 
@@ -462,6 +462,16 @@ impl Log for MemoryEngine {
     async fn delete(&self, log: LogId) -> Result<(), EngineError> {
         self.write(vec![Mutation::DeleteLog(log)], true).await
     }
+
+    async fn list(
+        &self,
+        kind: LogKind,
+        after: Option<LogId>,
+        limit: usize,
+    ) -> Result<Vec<LogId>, EngineError> {
+        let listed = |log: &&LogId| log.kind == kind && after.is_none_or(|after| **log > after);
+        self.read(|image| image.logs.keys().filter(listed).take(limit).copied().collect()).await
+    }
 }
 
 #[async_trait]
@@ -529,6 +539,31 @@ impl Rows for MemoryEngine {
                 .take(limit)
                 .map(|(key, value)| (key.key.clone(), value.clone()))
                 .collect()
+        })
+        .await
+    }
+
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        self.read(|image| {
+            let behind = |key: &&RowKey| {
+                key.table == table && after.as_ref().is_none_or(|after| key.partition > *after)
+            };
+            let mut found: Vec<Bytes> = Vec::new();
+            for key in image.rows.keys().filter(behind) {
+                if found.last() == Some(&key.partition) {
+                    continue;
+                }
+                if found.len() == limit {
+                    break;
+                }
+                found.push(key.partition.clone());
+            }
+            found
         })
         .await
     }

@@ -169,6 +169,16 @@ pub trait Rows: Send + Sync + 'static {
         Ok(self.scan(table, partition, from, limit).await?.into_iter().map(|(key, _)| key).collect())
     }
 
+    /// Up to `limit` partitions of a table that have rows, behind `after` (none: from the first one on), in an order of
+    /// the back end's own that does not change. A full answer is followed by a call with its last partition. One that is
+    /// emptied or begun meanwhile may be there or not. Pages lie with their logs: [`crate::Log::list`] has those.
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError>;
+
     /// Deletes the rows that exist among these. Durable in the end, not necessarily when it returns: what is deleted is
     /// never needed again, so a row that comes back after a crash does no harm.
     async fn delete(&self, keys: Vec<RowKey>) -> Result<(), EngineError>;

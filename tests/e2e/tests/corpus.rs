@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use end_to_end::{Scene, corpus, run, run_in, script};
+use end_to_end::{Scene, run, run_in, script};
+use testkit::corpus;
 use testkit::imap::{self, Imap};
 use testkit::server::PASSWORD;
 use testkit::smtp::Smtp;
@@ -171,7 +172,7 @@ fn by_imaplib(scene: &Scene) -> Result<BTreeMap<usize, Vec<Vec<u8>>>> {
 
 #[test]
 fn real_mail_arrives_once_and_unchanged() -> Result<()> {
-    let messages = corpus()?;
+    let messages = corpus::messages()?;
     let counts = [Way::Data, Way::Binary, Way::Refused]
         .map(|kind| messages.iter().filter(|(_, message)| way(message) == kind).count());
     let scene = Scene::start()?;

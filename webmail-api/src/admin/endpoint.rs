@@ -5,7 +5,8 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use super::api::Api;
 use super::caller::Scope;
 use super::{
-    accounts, aliases, domains, lists, monitor, nodes, openapi, queue, shards, suppressions, tokens,
+    accounts, aliases, domains, lists, migration, monitor, nodes, openapi, queue, shards, suppressions,
+    tokens,
 };
 
 /// One endpoint.
@@ -70,6 +71,21 @@ pub(crate) fn table() -> Vec<Endpoint> {
             None,
             (202, Nothing),
             post(nodes::drain),
+        ),
+        read(
+            "/admin/v1/migrate",
+            "How far the move to other back ends is.",
+            Json("Migration"),
+            get(migration::show),
+        ),
+        act(
+            "post",
+            "/admin/v1/migrate",
+            write,
+            "Begins to move everything to the back ends of another configuration, or goes on with it.",
+            Some("NewMigration"),
+            (202, Nothing),
+            post(migration::begin),
         ),
         read("/admin/v1/domains", "All domains.", JsonList("Domain"), get(domains::list)),
         act(

@@ -15,6 +15,7 @@ mod config;
 mod domains;
 mod endpoint;
 mod lists;
+pub mod migration;
 pub mod monitor;
 pub mod nodes;
 mod openapi;

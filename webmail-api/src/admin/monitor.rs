@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::api::Api;
+use super::migration::MigrationView;
 use super::nodes::ClusterView;
 use super::problem::Problem;
 
@@ -19,6 +20,15 @@ pub trait Monitor: Send + Sync + 'static {
     fn metrics(&self) -> String;
     /// The nodes of the cluster. `None`: the process is not part of one.
     fn cluster(&self) -> Option<ClusterView> {
+        None
+    }
+    /// Begins to move everything to the back ends of the configuration file at this path, or goes on with it. An error
+    /// says why not.
+    fn migrate(&self, _to: String) -> Result<(), String> {
+        Err("only a running server moves".to_owned())
+    }
+    /// How far that is. `None`: nothing moves.
+    fn migration(&self) -> Option<MigrationView> {
         None
     }
     /// Tells the process to end in order.

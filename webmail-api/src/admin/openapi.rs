@@ -231,6 +231,15 @@ fn schemas() -> Value {
             ("roles", list(text())), ("address", text()), ("release", text()), ("feature_level", number()),
             ("boot", text()), ("shards", or_null(number())),
         ]),
+        "Migration": object("How far a move to other back ends is.", &[
+            ("to", text()), ("stage", one_of(vec!["opening", "rows", "segments", "logs", "rest", "done"])),
+            ("logs_done", number()), ("logs_total", number()), ("segments_done", number()),
+            ("segments_total", number()), ("rows", number()), ("bytes", number()),
+            ("seconds", json!({ "type": "number" })), ("trouble", or_null(text())), ("running", flag()),
+        ]),
+        "NewMigration": object("A move; `to` is the path of the other configuration on the server.", &[
+            ("to", text()),
+        ]),
         "Token": object("A token.", &[
             ("name", text()), ("scopes", list(scope())), ("created", seconds()), ("expires", or_null(seconds())),
         ]),

@@ -67,6 +67,25 @@ impl Rows for TestRows {
         Ok(self.rows.lock().get(&key).cloned())
     }
 
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        self.check()?;
+        let rows = self.rows.lock();
+        let mut found: Vec<Bytes> =
+            rows.keys().filter(|key| key.table == table).map(|key| key.partition.clone()).collect();
+        found.sort_unstable();
+        found.dedup();
+        Ok(found
+            .into_iter()
+            .filter(|one| after.as_ref().is_none_or(|after| one > after))
+            .take(limit)
+            .collect())
+    }
+
     async fn scan(
         &self,
         table: Table,

@@ -2,7 +2,7 @@
 
 pub mod notes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::Archive;
 use crate::context::Engine;
 use crate::handle::LogHandle;
-use crate::id::LogId;
+use crate::id::{LogId, LogKind};
 use crate::log::{EntryRow, Log, Outcome, SnapshotPointer};
 use crate::logs::Logs;
 use crate::memory::MemoryArchive;
@@ -31,6 +31,7 @@ pub async fn all(engine: &Engine) {
     rows(&*engine.rows).await;
     conditional_rows(&*engine.rows).await;
     scans(&*engine.rows).await;
+    listings(engine).await;
     actors(engine).await;
 }
 
@@ -216,10 +217,13 @@ pub async fn conditional_rows(rows: &dyn Rows) {
     for (expected, new, applied, after) in [
         (value("2"), value("3"), false, value("1")),
         (None, value("3"), false, value("1")),
+        (None, None, false, value("1")),
+        (value("1"), value("1"), true, value("1")),
         (value("1"), value("3"), true, value("3")),
         (value("1"), None, false, value("3")),
         (value("3"), None, true, None),
         (value("3"), value("4"), false, None),
+        (None, None, true, None),
         (None, value("5"), true, value("5")),
     ] {
         assert_eq!(rows.replace_if(key.clone(), expected, new).await.unwrap(), applied);
@@ -260,6 +264,58 @@ pub async fn scans(rows: &dyn Rows) {
     let keys = rows.scan_keys(Table::Mark, partition.clone(), from, 2).await.unwrap();
     assert_eq!(keys, [&b"a\0"[..], b"a\0\0"]);
     assert!(rows.scan(Table::Node, partition, Bytes::new(), 10).await.unwrap().is_empty());
+}
+
+/// All logs of a kind and all partitions of a table can be found without knowing them, in steps of any size.
+pub async fn listings(engine: &Engine) {
+    let mut logs = BTreeSet::new();
+    for _ in 0..5 {
+        let log = LogId::shard(Uuid::new_v4());
+        assert_eq!(engine.log.create(log, snapshot(0, 0)).await.unwrap(), Outcome::Applied);
+        assert_eq!(engine.log.append(log, &entry(1, 1), None).await.unwrap(), Outcome::Applied);
+        logs.insert(log);
+    }
+    let domain = LogId::domain(Uuid::new_v4());
+    assert_eq!(engine.log.create(domain, snapshot(7, 0)).await.unwrap(), Outcome::Applied);
+    let deleted = *logs.first().unwrap();
+    engine.log.delete(deleted).await.unwrap();
+    logs.remove(&deleted);
+    // Names of which one begins with another, and that end in the greatest byte.
+    let stem = Uuid::new_v4();
+    let partitions: BTreeSet<Bytes> = [&b""[..], b"a", b"ab", b"\xff", b"\xff\xff", b"b"]
+        .iter()
+        .map(|end| Bytes::from([stem.as_bytes(), *end].concat()))
+        .collect();
+    for partition in &partitions {
+        engine.rows.put(vec![mark(partition, "1", "x"), mark(partition, "2", "y")]).await.unwrap();
+    }
+    for limit in [1, 2, 3, 1_000] {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let some = engine.log.list(LogKind::Shard, after, limit).await.unwrap();
+            assert!(some.len() <= limit && some.iter().all(|log| log.kind == LogKind::Shard));
+            let Some(last) = some.last() else { break };
+            after = Some(*last);
+            found.extend(some);
+        }
+        let set: BTreeSet<LogId> = found.iter().copied().collect();
+        assert_eq!(set.len(), found.len(), "each once, limit {limit}");
+        assert!(set.is_superset(&logs) && !set.contains(&deleted), "limit {limit}");
+
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let some = engine.rows.partitions(Table::Mark, after, limit).await.unwrap();
+            assert!(some.len() <= limit);
+            let Some(last) = some.last() else { break };
+            after = Some(last.clone());
+            found.extend(some);
+        }
+        let set: BTreeSet<Bytes> = found.iter().cloned().collect();
+        assert_eq!(set.len(), found.len(), "each once, limit {limit}");
+        assert!(set.is_superset(&partitions), "limit {limit}");
+    }
+    let domains = engine.log.list(LogKind::Domain, None, 100_000).await.unwrap();
+    assert!(domains.contains(&domain));
 }
 
 async fn put_note(handle: &LogHandle<Notes>, id: u64) -> u64 {
