@@ -26,7 +26,7 @@ pub(crate) struct BackEnd {
 
 impl BackEnd {
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let source = Side::open(config).await?;
+        let source = Box::pin(Side::open(config)).await?;
         if let Some(into) = Standing::into(&*source.engine.rows).await?
             && !into.done
         {
@@ -39,7 +39,7 @@ impl BackEnd {
         if let Some(Standing { done: true, place, .. }) = &away {
             // The lock of a folder says that whoever moved it has ended; of a cluster's engines nobody has one.
             let handed_over = match &source.embedded {
-                Some(_) => hand_over(&source, Path::new(place)).await,
+                Some(_) => Box::pin(hand_over(&source, Path::new(place))).await,
                 None => Ok(false),
             };
             source.close().await;
@@ -132,7 +132,7 @@ impl Side {
 /// The process that moved everything from `source` to the configuration at `to` died before its last step, which is to
 /// hand over; or it did not, and nothing is to be done (`false`).
 pub(crate) async fn hand_over(source: &Side, to: &Path) -> anyhow::Result<bool> {
-    let target = Side::open(&Config::read(to)?).await.context("the other side")?;
+    let target = Box::pin(Side::open(&Config::read(to)?)).await.context("the other side")?;
     let handed_over = engine_move::complete(&source.engine, &target.engine).await;
     target.close().await;
     Ok(handed_over?)

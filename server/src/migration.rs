@@ -79,17 +79,17 @@ impl Migration {
     async fn open_as(&self, to: &Path, begun: Begun) -> anyhow::Result<()> {
         let mut target = self.0.target.lock().await;
         if target.is_some() {
-            return match self.0.shown.lock().to.as_deref() == Some(to) {
-                true => Ok(()),
-                false => Err(anyhow!("a move to somewhere else is under way")),
-            };
+            if self.0.shown.lock().to.as_deref() == Some(to) {
+                return Ok(());
+            }
+            bail!("a move to somewhere else is under way");
         }
         let config = Config::read(to)?;
         self.same_key(&config)?;
         if config.data == self.0.source.data && config.in_cluster() == self.0.source.in_cluster() {
             bail!("{} is where everything is", to.display());
         }
-        let side = Side::open(&config).await.context("the other side")?;
+        let side = Box::pin(Side::open(&config)).await.context("the other side")?;
         let opened = self.open_side(to, &config, &side, begun).await;
         if let Err(error) = opened {
             side.close().await;

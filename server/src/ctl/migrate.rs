@@ -61,7 +61,7 @@ async fn complete(config: &Config, to: &Path) -> anyhow::Result<bool> {
     if !back_end::is_there(config) {
         return Ok(false);
     }
-    let source = Side::open(config).await?;
+    let source = Box::pin(Side::open(config)).await?;
     let outcome = completed(&source, config, to).await;
     source.close().await;
     outcome
@@ -80,7 +80,7 @@ async fn completed(source: &Side, config: &Config, to: &Path) -> anyhow::Result<
         Some(away) => {
             // Begun where this command is given, and perhaps not written down at the other side. A node that starts
             // does not do that: it might be on another machine.
-            let target = Side::open(&Config::read(to)?).await.context("the other side")?;
+            let target = Box::pin(Side::open(&Config::read(to)?)).await.context("the other side")?;
             let moving = Moving::new(source.engine.clone());
             let begun = moving.begin(target.engine.clone(), &away.place).await;
             drop(moving);
@@ -148,7 +148,7 @@ fn show(view: &Value) {
         Some("segments") => (number("segments_done"), number("segments_total")),
         _ => (number("logs_done"), number("logs_total")),
     };
-    let full = if total == 0 { 0 } else { (done * BAR / total).min(BAR) };
+    let full = (done * BAR).checked_div(total).unwrap_or(0).min(BAR);
     let bar: String = (0..BAR).map(|at| if at < full { '#' } else { '.' }).collect();
     let seconds = view["seconds"].as_f64().unwrap_or_default().max(1.0);
     let rate = number("bytes") as f64 / seconds / 1_048_576.0;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use engine::rows::successor;
 use engine::{EngineError, Row, RowKey, Table};
-use futures_util::{TryStreamExt as _, stream};
+use futures_util::{TryStreamExt as _, pin_mut, stream};
 
 use crate::error::MoveError;
 use crate::flip::Gate;
@@ -36,11 +36,6 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
-    async fn sum(mut self, other: Self) -> Result<Self, MoveError> {
-        self.add(other);
-        Ok(self)
-    }
-
     fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.changed += other.changed;
@@ -62,7 +57,10 @@ impl Moving {
                 let looks =
                     listed.map_ok(|partition| async move { self.look_at(table, side, &partition).await });
                 let all = looks.try_buffer_unordered(PARTITIONS_AT_ONCE);
-                compared.add(all.try_fold(Compared::default(), Compared::sum).await?);
+                pin_mut!(all);
+                while let Some(looked) = all.try_next().await? {
+                    compared.add(looked);
+                }
             }
         }
         Ok(compared)

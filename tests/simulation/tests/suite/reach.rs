@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use blob::{Appender, Blobs, BlobsError, Growth, SegmentId, SegmentInfo};
 use bytes::Bytes;
 use engine::{
-    Engine, EngineError, EntryRow, Head, Hints, Log, LogId, Outcome, Row, RowKey, Rows, SnapshotPointer,
-    Table, Tail,
+    Engine, EngineError, EntryRow, Head, Hints, Log, LogId, LogKind, Outcome, Row, RowKey, Rows,
+    SnapshotPointer, Table, Tail,
 };
 use parking_lot::Mutex;
 use uuid::Uuid;
@@ -255,6 +255,15 @@ impl Log for NodeEngine {
     async fn delete(&self, log: LogId) -> Result<(), EngineError> {
         self.call("delete log", Log::delete(&self.world.engine, log)).await
     }
+
+    async fn list(
+        &self,
+        kind: LogKind,
+        after: Option<LogId>,
+        limit: usize,
+    ) -> Result<Vec<LogId>, EngineError> {
+        self.call("list", self.world.engine.list(kind, after, limit)).await
+    }
 }
 
 #[async_trait]
@@ -296,6 +305,15 @@ impl Rows for NodeEngine {
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
         self.call("scan", self.world.engine.scan(table, partition, from, limit)).await
+    }
+
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        self.call("partitions", self.world.engine.partitions(table, after, limit)).await
     }
 
     async fn delete(&self, keys: Vec<RowKey>) -> Result<(), EngineError> {
