@@ -43,7 +43,7 @@ const SETTINGS: &str = "[queue]\npoll_seconds = 1\n\n[queue.retry]\nseconds_min 
 #[test]
 fn everything_moves_to_a_cluster_and_back() -> Result<()> {
     let mut scene = Scene::start()?;
-    let moved = scene.to_cluster_and_back();
+    let moved = scene.moves_out_and_back();
     if moved.is_err() {
         scene.folder.disable_cleanup(true);
         println!("kept in {}", scene.folder.path().display());
@@ -165,7 +165,7 @@ impl Scene {
         })
     }
 
-    fn to_cluster_and_back(&mut self) -> Result<()> {
+    fn moves_out_and_back(&mut self) -> Result<()> {
         let began = Instant::now();
         let load = self.load(0);
         std::thread::sleep(Duration::from_secs(3));
