@@ -36,11 +36,6 @@ pub(crate) struct Compared {
 }
 
 impl Compared {
-    async fn sum(mut self, other: Self) -> Result<Self, MoveError> {
-        self.add(other);
-        Ok(self)
-    }
-
     fn add(&mut self, other: Self) {
         self.rows += other.rows;
         self.changed += other.changed;
@@ -62,7 +57,11 @@ impl Moving {
                 let looks =
                     listed.map_ok(|partition| async move { self.look_at(table, side, &partition).await });
                 let all = looks.try_buffer_unordered(PARTITIONS_AT_ONCE);
-                compared.add(all.try_fold(Compared::default(), Compared::sum).await?);
+                all.try_for_each(|one| {
+                    compared.add(one);
+                    std::future::ready(Ok(()))
+                })
+                .await?;
             }
         }
         Ok(compared)
