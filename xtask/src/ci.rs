@@ -160,6 +160,7 @@ fn test() -> Result<()> {
         "test",
         "--workspace",
         "--locked",
+        "--no-fail-fast",
         "--exclude",
         "end-to-end",
         "--exclude",
