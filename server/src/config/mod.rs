@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn an_attempt_must_fit_into_its_lease() {
-        let mut config = Config::default();
+        let mut config = Config { listeners: Vec::new(), ..Config::default() };
         config.check().expect("the defaults go together");
         config.queue.outbound_lease_seconds_max = 20;
         let wrong = config.check().expect_err("nothing would be sent").to_string();
