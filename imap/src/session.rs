@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use directory::Principal;
-use imap_protocol::command::{Command, Tag};
+use imap_protocol::command::{Command, Fetch, Store, Tag};
 use imap_protocol::server::{Event, Server, State};
 use net::pump::Pump;
 use net::shutdown::ShutdownGuard;
@@ -14,7 +14,7 @@ use tracing::{debug, info};
 
 use crate::appends::{Answers, Appends, Received};
 use crate::command as commands;
-use crate::news::Expunges;
+use crate::news::{Expunges, Telling};
 use crate::reply::{Answer, Reply, Stop};
 use crate::selected::Selected;
 use crate::service::Inner;
@@ -112,8 +112,11 @@ impl Session {
             Event::Command { tag, command } => {
                 let started = Instant::now();
                 let (verb, expunges) = describe(&command);
+                // What the command changed may be told only here, where its own look at the changes failed; and then too
+                // with the UID (RFC 9051 §6.4.9).
+                let telling = if names_uids(&command) { Telling::AllWithUid } else { Telling::All };
                 let reply = self.command(&tag, command).await?;
-                self.tell_news(expunges).await?;
+                self.tell_news_but(expunges, |_| telling).await?;
                 self.finish(&reply);
                 metrics::counter!("postrider_imap_commands_total", "command" => verb).increment(1);
                 metrics::histogram!("postrider_imap_command_seconds", "command" => verb)
@@ -272,6 +275,11 @@ impl Session {
             imap_protocol::response::select::code_number(self.out(), "HIGHESTMODSEQ", synced, "Highest");
         }
     }
+}
+
+/// Whether messages are named by UID, and changed or read: what is told of them has the UID too.
+fn names_uids(command: &Command) -> bool {
+    matches!(command, Command::Store(Store { uid: true, .. }) | Command::Fetch(Fetch { uid: true, .. }))
 }
 
 /// The verb for the metrics, and whether expunges may be told with the answer.

@@ -47,6 +47,13 @@ fn nothing_is_lost_doubled_or_wrong() {
     }
 }
 
+/// In this one a STORE by UID told its change without the UID: the look at what had changed failed, and what came later took
+/// it for another's.
+#[test]
+fn a_change_that_is_told_late_has_its_uid() {
+    assert_eq!(run(177, None).unwrap().violations, Vec::<String>::new());
+}
+
 #[test]
 fn a_seed_is_a_run() {
     let (one, other) = (run(7, None).unwrap(), run(7, None).unwrap());
