@@ -118,8 +118,11 @@ impl Blobs for MovingBlobs {
     }
 
     async fn finish(&self, segment: SegmentId, length: u64, pieces: Vec<Bytes>) -> Result<(), BlobsError> {
+        let Some(target) = self.target() else {
+            return self.inner.source.finish(segment, length, pieces).await;
+        };
         match self.inner.source.stat(segment).await {
-            Err(BlobsError::NotFound(_)) => self.newest().finish(segment, length, pieces).await,
+            Err(BlobsError::NotFound(_)) => target.finish(segment, length, pieces).await,
             Ok(_) => self.inner.source.finish(segment, length, pieces).await,
             Err(error) => Err(error),
         }

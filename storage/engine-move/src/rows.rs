@@ -28,8 +28,23 @@ pub(crate) fn is_conditional(table: Table) -> bool {
 }
 
 impl Moving {
+    /// Where all of these rows are written, as long as nothing moves; asked behind their gates.
+    fn only_side_of(&self, rows: &[Row]) -> Option<Side> {
+        match self.phase() {
+            Phase::Still => Some(Side::Source),
+            Phase::Moved if rows.iter().all(|row| row.key.table != Table::Node) => Some(Side::Target),
+            Phase::Moving | Phase::Moved => None,
+        }
+    }
+
     async fn write(&self, rows: Vec<Row>, durable: Durable) -> Result<(), EngineError> {
         let _open = self.inner.gates.pass_all(rows.iter().map(|row| &Self::gate_of(&row.key)[..])).await;
+        if let Some(side) = self.only_side_of(&rows) {
+            return match durable {
+                Durable::Now => self.on(side).rows.put(rows).await,
+                Durable::InOrder => self.on(side).rows.put_ordered(rows).await,
+            };
+        }
         let (mut source, mut target, mut both) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             if self.is_at_both(row.key.table) {
@@ -118,12 +133,7 @@ impl Rows for Moving {
     ) -> Result<Vec<Option<Bytes>>, EngineError> {
         {
             let _open = self.inner.gates.pass_all(rows.iter().map(|row| &Self::gate_of(&row.key)[..])).await;
-            let side = match self.phase() {
-                Phase::Still => Some(Side::Source),
-                Phase::Moved if rows.iter().all(|row| row.key.table != Table::Node) => Some(Side::Target),
-                _ => None,
-            };
-            if let Some(side) = side {
+            if let Some(side) = self.only_side_of(&rows) {
                 return self.on(side).rows.put_ordered_then_get(rows, keys).await;
             }
         }
