@@ -77,11 +77,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             lines += 1;
         }
     }
-    if lines == 0 {
-        bail!("the campaign reported no result");
-    }
     if !broken.is_empty() {
         bail!("{} broke:\n{}", broken.len(), broken.join("\n\n"));
+    }
+    if lines == 0 {
+        bail!("the campaign reported no result");
     }
     Ok(())
 }
