@@ -34,6 +34,8 @@ const SENDER: &str = "sender@example.test";
 const COPIED: [&str; 2] = ["INBOX", "Work"];
 /// Load before a fault begins.
 const BEFORE: Duration = Duration::from_secs(5);
+/// How long load goes on after everything serves again.
+const AFTER: Duration = Duration::from_secs(20);
 /// How long it may take until every node serves again.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(180);
 /// How long it may take until every node shows what it should.
@@ -71,8 +73,6 @@ pub struct Rounds {
     run: Arc<Run>,
     observer: Observer,
     accounts: Vec<String>,
-    /// How long load goes on after everything serves again.
-    pub after: Duration,
     outside: Outside,
     book: Arc<Book>,
     copies: Arc<Copies>,
@@ -173,7 +173,6 @@ impl Rounds {
             observer: Observer::new(&accounts),
             copies: Arc::new(Copies::of(&accounts)),
             accounts,
-            after: Duration::from_secs(20),
             outside,
             book: Arc::default(),
             heard: Arc::default(),
@@ -205,7 +204,7 @@ impl Rounds {
         let ended = Instant::now();
         self.until_all_serve()?;
         let recovery = ended.elapsed();
-        std::thread::sleep(self.after);
+        std::thread::sleep(AFTER);
         let outages = load.stop();
         self.nobody_ended()?;
         let (acknowledged, undecided) = (self.run.ledger.acknowledged(), self.run.ledger.undecided());
