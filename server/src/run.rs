@@ -81,7 +81,7 @@ pub(crate) async fn serve(
     let grace = Duration::from_secs(if end.is_err() { 1 } else { config.shutdown_seconds });
     // A second signal means now. To what an operator drains a supervisor gives its first one.
     let now = async {
-        if matches!(end, Ok(Word::Operators)) {
+        if matches!(end, Ok(ToldBy::Operator)) {
             signals.end().await;
         }
         signals.end().await;
@@ -108,11 +108,11 @@ fn greet(greeting: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whose word it was that the server shall end.
+/// Who told the server to end.
 #[derive(Clone, Copy, Debug)]
-enum Word {
+enum ToldBy {
     Signal,
-    Operators,
+    Operator,
 }
 
 /// Waits for the end. `Err`: something broke.
@@ -122,7 +122,7 @@ async fn until_end(
     file: Option<&Path>,
     config: &Config,
     tls: Option<&TlsServer>,
-) -> anyhow::Result<Word> {
+) -> anyhow::Result<ToldBy> {
     loop {
         tokio::select! {
             why = health.until_broken() => {
@@ -131,12 +131,12 @@ async fn until_end(
             }
             () = health.until_drained() => {
                 tracing::info!("told to end by an operator");
-                return Ok(Word::Operators);
+                return Ok(ToldBy::Operator);
             }
             told = signals.next() => match told {
                 Told::End => {
                     tracing::info!("told to end");
-                    return Ok(Word::Signal);
+                    return Ok(ToldBy::Signal);
                 }
                 Told::Reload => match reload(file, config, tls) {
                     Ok(()) => tracing::info!("configuration and certificates read again"),
