@@ -341,15 +341,22 @@ async fn a_request_that_is_repeated_by_a_stranger_has_no_effect() {
         count.fetch_add(1, Ordering::SeqCst);
         async move { request }
     });
-    let raw = world.raw().await;
-    let mut overheard = raw.subscribe(world.subject(&format!("ask.{}.count", second.boot))).await.unwrap();
-    raw.flush().await.unwrap();
+    // Before anything is overheard, so that what is overheard is sure to have been heard by whom it was for.
     eventually("a request is answered", async || {
         first.requests.ask(second.boot, "count", "x".into()).await.is_ok()
     })
     .await;
-    let before = served.load(Ordering::SeqCst);
-    let message = overheard.next().await.unwrap();
+    let raw = world.raw().await;
+    let mut overheard = raw.subscribe(world.subject(&format!("ask.{}.count", second.boot))).await.unwrap();
+    let mut message = None;
+    eventually("a request is overheard", async || {
+        first.requests.ask(second.boot, "count", "x".into()).await.unwrap();
+        let overhears = tokio::time::timeout(Duration::from_millis(50), overheard.next());
+        message = overhears.await.ok().flatten();
+        message.is_some()
+    })
+    .await;
+    let (message, before) = (message.unwrap(), served.load(Ordering::SeqCst));
     for _ in 0..3 {
         raw.publish(message.subject.clone(), message.payload.clone()).await.unwrap();
     }

@@ -499,7 +499,7 @@ impl Mirror {
         Ok(self.files()?.into_iter().filter(|(path, _)| is_mail(path)).collect())
     }
 
-    /// What is in the INBOX, but for what was deleted at the server.
+    /// What is in the INBOX, but for what is deleted at the server, whether it is gone there or not.
     fn downloads(&self) -> Result<Downloads> {
         let mut downloads = Downloads::new();
         for (path, bytes) in self.mails()? {
@@ -521,7 +521,9 @@ impl Mirror {
         let place = (self.account.clone(), "INBOX".to_owned());
         let messages = |seen: &Seen| -> BTreeSet<(u64, u64)> {
             let inbox = seen.mailboxes.get(&place).into_iter().flatten();
-            inbox.map(|(uid, message)| (*uid, message.id)).collect()
+            // Where an EXPUNGE was cut off its message is deleted and still there: the copy has it with that flag.
+            let kept = inbox.filter(|(_, message)| !message.flags.contains("\\Deleted"));
+            kept.map(|(uid, message)| (*uid, message.id)).collect()
         };
         let there = messages(seen);
         let here: BTreeSet<u64> = downloads.values().copied().collect();
