@@ -203,6 +203,11 @@ fn fresh(server: &Server, sink: &Sink, messages: usize, first: usize) -> Result<
     Ok(messages as f64 / started.elapsed().as_secs_f64())
 }
 
+/// Of two runs of the same size.
+fn mean_rate(one: f64, other: f64) -> f64 {
+    2.0 / (1.0 / one + 1.0 / other)
+}
+
 /// Recipients that were deferred, as the server counts them.
 fn deferred(server: &Server) -> Result<u64> {
     let metrics = server.metrics()?;
@@ -252,7 +257,7 @@ pub(crate) fn waiting(plan: &Plan, table: &mut Table) -> Result<()> {
     let (mut beside, mut alone) = (Vec::new(), Vec::new());
     let mut first = 0;
     let mut peer = empty;
-    for round in 0..plan.rounds {
+    for _ in 0..plan.rounds {
         server.stop(Duration::from_secs(60))?;
         peer.stop(Duration::from_secs(60))?;
         let started = Instant::now();
@@ -262,14 +267,16 @@ pub(crate) fn waiting(plan: &Plan, table: &mut Table) -> Result<()> {
         // Its keeper has looked at everything twice by then.
         std::thread::sleep(Duration::from_secs(if plan.smoke { 1 } else { 65 }));
         memory.push((server.resident()? as f64 - peer.resident()? as f64) / 1_024.0);
-        let count = plan.size(6_000);
-        // Whoever comes first finds a machine that has rested; so both do, in turn.
-        let turns = [(&server, &mut beside), (&peer, &mut alone)];
-        let turns: Vec<_> = if round % 2 == 0 { turns.into() } else { turns.into_iter().rev().collect() };
-        for (server, rates) in turns {
-            rates.push(fresh(server, &sink, count, first)?);
-        }
-        first += count;
+        let count = plan.size(5_000);
+        let mut rate_of = |server: &Server| {
+            first += count;
+            fresh(server, &sink, count, first)
+        };
+        // In the order a b b a, so that what drifts meanwhile is the same for both.
+        let (before, [one, other], after) =
+            (rate_of(&server)?, [rate_of(&peer)?, rate_of(&peer)?], rate_of(&server)?);
+        beside.push(mean_rate(before, after));
+        alone.push(mean_rate(one, other));
     }
     table.add(&name("RSS over the empty server"), "–", Unit::KiB, memory, Vec::new(), "≤ 64 MiB");
     table.add(&name("restart until the greeting"), "–", Unit::Milliseconds, restart, Vec::new(), "≤ 3 s");
