@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// `cluster`, only those of these names.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Of `cluster`: seconds that every fault lasts, in place of times by chance.
+    #[arg(long)]
+    seconds: Option<u64>,
 }
 
 const HEADER: &str = "date\tcommit\tcampaign\tminutes\tseed\tfault\tcounts\n";
@@ -48,7 +51,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "planted" => (planted(seed)?, Vec::new()),
         "bad-input" => (bad_input(commit.trim())?, Vec::new()),
         "model" => (model(&minutes)?, Vec::new()),
-        "cluster" => faults(&minutes, seed, &arguments.only)?,
+        "cluster" => faults(arguments, seed)?,
         name => (rounds(name, &minutes, seed)?, Vec::new()),
     };
     // Some take as long as they take.
@@ -94,12 +97,15 @@ fn rounds(name: &str, minutes: &str, seed: u64) -> Result<String> {
 }
 
 /// Rounds with a fault in each. What was found before one broke counts all the same.
-fn faults(minutes: &str, seed: u64, only: &[String]) -> Result<(String, Vec<String>)> {
+fn faults(arguments: &Arguments, seed: u64) -> Result<(String, Vec<String>)> {
     process::run(&mut ci::cargo(&["build", "--release", "--locked", "--workspace", "--bins"])?)?;
-    let seed = seed.to_string();
-    let mut program = ci::built("cluster-tests", "release", &["--minutes", minutes, "--seed", &seed])?;
-    if !only.is_empty() {
-        program.args(["--only", &only.join(",")]);
+    let (minutes, seed) = (arguments.minutes.to_string(), seed.to_string());
+    let mut program = ci::built("cluster-tests", "release", &["--minutes", &minutes, "--seed", &seed])?;
+    if !arguments.only.is_empty() {
+        program.args(["--only", &arguments.only.join(",")]);
+    }
+    if let Some(seconds) = arguments.seconds {
+        program.args(["--seconds", &seconds.to_string()]);
     }
     let output = program.stderr(Stdio::inherit()).output()?;
     let broken = if output.status.success() {

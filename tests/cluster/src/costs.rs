@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use testkit::message;
 use testkit::server::Server;
 use testkit::smtp::Smtp;
+use testkit::{message, metrics};
 
 use crate::between::s3::Manner;
 use crate::{Cluster, Setup};
@@ -190,8 +190,8 @@ impl Costs {
     fn counts(&self) -> Result<Counts> {
         let mut counts = Counts::default();
         for number in 0..NODES {
-            let metrics = self.cluster.node(number)?.metrics()?;
-            let sum = |name: &str, label: &str| -> f64 { sum(&metrics, name, label) };
+            let shown = self.cluster.node(number)?.metrics()?;
+            let sum = |name: &str, label: &str| metrics::sum(&shown, name, label);
             counts.conditional += sum("postrider_cql_calls_total", "kind=\"conditional\"");
             counts.writes += sum("postrider_cql_calls_total", "kind=\"write\"")
                 + sum("postrider_cql_calls_total", "kind=\"delete\"");
@@ -275,11 +275,4 @@ fn make_accounts(node: &Server, numbers: impl Iterator<Item = usize>) -> Result<
         }
     }
     Ok(())
-}
-
-/// All samples of a metric that have this label.
-fn sum(metrics: &str, name: &str, label: &str) -> f64 {
-    let samples = metrics.lines().filter_map(|line| line.strip_prefix(name));
-    let samples = samples.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
-    samples.filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }

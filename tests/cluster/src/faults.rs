@@ -14,6 +14,9 @@ use crate::between::cql::Traffic;
 use crate::between::s3::Manner;
 use crate::{Between, Cluster, clock};
 
+/// A node with this writes fewer heartbeats than the others wait for, and is content with that.
+const SLUGGISH: &str = "heartbeat_ms = 20000\ndead_after_ms = 60000\n";
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -63,11 +66,13 @@ pub enum Kind {
     ClockAhead,
     /// The clock of a node is ten minutes behind, and put right.
     ClockBehind,
+    /// The others hold a node for dead most of the time, which takes itself for the owner of what it owned.
+    TwoOwners,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::KillNode,
         Self::PauseNode,
         Self::RollingRestart,
@@ -91,6 +96,7 @@ impl Kind {
         Self::LoseRequests,
         Self::ClockAhead,
         Self::ClockBehind,
+        Self::TwoOwners,
     ];
 
     /// In a word, as result lines have it.
@@ -119,6 +125,7 @@ impl Kind {
             Self::LoseRequests => "lose-requests",
             Self::ClockAhead => "clock-ahead",
             Self::ClockBehind => "clock-behind",
+            Self::TwoOwners => "two-owners",
         }
     }
 
@@ -170,6 +177,8 @@ impl Fault {
         match self.kind {
             // What it does takes the time that it takes.
             Kind::RollingRestart => Duration::ZERO,
+            // For a while it is not held for dead, and it sees itself late.
+            Kind::TwoOwners => Duration::from_secs(self.seconds.max(60)),
             _ => Duration::from_secs(self.seconds),
         }
     }
@@ -219,6 +228,11 @@ impl Fault {
             Kind::LoseRequests => disturbs(cluster, whom, Traffic::LosesRequests(10)),
             Kind::ClockAhead => clock_goes(cluster, whom, "+10m"),
             Kind::ClockBehind => clock_goes(cluster, whom, "-10m"),
+            Kind::TwoOwners => {
+                cluster.membership.insert(whom, SLUGGISH);
+                cluster.stop_node(whom)?;
+                cluster.restart_node(whom)
+            }
         }
     }
 
@@ -257,6 +271,11 @@ impl Fault {
                 // From its next start on it has the clock of the machine.
                 let clock = cluster.clocks.remove(&whom).context("its clock is ours")?;
                 clock::set(&clock, clock::RIGHT)
+            }
+            Kind::TwoOwners => {
+                cluster.membership.remove(&whom);
+                cluster.stop_node(whom)?;
+                cluster.restart_node(whom)
             }
         }
     }

@@ -10,6 +10,7 @@ mod clock;
 pub mod costs;
 pub mod faults;
 pub mod guide;
+pub mod owners;
 pub mod rounds;
 pub mod standing;
 
@@ -45,6 +46,8 @@ pub struct Cluster {
     pub between: Option<Between>,
     /// Nodes whose clock is libfaketime's when they are started, and the file that says how wrong it is.
     pub clocks: BTreeMap<usize, PathBuf>,
+    /// What single nodes have in their section `[cluster]` when they are started, beside their names.
+    pub membership: BTreeMap<usize, &'static str>,
     settings: String,
     arguments: Vec<String>,
     folder: TempDir,
@@ -104,6 +107,7 @@ impl Cluster {
             engines,
             between,
             clocks: BTreeMap::new(),
+            membership: BTreeMap::new(),
             settings,
             arguments: setup.arguments.clone(),
             folder,
@@ -167,8 +171,9 @@ impl Cluster {
     pub fn start_node(&self, number: usize) -> Result<Server> {
         let data = self.data(number);
         let file = data.with_extension("toml");
-        let name = format!("[cluster]\nnode = \"node{number}\"\n");
-        fs::write(&file, format!("{}\n{name}", self.settings))?;
+        let more = self.membership.get(&number).copied().unwrap_or_default();
+        let section = format!("[cluster]\nnode = \"node{number}\"\n{more}");
+        fs::write(&file, format!("{}\n{section}", self.settings))?;
         let mut options = Options::new(&data);
         options.arguments = vec!["--config".to_owned(), file.to_string_lossy().into_owned()];
         options.arguments.extend(self.arguments.iter().cloned());

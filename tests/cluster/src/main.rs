@@ -27,6 +27,9 @@ struct Arguments {
     /// The longest time that a fault lasts, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds_max: u64,
+    /// Seconds that every fault lasts, in place of a time by chance.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// Rounds between two runs of `postrider check`.
     #[arg(long, default_value_t = 8)]
     check_every: usize,
@@ -63,7 +66,8 @@ fn run(arguments: &Arguments) -> Result<()> {
                 continue;
             }
         };
-        let fault = Fault::of(kind, &mut random, arguments.seconds_max);
+        let mut fault = Fault::of(kind, &mut random, arguments.seconds_max);
+        fault.seconds = arguments.seconds.unwrap_or(fault.seconds);
         let seed = arguments.seed.wrapping_mul(1_000).wrapping_add(number as u64);
         let report = rounds.round(&fault, seed)?;
         number += 1;

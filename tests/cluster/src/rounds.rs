@@ -21,7 +21,8 @@ use testkit::smtp::Smtp;
 use testkit::synced::{ByChanges, ByUid};
 use testkit::watching;
 
-use crate::faults::Fault;
+use crate::faults::{Fault, Kind};
+use crate::owners::{Cost, Moment, Owners, watch};
 use crate::{Cluster, Setup};
 
 /// Nodes of Postrider, and of Cassandra.
@@ -32,6 +33,8 @@ const MORE_ACCOUNTS: [&str; 2] = ["dora@example.test", "emil@example.test"];
 const SENDER: &str = "sender@example.test";
 /// Mailboxes that clients keep copies of.
 const COPIED: [&str; 2] = ["INBOX", "Work"];
+/// Load with one owner for each shard, which load with two is compared with.
+const COMPARED: Duration = Duration::from_secs(60);
 /// Load before a fault begins.
 const BEFORE: Duration = Duration::from_secs(5);
 /// How long load goes on after everything serves again.
@@ -123,6 +126,8 @@ pub struct Report {
     pub heard: Vec<f64>,
     /// What became of mail to hosts outside, in this round and the one before.
     pub sent: Tally,
+    /// Where shards had two owners: how that went.
+    pub owners: Option<Owners>,
 }
 
 /// The middle, and the greatest.
@@ -148,7 +153,8 @@ impl fmt::Display for Report {
             sent.recipients,
             sent.bounced,
             sent.doubled,
-        )
+        )?;
+        self.owners.iter().try_for_each(|owners| write!(f, " {owners}"))
     }
 }
 
@@ -194,12 +200,32 @@ impl Rounds {
         let this_began = ledger::now();
         let load = self.load(seed);
         std::thread::sleep(BEFORE);
+        let one_owner = match fault.kind {
+            Kind::TwoOwners => {
+                let (one, ()) = self.cost_of(|_| {
+                    std::thread::sleep(fault.lasts().min(COMPARED));
+                    Ok(())
+                })?;
+                Some(one)
+            }
+            _ => None,
+        };
         fault.begin(&mut self.cluster).with_context(|| format!("{fault} begins"))?;
         let began = Instant::now();
         if fault.kind.stops_all_commits() {
             self.is_refused()?;
         }
-        std::thread::sleep(fault.lasts().saturating_sub(began.elapsed()));
+        let left = fault.lasts().saturating_sub(began.elapsed());
+        let owners = match one_owner {
+            Some(one) => {
+                let (two, watched) = self.cost_of(|rounds| watch(&rounds.cluster, fault.whom, left))?;
+                Some(Owners::of(one, two, watched)?)
+            }
+            None => {
+                std::thread::sleep(left);
+                None
+            }
+        };
         fault.end(&mut self.cluster).with_context(|| format!("{fault} ends"))?;
         let ended = Instant::now();
         self.until_all_serve()?;
@@ -223,6 +249,7 @@ impl Rounds {
             settled,
             heard: std::mem::take(&mut lock(&self.heard)),
             sent,
+            owners,
         };
         if report.acknowledged == 0 {
             bail!("nothing was acknowledged, so nothing was tested");
@@ -230,6 +257,13 @@ impl Rounds {
         self.empty_mailboxes()?;
         self.before = (self.run.ledger.acknowledged(), self.run.ledger.undecided());
         Ok(report)
+    }
+
+    /// What the steps of clients cost while something else is done.
+    fn cost_of<T>(&self, work: impl FnOnce(&Self) -> Result<T>) -> Result<(Cost, T)> {
+        let before = Moment::now(&self.cluster, self.run.ledger.acknowledged())?;
+        let done = work(self)?;
+        Ok((before.until(&Moment::now(&self.cluster, self.run.ledger.acknowledged())?), done))
     }
 
     /// Those who work, and those who look on.

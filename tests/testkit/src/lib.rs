@@ -12,6 +12,7 @@ pub mod imap;
 pub mod ledger;
 pub mod load;
 pub mod message;
+pub mod metrics;
 pub mod observe;
 pub mod postfix;
 pub mod reports;
