@@ -145,5 +145,19 @@ pub(crate) fn is_there(config: &Config) -> bool {
 
 /// How logs are kept: as configured, but that other nodes may always commit to them in a cluster.
 pub(crate) fn log_options(config: &Config) -> LogOptions {
-    LogOptions { shared: config.in_cluster() || config.logs.shared, ..config.logs.clone() }
+    LogOptions {
+        shared: config.in_cluster() || config.logs.shared,
+        #[cfg(feature = "sabotage")]
+        sabotage: planted(),
+        ..config.logs.clone()
+    }
+}
+
+/// The rule that this build leaves out.
+#[cfg(feature = "sabotage")]
+fn planted() -> Option<engine::Sabotage> {
+    let name = std::env::var("POSTRIDER_SABOTAGE").ok()?;
+    let sabotage = engine::Sabotage::named(&name).expect("a defect that is known");
+    tracing::error!(?sabotage, "this build leaves out a rule: it loses mail");
+    Some(sabotage)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +12,8 @@ use crate::{ci, fuzz};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Which one: kill, power-cut, sending, cluster, simulation, outside-world, two-actors, planted, bad-input, model, fuzz.
+    /// Which one: kill, power-cut, sending, cluster, cluster-planted, simulation, outside-world, two-actors, planted,
+    /// bad-input, model, fuzz.
     name: String,
     /// How long it runs.
     #[arg(long, default_value_t = 10)]
@@ -52,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "bad-input" => (bad_input(commit.trim())?, Vec::new()),
         "model" => (model(&minutes)?, Vec::new()),
         "cluster" => faults(arguments, seed)?,
+        "cluster-planted" => planted_cluster(&minutes, seed)?,
         name => (rounds(name, &minutes, seed)?, Vec::new()),
     };
     // Some take as long as they take.
@@ -150,8 +153,8 @@ fn planted(seed: u64) -> Result<String> {
     Ok(text)
 }
 
-/// The server that answers before the sync lies in a folder of its own, so that nobody takes it for another.
-fn planted_server(seed: u64) -> Result<String> {
+/// A server with defects, in a folder of its own so that nobody takes it for another.
+fn sabotaged() -> Result<PathBuf> {
     let features = ["--bins", "--features", "server/sabotage"];
     process::run(ci::cargo(&["build", "--locked", "--workspace"])?.args(features))?;
     let folder = process::target()?.join("planted");
@@ -159,8 +162,56 @@ fn planted_server(seed: u64) -> Result<String> {
     let binary = folder.join("postrider");
     std::fs::copy(process::target()?.join("debug/postrider"), &binary)?;
     ci::build()?;
+    Ok(binary)
+}
+
+/// The server that answers before the sync.
+fn planted_server(seed: u64) -> Result<String> {
+    let binary = sabotaged()?;
     let mut crash = ci::built("crash", "debug", &["planted", "--seed", &seed.to_string()])?;
     process::output(crash.env("POSTRIDER_BIN", binary))
+}
+
+/// Rules of the log that nodes leave out, one after the other.
+const LEFT_OUT: [&str; 6] = [
+    "AnswerBeforeCas",
+    "NewNonceAfterUnknown",
+    "ConflictTakenAsLost",
+    "BuiltBeforeCas",
+    "TrimBeyondSnapshot",
+    "CollectNotListed",
+];
+
+/// What shows that: outcomes that are not known, nodes that meet, and nodes that load anew.
+const SHOWN_BY: &str = "lose-answers,kill-node,keep-answers,rolling-restart";
+
+/// Nodes on real engines that leave out a rule: the rounds have to notice each, in so many minutes.
+fn planted_cluster(minutes: &str, seed: u64) -> Result<(String, Vec<String>)> {
+    let binary = sabotaged()?;
+    let (mut text, mut missed) = (String::new(), Vec::new());
+    for rule in LEFT_OUT {
+        let seed = seed.to_string();
+        let arguments = [
+            "--minutes",
+            minutes,
+            "--seed",
+            &seed,
+            "--only",
+            SHOWN_BY,
+            "--check-every",
+            "1",
+            "--planted",
+            rule,
+        ];
+        let mut program = ci::built("cluster-tests", "debug", &arguments)?;
+        program.env("POSTRIDER_BIN", &binary).env("POSTRIDER_SABOTAGE", rule);
+        let output = program.stderr(Stdio::inherit()).output()?;
+        text.push_str(&String::from_utf8(output.stdout).context("its output is not UTF-8")?);
+        if !output.status.success() {
+            missed.push(format!("{rule}, see above"));
+        }
+    }
+    Ok((text, missed))
 }
 
 /// The checked models in wider bounds than the tests have. They stand apart from the code, and are built so.

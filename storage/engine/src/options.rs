@@ -130,6 +130,25 @@ pub enum Sabotage {
     AnswerBeforeCas,
 }
 
+#[cfg(any(test, feature = "sabotage"))]
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NewNonceAfterUnknown,
+        Self::ConflictTakenAsLost,
+        Self::BuiltBeforeCas,
+        Self::CollectNotListed,
+        Self::TrimBeyondSnapshot,
+        Self::NoDensityCheck,
+        Self::AnswerBeforeCas,
+    ];
+
+    /// The one that is written so. `None`: there is none.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|sabotage| format!("{sabotage:?}") == name)
+    }
+}
+
 impl LogOptions {
     /// Whether this defect is planted. Without the feature `sabotage` there is none.
     #[cfg(any(test, feature = "sabotage"))]

@@ -5,13 +5,14 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
 use cluster_tests::faults::{Fault, Kind};
 use cluster_tests::rounds::Rounds;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+use testkit::observe::Damage;
 
 #[derive(Parser)]
 struct Arguments {
@@ -33,15 +34,39 @@ struct Arguments {
     /// Rounds between two runs of `postrider check`.
     #[arg(long, default_value_t = 8)]
     check_every: usize,
+    /// The nodes have a defect that `POSTRIDER_SABOTAGE` names: go on until it is noticed, which it has to be.
+    #[arg(long)]
+    planted: Option<String>,
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let ended = match &arguments.planted {
+        Some(defect) => until_noticed(&arguments, defect),
+        None => run(&arguments),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cluster: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Rounds with a defect in the nodes, until one of them finds damage. Every other error is none of its merit.
+fn until_noticed(arguments: &Arguments, defect: &str) -> Result<()> {
+    let began = Instant::now();
+    match run(arguments) {
+        Ok(()) => bail!("{defect} was not noticed in {} minutes", arguments.minutes),
+        Err(error) if error.is::<Damage>() => {
+            let problem: String = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
+            let problem: String = problem.chars().take(200).collect();
+            let seconds = began.elapsed().as_secs();
+            println!("result\tcluster planted {defect}\tcaught_after_s={seconds} problem={problem}");
+            Ok(())
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -71,12 +96,14 @@ fn run(arguments: &Arguments) -> Result<()> {
         let seed = arguments.seed.wrapping_mul(1_000).wrapping_add(number as u64);
         let report = rounds.round(&fault, seed)?;
         number += 1;
-        println!(
-            "result\tcluster {}\tseed={seed} whom={} seconds={} {report}",
+        let line = format!(
+            "cluster {}\tseed={seed} whom={} seconds={} {report}",
             kind.name(),
             fault.whom,
             fault.seconds
         );
+        // That a round did not notice a defect says nothing.
+        println!("{}\t{line}", if arguments.planted.is_some() { "not noticed" } else { "result" });
         if number % arguments.check_every == 0 {
             rounds.check()?;
         }
