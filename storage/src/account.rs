@@ -134,15 +134,3 @@ impl Account {
         Err(StorageError::Unavailable("the account changes too fast".to_owned()).into())
     }
 }
-
-/// An error with its causes, in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -1,8 +1,6 @@
 //! Trouble that every verb can meet, whatever it was asked for.
 
-use engine::{EngineError, FormatError, OpenError, ReadError};
-
-use crate::account::describe;
+use engine::{EngineError, FormatError, OpenError, ReadError, with_causes};
 
 /// Why the account could not be read or changed, for reasons that do not lie in the request.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -66,7 +64,7 @@ impl From<&OpenError> for StorageError {
             OpenError::Missing => Self::Closed,
             OpenError::Engine(error) => Self::from(error),
             OpenError::Torn(_) => Self::Unavailable(error.to_string()),
-            error => Self::Damaged(describe(error)),
+            error => Self::Damaged(with_causes(error)),
         }
     }
 }
@@ -84,11 +82,11 @@ impl From<ReadError> for StorageError {
 impl From<blob::KeyError> for StorageError {
     fn from(error: blob::KeyError) -> Self {
         if error.is_temporary() {
-            Self::Unavailable(describe(&error))
+            Self::Unavailable(with_causes(&error))
         } else if matches!(error, blob::KeyError::Erased(_) | blob::KeyError::Missing(_)) {
             Self::Closed
         } else {
-            Self::Damaged(describe(&error))
+            Self::Damaged(with_causes(&error))
         }
     }
 }
@@ -97,7 +95,7 @@ impl From<blob::ReferenceError> for StorageError {
     fn from(error: blob::ReferenceError) -> Self {
         match &error {
             blob::ReferenceError::Rows(error) => Self::from(error),
-            _ => Self::Damaged(describe(&error)),
+            _ => Self::Damaged(with_causes(&error)),
         }
     }
 }
@@ -105,9 +103,9 @@ impl From<blob::ReferenceError> for StorageError {
 impl From<blob::ReadError> for StorageError {
     fn from(error: blob::ReadError) -> Self {
         if error.is_temporary() {
-            Self::Unavailable(describe(&error))
+            Self::Unavailable(with_causes(&error))
         } else {
-            Self::Damaged(describe(&error))
+            Self::Damaged(with_causes(&error))
         }
     }
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use blob::KeyId;
 use bytes::Bytes;
 use engine::stored::open_page;
-use engine::{LogId, PageId, RowKey, Table, page_partition};
+use engine::{LogId, PageId, RowKey, Table, page_partition, with_causes};
 use mail::id::EmailId;
 
-use crate::account::{Account, describe};
+use crate::account::Account;
 use crate::body::decode_facts;
 use crate::email::EmailRecord;
 use crate::email_page::{EmailPage, Located};
@@ -99,7 +99,7 @@ impl Account {
             for (id, value) in missing.into_iter().zip(values) {
                 let Some(value) = value else { return Ok(None) };
                 let plain = open_page(log, &*sealer, id, &value).map_err(|error| {
-                    StorageError::Damaged(format!("page {id:?} of {log}: {}", describe(&error)))
+                    StorageError::Damaged(format!("page {id:?} of {log}: {}", with_causes(&error)))
                 })?;
                 let page = Arc::new(EmailPage::decode(&plain)?);
                 cache.insert((log, id), page.clone());

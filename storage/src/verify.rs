@@ -12,10 +12,10 @@ use blob::{BlobAddress, Holder, KeyId, Nonce, SegmentId};
 use bytes::Bytes;
 use engine::chunk::Chunk;
 use engine::stored::{ChainHash, Root, open_entry, open_page};
-use engine::{EntryRow, LogId, PageId, PartPages, RowKey, Sealer, State, Table, page_partition};
+use engine::{EntryRow, LogId, PageId, PartPages, RowKey, Sealer, State, Table, page_partition, with_causes};
 use mail::id::{AccountId, EmailId, MailboxId};
 
-use crate::account::{Account, describe};
+use crate::account::Account;
 use crate::email::EmailRecord;
 use crate::entry::{Operation, Tally};
 use crate::error::StorageError;
@@ -78,7 +78,7 @@ impl Storage {
         let account = self.account(&Principal::Operator, account).await?;
         let mut report = CheckReport::default();
         if let Err(error) = account.check(depth, &mut report).await {
-            report.problem(describe(&error));
+            report.problem(with_causes(&error));
         }
         Ok(report)
     }
@@ -125,7 +125,7 @@ impl Account {
     ) -> Result<AccountState, String> {
         let log = LogId::account(self.id().0);
         let sealer =
-            self.storage.keys().sealer(KeyId::of_log(log)).await.map_err(|error| describe(&error))?;
+            self.storage.keys().sealer(KeyId::of_log(log)).await.map_err(|error| with_causes(&error))?;
         let chunks = self.archive_chunks(state, log).await?;
         let mut fold = match chunks.first() {
             Some(first) => {
@@ -135,7 +135,7 @@ impl Account {
                 Fold::begin(log, sealer, base.snapshot.root(), pages)?
             }
             None => {
-                let head = self.storage.engine().log.head(log).await.map_err(|error| describe(&error))?;
+                let head = self.storage.engine().log.head(log).await.map_err(|error| with_causes(&error))?;
                 let root = head.ok_or("the log is gone")?.snapshot.root();
                 let pages = self.all_pages(log).await?;
                 Fold::begin(log, sealer, root, pages)?
@@ -146,7 +146,7 @@ impl Account {
         }
         while fold.state.seq < state.seq {
             let tail = self.storage.engine().log.tail_after(log, fold.state.seq, ENTRIES).await;
-            let rows = tail.map_err(|error| describe(&error))?.ok_or("the log is gone")?.rows;
+            let rows = tail.map_err(|error| with_causes(&error))?.ok_or("the log is gone")?.rows;
             if rows.is_empty() {
                 return Err(format!("the log ends at {} and not at {}", fold.state.seq, state.seq));
             }
@@ -174,8 +174,8 @@ impl Account {
 
     async fn read_chunk(&self, log: LogId, address: &Bytes) -> Result<Chunk, String> {
         let archive = self.storage.archive().ok_or("there is an archive, but not here")?;
-        let bytes = archive.read(log, address.clone()).await.map_err(|error| describe(&error))?;
-        let chunk = Chunk::decode(&bytes).map_err(|error| describe(&error))?;
+        let bytes = archive.read(log, address.clone()).await.map_err(|error| with_causes(&error))?;
+        let chunk = Chunk::decode(&bytes).map_err(|error| with_causes(&error))?;
         if chunk.log == log { Ok(chunk) } else { Err("an archive chunk belongs to another log".to_owned()) }
     }
 
@@ -183,9 +183,9 @@ impl Account {
         let rows = &self.storage.engine().rows;
         let partition = page_partition(log);
         let keys = rows.scan_keys(Table::Page, partition.clone(), Bytes::new(), usize::MAX).await;
-        let keys = keys.map_err(|error| describe(&error))?;
+        let keys = keys.map_err(|error| with_causes(&error))?;
         let row_keys = keys.iter().map(|key| RowKey::new(Table::Page, partition.clone(), key.clone()));
-        let values = rows.get_many(row_keys.collect()).await.map_err(|error| describe(&error))?;
+        let values = rows.get_many(row_keys.collect()).await.map_err(|error| with_causes(&error))?;
         Ok(keys
             .iter()
             .zip(values)
@@ -218,7 +218,7 @@ impl Account {
             for ((email, size), record) in wanted.iter().zip(records) {
                 report.emails += 1;
                 let record = record.ok_or_else(|| "it has no record".to_owned()).and_then(|record| {
-                    EmailRecord::decode(*email, &record).map_err(|error| describe(&error))
+                    EmailRecord::decode(*email, &record).map_err(|error| with_causes(&error))
                 });
                 let found = match record {
                     Ok(record) if record.size != u64::from(*size) => {
@@ -247,7 +247,11 @@ impl Account {
         }
         if depth == CheckDepth::Bodies {
             let reader = self.storage.blobs().open(&record.address, KeyId::Account(self.id().0)).await;
-            reader.map_err(|error| describe(&error))?.verify().await.map_err(|error| describe(&error))?;
+            reader
+                .map_err(|error| with_causes(&error))?
+                .verify()
+                .await
+                .map_err(|error| with_causes(&error))?;
             report.bodies += 1;
         }
         Ok(())
@@ -274,7 +278,7 @@ impl Held {
                 let mut last = None;
                 loop {
                     let some = references.list(address.segment, last, REFERENCES).await;
-                    let some = some.map_err(|error| describe(&error))?;
+                    let some = some.map_err(|error| with_causes(&error))?;
                     own.extend(some.iter().filter(|r| r.holder == holder).map(|r| (r.frame, r.nonce)));
                     last = some.last().copied();
                     if some.len() < REFERENCES {
@@ -305,9 +309,9 @@ impl Fold {
         pages: HashMap<PageId, Bytes>,
     ) -> Result<Self, String> {
         let bytes = pages.get(&root).ok_or("the root that the log starts from is missing")?;
-        let plain = open_page(log, &*sealer, root, bytes).map_err(|error| describe(&error))?;
-        let root = Root::decode(&plain).map_err(|error| describe(&error))?;
-        let state = AccountState::from_root(log, &root.state).map_err(|error| describe(&error))?;
+        let plain = open_page(log, &*sealer, root, bytes).map_err(|error| with_causes(&error))?;
+        let root = Root::decode(&plain).map_err(|error| with_causes(&error))?;
+        let state = AccountState::from_root(log, &root.state).map_err(|error| with_causes(&error))?;
         if state.seq != root.seq {
             return Err("the root stands at another operation than it says".to_owned());
         }
@@ -329,9 +333,9 @@ impl Fold {
         for id in ids {
             let bytes = self.pages.get(&id).ok_or_else(|| format!("page {id:?} is missing"))?;
             let plain = open_page(self.log, &*self.sealer, id, bytes);
-            given.push((id, plain.map_err(|error| format!("page {id:?}: {}", describe(&error)))?));
+            given.push((id, plain.map_err(|error| format!("page {id:?}: {}", with_causes(&error)))?));
         }
-        self.state.install(part, given).map_err(|error| describe(&error))
+        self.state.install(part, given).map_err(|error| with_causes(&error))
     }
 
     /// Folds entries that have not been folded, up to an operation.
@@ -344,11 +348,11 @@ impl Fold {
                 return Err(format!("entries between {} and {} are missing", self.state.seq, row.first_seq));
             }
             let entry = open_entry(self.log, &*self.sealer, &self.chain, row)
-                .map_err(|error| format!("entry {}: {}", row.first_seq, describe(&error)))?;
+                .map_err(|error| format!("entry {}: {}", row.first_seq, with_causes(&error)))?;
             for (seq, bytes) in entry.operations() {
                 let operation = Operation::decode(bytes)
-                    .map_err(|error| format!("operation {seq}: {}", describe(&error)))?;
-                self.state.fold(seq, &operation).map_err(|error| describe(&error))?;
+                    .map_err(|error| format!("operation {seq}: {}", with_causes(&error)))?;
+                self.state.fold(seq, &operation).map_err(|error| with_causes(&error))?;
                 self.operations += 1;
             }
             self.chain = entry.hash;

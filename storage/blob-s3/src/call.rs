@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use blob::{BlobsError, SegmentId};
+use blob::{BlobsError, SegmentId, with_causes};
 
 use crate::Config;
 
@@ -86,7 +86,7 @@ impl Fault {
         if let Some(code) = code {
             text = format!("{text}{code} ");
         }
-        text.push_str(&chain(&error));
+        text.push_str(&with_causes(&error));
         Self { kind, text }
     }
 
@@ -186,16 +186,4 @@ impl Patience {
         let bound = self.pause.saturating_mul(1 << retries.min(16)).min(self.pause_max);
         bound.mul_f64(rand::random::<f64>())
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

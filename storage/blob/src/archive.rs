@@ -5,7 +5,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use engine::{Archive, ArchiveError, LogId, LogKind};
+use engine::{Archive, ArchiveError, LogId, LogKind, with_causes};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,7 @@ impl Holder {
 #[async_trait]
 impl Archive for BlobArchive {
     async fn write(&self, log: LogId, chunk: Bytes) -> Result<Bytes, ArchiveError> {
-        let unavailable = |error: &dyn std::error::Error| ArchiveError::Unavailable(chain(error));
+        let unavailable = |error: &dyn std::error::Error| ArchiveError::Unavailable(with_causes(error));
         let mut writer = self.0.writer(Holder::of_log(log), KeyId::of_log(log));
         writer.write(chunk).await.map_err(|error| unavailable(&error))?;
         let stored = writer.finish(Bytes::new()).await.map_err(|error| unavailable(&error))?;
@@ -77,7 +77,7 @@ impl Archive for BlobArchive {
         let blob = blob.ok_or_else(|| ArchiveError::Missing(address.clone()))?.blob;
         let failed = |error: ReadError| match error {
             ReadError::Missing { .. } => ArchiveError::Missing(address.clone()),
-            error => ArchiveError::Unavailable(chain(&error)),
+            error => ArchiveError::Unavailable(with_causes(&error)),
         };
         let reader = self.0.open(&blob, KeyId::of_log(log)).await.map_err(failed)?;
         let mut pieces = reader.read_range(0..u64::MAX);
@@ -87,16 +87,4 @@ impl Archive for BlobArchive {
         }
         Ok(chunk.into())
     }
-}
-
-/// The error and what caused it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -36,6 +36,8 @@ pub use address::{BlobAddress, BlobId, Holder, Nonce, SegmentId, WrappedKey};
 pub use archive::BlobArchive;
 pub use blobs::{Appender, Blobs, BlobsError, Growth, SegmentInfo};
 pub use config::Config;
+// For back ends, which know this crate alone.
+pub use engine::with_causes;
 pub use keys::{KeyError, KeyId, KeyRing};
 pub use orphans::{Orphan, OrphanPage};
 pub use reader::{BlobReader, ReadError};

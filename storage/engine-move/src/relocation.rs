@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use engine::{Engine, EngineError, LogId, LogKind};
+use engine::{Engine, EngineError, LogId, LogKind, with_causes};
 use futures_util::{TryStreamExt as _, stream};
 
 use crate::blobs::MovingBlobs;
@@ -58,7 +58,7 @@ impl Relocation {
         let outcome = self.until_done().await;
         self.meter.runs(false);
         if let Err(error) = &outcome {
-            self.meter.trouble(Some(in_full(error)));
+            self.meter.trouble(Some(with_causes(error)));
         }
         outcome
     }
@@ -74,9 +74,9 @@ impl Relocation {
                     let waits = matches!(error, MoveError::SegmentsOpen);
                     self.meter.waits_for_segments(waits);
                     if !waits {
-                        tracing::warn!(error = in_full(&error), "the move pauses");
+                        tracing::warn!(error = with_causes(&error), "the move pauses");
                     }
-                    self.meter.trouble(Some(in_full(&error)));
+                    self.meter.trouble(Some(with_causes(&error)));
                 }
                 Err(error) => return Err(error),
             }
@@ -215,7 +215,7 @@ impl Relocation {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = in_full(&error),
+                        error = with_causes(&error),
                         "not known whether the move has ended; asked again"
                     );
                     tokio::time::sleep(PAUSE).await;
@@ -262,16 +262,4 @@ pub async fn complete(source: &Engine, target: &Engine) -> Result<bool, MoveErro
     }
     away.write_into(&*target.rows).await?;
     Ok(true)
-}
-
-/// The error and what caused it, in one line.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

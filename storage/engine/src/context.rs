@@ -9,6 +9,7 @@ use crate::archive::Archive;
 use crate::error::{EngineError, FoldError, FormatError};
 use crate::hint::Hints;
 use crate::id::{LogId, PageId};
+use crate::level::FeatureLevel;
 use crate::log::{EntryRow, Log};
 use crate::options::LogOptions;
 use crate::rows::{RowKey, Rows, Table};
@@ -26,18 +27,26 @@ pub struct Engine {
     pub rows: Arc<dyn Rows>,
     /// How its logs tell other nodes that they moved.
     pub hints: Hints,
+    /// Up to which level what is in it may be written. Asked by whoever builds an operation.
+    pub level: FeatureLevel,
 }
 
 impl Engine {
     /// Logs and rows of one back end, that no other node is told about.
     pub fn new(log: Arc<dyn Log>, rows: Arc<dyn Rows>) -> Self {
-        Self { log, rows, hints: Hints::default() }
+        Self { log, rows, hints: Hints::default(), level: FeatureLevel::newest() }
     }
 
     /// The same back end, whose logs say and hear hints.
     #[must_use]
     pub fn with_hints(self, hints: Hints) -> Self {
         Self { hints, ..self }
+    }
+
+    /// The same back end, in which nothing above a level may be written.
+    #[must_use]
+    pub fn with_level(self, level: FeatureLevel) -> Self {
+        Self { level, ..self }
     }
 }
 

@@ -11,6 +11,7 @@
 mod actor;
 pub mod archive;
 mod aside;
+mod causes;
 pub mod chunk;
 mod context;
 #[cfg(any(test, feature = "contract"))]
@@ -22,6 +23,7 @@ mod hint;
 #[cfg(test)]
 mod history;
 pub mod id;
+mod level;
 mod load;
 pub mod log;
 mod logs;
@@ -40,11 +42,13 @@ mod verify;
 
 pub use archive::Archive;
 pub use aside::{Aborted, aside};
+pub use causes::with_causes;
 pub use context::{Engine, OpenError, page_partition};
 pub use error::{ArchiveError, EngineError, FoldError, FormatError, Unsealed};
 pub use handle::{CommitOptions, LogHandle};
 pub use hint::Hints;
 pub use id::{LogId, LogKind, PageId};
+pub use level::FeatureLevel;
 pub use log::{EntryRow, Head, Log, Outcome, SnapshotPointer, Tail};
 pub use logs::{CreateError, Logs};
 pub use open_log::ReadError;

@@ -108,7 +108,7 @@ async fn verify_once<S: State>(context: &Context, head: Head) -> Result<Verified
     let root = match temporary(read_root(context, snapshot).await)? {
         Ok(root) => root,
         Err(error) => {
-            verified.problem(format!("root: {}", crate::actor::error_chain(&error)));
+            verified.problem(format!("root: {}", crate::with_causes(&error)));
             return Ok(verified);
         }
     };
@@ -125,7 +125,7 @@ async fn verify_once<S: State>(context: &Context, head: Head) -> Result<Verified
     let mut at_head = true;
     for row in &rows {
         if let Err(error) = context.fold_row(&mut walk.state, &mut walk.seq, &mut walk.chain, row) {
-            verified.problem(crate::actor::error_chain(&error));
+            verified.problem(crate::with_causes(&error));
             at_head = false;
             break;
         }
@@ -175,7 +175,7 @@ async fn install_all<S: State>(
                     verified.pages += pages.len() as u64;
                     state.install(&part, pages).map_err(|error| error.to_string())
                 }
-                Err(error) => Err(crate::actor::error_chain(&error)),
+                Err(error) => Err(crate::with_causes(&error)),
             };
             if let Err(error) = installed {
                 verified.problem(format!("{part:?}: {error}"));
@@ -310,7 +310,7 @@ fn replay<S: State>(
             return false;
         }
         if let Err(error) = context.fold_row(&mut fold.state, &mut fold.seq, &mut fold.chain, row) {
-            verified.problem(format!("archive: {}", crate::actor::error_chain(&error)));
+            verified.problem(format!("archive: {}", crate::with_causes(&error)));
             return false;
         }
         check(fold, verified);
@@ -326,10 +326,10 @@ async fn begin<S: State>(
 ) -> Result<Option<Walk<S>>, EngineError> {
     let pages: BTreeMap<PageId, Bytes> = base.pages.iter().cloned().collect();
     let root = known_pages(context, &pages, &[base.snapshot.root()])
-        .map_err(|error| crate::actor::error_chain(&error))
+        .map_err(|error| crate::with_causes(&error))
         .and_then(|mut pages| {
             let (_, plain) = pages.pop().expect("one page was asked for");
-            Root::decode(&plain).map_err(|error| crate::actor::error_chain(&error))
+            Root::decode(&plain).map_err(|error| crate::with_causes(&error))
         });
     let root = match root {
         Ok(root) => root,

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::group::Queued;
 use super::snapshotting::Stage;
-use super::{Actor, JobDone, error_chain};
+use super::{Actor, JobDone};
+use crate::causes::with_causes;
 use crate::chunk::{Chunk, ChunkBase};
 use crate::context::{Context, OpenError, page_partition};
 use crate::error::EngineError;
@@ -49,7 +50,7 @@ impl<S: State> Actor<S> {
         );
     }
 
-    pub(super) fn chunk_written(&mut self, result: Result<Written, OpenError>) {
+    pub(super) fn chunk_written(&mut self, result: Result<Written, NotWritten>) {
         if !matches!(self.stage, Stage::Archiving) {
             return;
         }
@@ -60,11 +61,65 @@ impl<S: State> Actor<S> {
                 let busy = Busy::new(&self.shared.busy);
                 self.queue.push_back(Queued::new(Box::new(SayArchived { written, settled, _busy: busy })));
             }
-            Err(error) => {
-                tracing::warn!(log = %self.context.log, error = error_chain(&error), "entries not archived");
+            Err(NotWritten::Gone { after }) => {
+                let log = self.context.log;
+                match missing(after, self.state.archived().seq, self.gone_after) {
+                    Missing::Archived => {
+                        tracing::debug!(%log, after, "another node has archived the entries")
+                    }
+                    Missing::Unexplained => {
+                        // Whoever trimmed them has committed before that they are in the archive.
+                        self.look = true;
+                        self.gone_after = Some(after);
+                    }
+                    Missing::Lost => {
+                        tracing::warn!(%log, after, "entries to be archived are not there any more");
+                    }
+                }
+                self.snapshot_setback();
+            }
+            Err(NotWritten::Failed(error)) => {
+                tracing::warn!(log = %self.context.log, error = with_causes(&error), "entries not archived");
                 self.snapshot_setback();
             }
         }
+    }
+}
+
+/// Why there is no new chunk.
+pub(crate) enum NotWritten {
+    /// The entries behind this number are not there any more.
+    Gone { after: u64 },
+    /// The log or the archive failed.
+    Failed(OpenError),
+}
+
+impl From<OpenError> for NotWritten {
+    fn from(error: OpenError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Why entries are missing that were to be archived.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Missing {
+    /// Another node has archived and trimmed them.
+    Archived,
+    /// So it may be: what it committed has not been folded yet.
+    Unexplained,
+    /// Nobody says so, and the log was looked at since.
+    Lost,
+}
+
+/// Why the entries behind `after` are missing, where the state says that they are archived up to `archived`, and they were
+/// missing behind `gone_after` the last time.
+fn missing(after: u64, archived: u64, gone_after: Option<u64>) -> Missing {
+    if archived > after {
+        Missing::Archived
+    } else if gone_after == Some(after) {
+        Missing::Lost
+    } else {
+        Missing::Unexplained
     }
 }
 
@@ -74,7 +129,7 @@ async fn write_chunk(
     from: Archived,
     base: SnapshotPointer,
     to: u64,
-) -> Result<Written, OpenError> {
+) -> Result<Written, NotWritten> {
     let archive = context.archive.as_ref().expect("archiving is started where there is an archive");
     let first = from.address.is_empty();
     let chunk_base = if first { Some(read_base(context, base).await?) } else { None };
@@ -86,12 +141,11 @@ async fn write_chunk(
         let tail = context.engine.log.tail_after(context.log, last, limit).await;
         let tail = tail.map_err(OpenError::Engine)?.ok_or(OpenError::Missing)?;
         if tail.rows.is_empty() {
-            return Err(gap());
+            return Err(NotWritten::Gone { after: from.seq });
         }
         for row in tail.rows {
             if row.first_seq != last + 1 {
-                // Another node has archived and trimmed meanwhile.
-                return Err(gap());
+                return Err(NotWritten::Gone { after: from.seq });
             }
             if row.last_seq > to || (bytes >= CHUNK_BYTES && last > from.seq) {
                 break 'reading;
@@ -108,10 +162,6 @@ async fn write_chunk(
         .map_err(|error| OpenError::Engine(EngineError::unavailable(error.to_string())))?;
     context.counters.archives.add(1);
     Ok(Written { from, to: last, address })
-}
-
-fn gap() -> OpenError {
-    OpenError::Engine(EngineError::unavailable("entries to be archived are not there any more"))
 }
 
 /// The pages of the log, among them all that the base refers to: a fold of the archive starts from them. Nothing has
@@ -171,5 +221,23 @@ impl<S: State> Request<S> for SayArchived {
 
     fn repeatable(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_that_another_node_has_archived_are_no_trouble() {
+        for (archived, gone_after, why) in [
+            (9, None, Missing::Archived),
+            (9, Some(4), Missing::Archived),
+            (4, None, Missing::Unexplained),
+            (4, Some(2), Missing::Unexplained),
+            (4, Some(4), Missing::Lost),
+        ] {
+            assert_eq!(missing(4, archived, gone_after), why, "{archived} {gone_after:?}");
+        }
     }
 }

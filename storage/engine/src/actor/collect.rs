@@ -17,7 +17,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use uuid::Uuid;
 
-use super::{Actor, JobDone, error_chain};
+use super::{Actor, JobDone};
+use crate::causes::with_causes;
 use crate::context::{Context, page_partition};
 use crate::error::EngineError;
 use crate::id::PageId;
@@ -70,7 +71,7 @@ impl<S: State> Actor<S> {
                 };
                 if let Err(error) = collected {
                     // A collection that looks at all pages covers these bases too.
-                    tracing::debug!(log = %context.log, error = error_chain(&error), "pages not collected");
+                    tracing::debug!(log = %context.log, error = with_causes(&error), "pages not collected");
                 }
                 drop(busy);
                 JobDone::Collected

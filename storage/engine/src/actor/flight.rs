@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
+use super::Actor;
 use super::group::Member;
 use super::snapshotting::{Attempt, Swung, swing};
-use super::{Actor, error_chain};
+use crate::causes::with_causes;
 use crate::context::OpenError;
 use crate::load::{Followed, Loaded, follow, load};
 use crate::log::{EntryRow, Head};
@@ -111,7 +112,7 @@ impl<S: State> Actor<S> {
                 Ok(())
             }
             Decision::Refused(error) => {
-                tracing::warn!(log = %self.context.log, error = error_chain(&error), "commit refused");
+                tracing::warn!(log = %self.context.log, error = with_causes(&error), "commit refused");
                 group.settle_all(&Verdict::Unavailable(error));
                 Ok(())
             }
@@ -219,7 +220,7 @@ impl<S: State> Actor<S> {
             }
             Err(error) if error.is_temporary() => {
                 self.setbacks += 1;
-                tracing::warn!(log = %self.context.log, error = error_chain(&error), "log not loaded again");
+                tracing::warn!(log = %self.context.log, error = with_causes(&error), "log not loaded again");
                 let error = Arc::new(error);
                 self.fail_lookers(&error);
                 for reader in std::mem::take(&mut self.readers) {

@@ -23,6 +23,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::causes::with_causes;
 use crate::context::{Context, OpenError};
 use crate::error::EngineError;
 use crate::id::PageId;
@@ -45,7 +46,7 @@ pub(crate) enum JobDone<S: State> {
     Part(PartFetched<S>),
     SnapshotTurn(OwnedSemaphorePermit),
     SnapshotWritten(Result<Box<Attempt<S>>, OpenError>),
-    Archived(Result<archiving::Written, OpenError>),
+    Archived(Result<archiving::Written, archiving::NotWritten>),
     Collected,
 }
 
@@ -89,6 +90,8 @@ pub(crate) struct Actor<S: State> {
     snapshot_parts: Vec<S::Part>,
     snapshot_after: Instant,
     snapshot_setbacks: u32,
+    /// Behind this number entries were missing that were to be archived.
+    gone_after: Option<u64>,
     /// Pages of the current snapshot, where it was made here, and collections since the last that looked at all pages.
     collected: Option<Collected>,
 
@@ -139,6 +142,7 @@ impl<S: State> Actor<S> {
             snapshot_parts: Vec::new(),
             snapshot_after: Instant::now(),
             snapshot_setbacks: 0,
+            gone_after: None,
             collected: None,
             behind: false,
             look: false,
@@ -331,7 +335,7 @@ impl<S: State> Actor<S> {
             reader.answer(Err(closed.as_read_error()));
         }
         if let Closed::Stopped(error) = &closed {
-            tracing::error!(log = %self.context.log, error = error_chain(&**error), "log stopped");
+            tracing::error!(log = %self.context.log, error = with_causes(&**error), "log stopped");
         }
     }
 }
@@ -372,16 +376,4 @@ pub(crate) struct LoadedLog<S> {
     pub(crate) chain: ChainHash,
     pub(crate) snapshot: SnapshotPointer,
     pub(crate) tail: TailSizes,
-}
-
-/// An error with its sources, for one line of the log.
-pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::flight::unavailable;
-use super::{Actor, JobDone, error_chain};
+use super::{Actor, JobDone};
+use crate::causes::with_causes;
 use crate::context::OpenError;
 use crate::id::PageId;
 use crate::open_log::{Busy, ReadError};
@@ -79,7 +80,7 @@ impl<S: State> Actor<S> {
                 self.missing_page = Some(id);
             }
             Err(error) => {
-                tracing::warn!(log = %self.context.log, ?part, error = error_chain(&error), "part not read");
+                tracing::warn!(log = %self.context.log, ?part, error = with_causes(&error), "part not read");
                 self.fail_part(&part, &Arc::new(error));
             }
         }
@@ -98,7 +99,7 @@ impl<S: State> Actor<S> {
         let mut state = S::clone(&self.state);
         if let Err(source) = state.install(part, pages) {
             let error = OpenError::Format { place: format!("{part:?} of {}", self.context.log), source };
-            tracing::error!(log = %self.context.log, error = error_chain(&error), "part not understood");
+            tracing::error!(log = %self.context.log, error = with_causes(&error), "part not understood");
             self.fail_part(part, &Arc::new(error));
             return;
         }

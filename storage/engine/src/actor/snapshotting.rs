@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::parts::missing_parts;
-use super::{Actor, JobDone, error_chain};
+use super::{Actor, JobDone};
 use crate::aside::aside;
+use crate::causes::with_causes;
 use crate::context::{Context, OpenError};
 use crate::id::PageId;
 use crate::log::{Head, Outcome, SnapshotPointer};
@@ -186,7 +187,7 @@ impl<S: State> Actor<S> {
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(log = %self.context.log, error = error_chain(&error), "snapshot not written");
+                tracing::warn!(log = %self.context.log, error = with_causes(&error), "snapshot not written");
                 self.snapshot_setback();
             }
         }
