@@ -69,7 +69,11 @@ impl Inner {
         for shard in &self.ingest {
             match self.hold(shard).await {
                 Ok(true) => {}
-                Ok(false) => continue,
+                Ok(false) => {
+                    // Should it come back, everything in it is looked for again.
+                    self.looked_ahead.lock().retain(|(of, _), _| *of != shard.id);
+                    continue;
+                }
                 Err(error) => {
                     self.look_again(far);
                     tracing::warn!(shard = %shard.id, %error, "shard cannot be taken over");
@@ -127,6 +131,7 @@ impl Inner {
         self.window.lock().forget_waiting();
         self.lineup.lock().forget_waiting();
         self.scanned.lock().clear();
+        self.looked_ahead.lock().clear();
         self.far.store(true, Ordering::Relaxed);
         self.send_wake.notify_one();
     }
@@ -154,7 +159,7 @@ impl Inner {
     async fn find(&self, shard: &Shard, far: bool) -> Result<(), ShardError> {
         let state = shard.handle.refresh(&[]).await.map_err(|error| ShardError::Unavailable {
             shard: shard.id,
-            reason: crate::shard::chain(&error),
+            reason: engine::with_causes(&error),
         })?;
         self.find_in(shard, state, far).await
     }
@@ -168,26 +173,39 @@ impl Inner {
     }
 
     /// Tells the window of items that are due in this hour, and of those that come later in it. With `far` also of those
-    /// that nobody would put off so long, see [`Self::clock_went_back`].
+    /// that nobody would put off so long, see [`Self::clock_went_back`]. In later hours there can be what a node accepted
+    /// whose clock is ahead: those chunks are looked at when something has come into them.
     async fn find_due(&self, shard: &Shard, state: Arc<ShardState>, far: bool) -> Result<(), ShardError> {
         let now = self.clock.now();
         let this_hour = hour_of(now);
         let near = hour_of(now.saturating_add(Waits::local(&self.config).longest()));
-        let chunks: Vec<u32> = state
-            .chunks()
-            .filter(|chunk| chunk.live > 0 && (chunk.hour <= this_hour || (far && chunk.hour > near)))
-            .map(|chunk| chunk.id)
-            .collect();
-        for chunk in chunks {
+        let mut chunks = Vec::new();
+        {
+            let mut looked = self.looked_ahead.lock();
+            looked.retain(|(of, id), _| {
+                *of != shard.id || state.hour_of(*id).is_some_and(|hour| hour > this_hour)
+            });
+            for chunk in state.chunks().filter(|chunk| chunk.live > 0) {
+                let ahead = chunk.hour > this_hour;
+                let changed = looked.get(&(shard.id, chunk.id)) != Some(&chunk.items);
+                if !ahead || changed || (far && chunk.hour > near) {
+                    chunks.push((chunk.id, ahead.then_some(chunk.items)));
+                }
+            }
+        }
+        for (chunk, ahead) in chunks {
             let state = shard.with(&[chunk]).await?;
             let mut window = self.window.lock();
             let Some(content) = state.chunk(chunk) else { continue };
             for item in content.live() {
                 let place = Place { chunk, number: item.number };
-                // Its sender may have wanted it to be held, but nobody puts it off so long.
-                let wrong = item.attempts > 0 || item.due <= item.message.accepted;
-                let due = match hour_of(item.due) > near {
-                    true if wrong => 0,
+                // Due when it was accepted, whatever time the clock of that node had. With a later time its sender wanted
+                // it to be held.
+                let at_once = item.attempts == 0 && item.due <= item.message.accepted;
+                // Nobody puts it off so long.
+                let wrong = far && item.attempts > 0 && hour_of(item.due) > near;
+                let due = match hour_of(item.due) > this_hour {
+                    _ if at_once || wrong => 0,
                     true => continue,
                     false => item.due,
                 };
@@ -197,6 +215,9 @@ impl Inner {
                 }
             }
             drop(window);
+            if let Some(items) = ahead {
+                self.looked_ahead.lock().insert((shard.id, chunk), items);
+            }
             self.wake.notify_one();
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use blob::{BlobStore, Holder, KeyRing};
-use engine::{Archive, CreateError, Engine, LogId, LogOptions, Logs};
+use engine::{Archive, CreateError, Engine, LogId, LogOptions, Logs, with_causes};
 use mail::envelope::{ByMode, DeliverBy};
 use mail::id::{AccountId, QueueId};
 use mail::mime::{Facts, Splitter};
@@ -30,7 +30,7 @@ use crate::lineup::{Bounds, Lineup};
 use crate::report::{Report, run_reporter};
 use crate::root::Layout;
 use crate::schedule::hour_of;
-use crate::shard::{Accepted, Arrival, Shard, ShardError, chain};
+use crate::shard::{Accepted, Arrival, Shard, ShardError};
 use crate::shard_id::{ShardId, ShardKind, derived_index, ingest_index, notification_id, outbound_index};
 use crate::sharing::Sharing;
 use crate::submission::{Committed, Resolved, Submission};
@@ -71,6 +71,8 @@ pub(crate) struct Inner {
     pub(crate) scanned: Mutex<HashMap<(ShardId, u32), u32>>,
     /// Rounds that looked for what is to be sent, by shard.
     pub(crate) scans: Mutex<HashMap<ShardId, usize>>,
+    /// Chunks of ingest shards for later hours that were looked at, and how many items had come into them by then.
+    pub(crate) looked_ahead: Mutex<HashMap<(ShardId, u32), u32>>,
     /// The next round looks at what is put off for longer than anything is: a clock that was ahead put it there. As after
     /// a start.
     pub(crate) far: AtomicBool,
@@ -183,6 +185,7 @@ impl Queue {
             dialogues: Dialogues::default(),
             scanned: Mutex::default(),
             scans: Mutex::default(),
+            looked_ahead: Mutex::default(),
             far: AtomicBool::new(true),
             held: Mutex::default(),
             scan: Arc::default(),
@@ -315,7 +318,8 @@ impl Inner {
             shard: id,
             reason: "the configuration has fewer outbound shards".to_owned(),
         })?;
-        let unavailable = |error: OpenError| ShardError::Unavailable { shard: id, reason: chain(&error) };
+        let unavailable =
+            |error: OpenError| ShardError::Unavailable { shard: id, reason: with_causes(&error) };
         let open =
             || async { open_shard(&self.logs, &self.keys, self.layout(), id).await.map_err(unavailable) };
         cell.get_or_try_init(open).await
@@ -330,7 +334,7 @@ impl Inner {
         match self.keys.sealer(blob::KeyId::System(id.log_id())).await {
             Ok(_) => self.outbound(index).await.map(Some),
             Err(blob::KeyError::Missing(_)) => Ok(None),
-            Err(error) => Err(ShardError::Unavailable { shard: id, reason: chain(&error) }),
+            Err(error) => Err(ShardError::Unavailable { shard: id, reason: with_causes(&error) }),
         }
     }
 
@@ -503,7 +507,7 @@ impl Inner {
         if bytes.len() <= self.config.inline_bytes_max {
             return Ok(Details::Here(details));
         }
-        let unavailable = |error: blob::WriteError| SubmitError::Unavailable { reason: chain(&error) };
+        let unavailable = |error: blob::WriteError| SubmitError::Unavailable { reason: with_causes(&error) };
         let mut writer = self.blobs.writer(Holder::Shard(shard.log_id()), *key);
         writer.write(bytes.into()).await.map_err(unavailable)?;
         let stored = writer.finish(bytes::Bytes::new()).await.map_err(unavailable)?;
@@ -622,19 +626,19 @@ async fn open_shard(
     let failed = |reason: String| OpenError::Shard { shard: id.to_string(), reason };
     let log = id.log_id();
     let key = blob::KeyId::System(log);
-    keys.ensure(key).await.map_err(|error| failed(chain(&error)))?;
-    let sealer = keys.sealer(key).await.map_err(|error| failed(chain(&error)))?;
+    keys.ensure(key).await.map_err(|error| failed(with_causes(&error)))?;
+    let sealer = keys.sealer(key).await.map_err(|error| failed(with_causes(&error)))?;
     let log_id = LogId::shard(log);
     let handle = match logs.open(log_id, sealer.clone()).await {
         Err(engine::OpenError::Missing) => {
             match logs.create(log_id, ShardState::new(id, layout), sealer.clone()).await {
                 Err(CreateError::Exists) => {
-                    logs.open(log_id, sealer).await.map_err(|error| failed(chain(&error)))?
+                    logs.open(log_id, sealer).await.map_err(|error| failed(with_causes(&error)))?
                 }
-                other => other.map_err(|error| failed(chain(&error)))?,
+                other => other.map_err(|error| failed(with_causes(&error)))?,
             }
         }
-        other => other.map_err(|error| failed(chain(&error)))?,
+        other => other.map_err(|error| failed(with_causes(&error)))?,
     };
     let stored = handle.state().layout();
     if stored != layout {

@@ -1,12 +1,12 @@
 //! Reading a shard's operations again, for consumers that follow it, each with a cursor of its own in the shard; and for
 //! operators who want to know what happened.
 
-use engine::ReplayError;
+use engine::{ReplayError, with_causes};
 
 use crate::entry::Operation;
 use crate::error::WorkError;
 use crate::queue::Queue;
-use crate::shard::{Shard, ShardError, chain};
+use crate::shard::{Shard, ShardError};
 use crate::shard_id::{ShardId, ShardKind};
 
 /// Cursors of one shard.
@@ -67,7 +67,7 @@ impl Queue {
         let from = from.or_else(|| cursor.and_then(stands)).unwrap_or(1);
         let replayed = shard.handle.replay(from, limit).await.map_err(|error| match error {
             ReplayError::Gone(_) => WorkError::Misused("what was then is not kept any more"),
-            error => ShardError::Unavailable { shard: shard.id, reason: chain(&error) }.into(),
+            error => ShardError::Unavailable { shard: shard.id, reason: with_causes(&error) }.into(),
         })?;
         Ok(Replay { operations: replayed.operations, next: replayed.next, end: state.seq() + 1 })
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use engine::{Build, CommitError, LogHandle};
+use engine::{Build, CommitError, LogHandle, with_causes};
 use mail::address::Address;
 use uuid::Uuid;
 
@@ -405,19 +405,8 @@ impl Shard {
     }
 
     fn unavailable(&self, error: &dyn std::error::Error) -> ShardError {
-        ShardError::Unavailable { shard: self.id, reason: chain(error) }
+        ShardError::Unavailable { shard: self.id, reason: with_causes(error) }
     }
-}
-
-/// An error with its sources, for logs.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
-    }
-    text
 }
 
 fn find(shard: ShardId, state: &ShardState, place: Place) -> Result<&Arc<Item>, ShardError> {

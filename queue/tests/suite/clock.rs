@@ -1,12 +1,13 @@
 //! A wall clock that was ahead and is put right: what was put off meanwhile does not wait until that time comes.
 #![allow(clippy::unwrap_used, reason = "helpers of tests, where a failure is to stop the test")]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use engine::memory::MemoryEngine;
 use mail::envelope::Notify;
 use queue::item::Said;
-use queue::{AttemptReport, AttemptResult, Config, Leased, Queue};
+use queue::{AttemptReport, AttemptResult, Clock, Config, Leased, Queue};
 
 use crate::operate::Bench;
 use crate::setup::{self, Disk};
@@ -101,6 +102,38 @@ async fn accepted_while_it_was_ahead() {
     let claimed = tokio::time::timeout(Duration::from_secs(10), queue.claim(9)).await.unwrap();
     let ids: Vec<_> = claimed.iter().map(|claimed| claimed.item().message.queue_id).collect();
     assert_eq!(ids, [id], "{held} is held");
+}
+
+/// A node whose clock is ten minutes ahead accepts, and another whose clock is right delivers: at once, in this hour or over
+/// its end. What its sender wants to be held is held, also for less than that.
+#[tokio::test]
+async fn accepted_by_a_node_that_is_ahead() {
+    for into_the_hour in [60, 3_300] {
+        let (disk, engine) = (Disk::new(), MemoryEngine::new());
+        let right = disk.clock.now() + into_the_hour;
+        disk.clock.set(right);
+        let here = disk.open(&engine, Disk::config()).await.unwrap();
+        let there = Disk {
+            clock: Clock::standing(right + 600),
+            blobs: disk.blobs.clone(),
+            archive: None,
+            log_options: disk.log_options.clone(),
+            exclusive: false,
+        };
+        let there = there.open(&engine, Disk::config()).await.unwrap();
+        let mut sent = BTreeSet::new();
+        for number in 0..6 {
+            sent.insert(setup::submit(&there, number).await.unwrap());
+        }
+        let held = setup::submit_held(&there, 7, Some(right + 660)).await.unwrap();
+        drop(there);
+        let mut claimed = Vec::new();
+        while claimed.len() < sent.len() {
+            claimed.extend(tokio::time::timeout(Duration::from_secs(10), here.claim(9)).await.unwrap());
+        }
+        let ids: BTreeSet<_> = claimed.iter().map(|claimed| claimed.item().message.queue_id).collect();
+        assert_eq!(ids, sent, "{into_the_hour}: {held} is held");
+    }
 }
 
 /// A message that has expired is tried with the waits that it has until the clock can be trusted, and not without end.
