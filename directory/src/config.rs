@@ -42,7 +42,8 @@ pub struct Config {
     /// For how long a password that was right is taken again without computing the slow hash. Mail clients open many
     /// connections at once. Zero: always compute.
     pub verified_seconds: u64,
-    /// Failed logins of one account, from wherever they come.
+    /// Failed logins of one account, from wherever they come and at whichever node: nodes tell each other over NATS. While they
+    /// cannot, each node has its share of the limits.
     pub throttle_account: ThrottleConfig,
     /// Failed logins from one network (IPv4 address, IPv6 /64), whatever the account.
     pub throttle_network: ThrottleConfig,

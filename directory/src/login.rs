@@ -20,7 +20,7 @@ use crate::credential::{Credential, ScramVerifier, prepare};
 use crate::entry::Entry;
 use crate::look::{Directory, Look, Temporary};
 use crate::route::Resolution;
-use crate::throttle::{Attempt, RemoteNetwork};
+use crate::throttle::{Attempt, RemoteNetwork, Report};
 
 /// A name and a password, as PLAIN, LOGIN and IMAP's LOGIN bring them.
 #[derive(Clone)]
@@ -110,7 +110,7 @@ pub struct ScramLogin {
     directory: Directory,
     verifier: ScramVerifier,
     principal: Option<Principal>,
-    attempt: Option<Attempt>,
+    trial: Option<Trial>,
     login: String,
     remote: IpAddr,
     service: Service,
@@ -124,19 +124,78 @@ impl ScramLogin {
 
     /// The client's proof was right.
     pub fn succeeded(mut self) -> Result<Principal, AuthError> {
-        let (Some(principal), Some(attempt)) = (self.principal.take(), self.attempt.take()) else {
-            return Err(AuthError::Rejected);
-        };
-        self.directory.inner.throttle.lock().succeeded(attempt, Instant::now());
+        // Without a principal the trial stays, and fails when this is dropped.
+        let Some(principal) = self.principal.take() else { return Err(AuthError::Rejected) };
+        if let Some(trial) = self.trial.take() {
+            trial.succeeded();
+        }
         Ok(principal)
     }
 }
 
 impl Drop for ScramLogin {
     fn drop(&mut self) {
-        if self.attempt.take().is_some() {
+        if self.trial.take().is_some() {
             self.directory.failed(&self.login, self.remote, self.service, "rejected");
         }
+    }
+}
+
+/// An attempt that was allowed. Unless it is told otherwise, it has failed when it is dropped, and the other nodes hear of
+/// it: a caller who goes away leaves a failure behind, so that hanging up early gains nothing.
+struct Trial {
+    directory: Directory,
+    attempt: Option<Attempt>,
+}
+
+impl Trial {
+    /// The password was right.
+    fn succeeded(mut self) {
+        let Some(attempt) = self.attempt.take() else { return };
+        let news = self.directory.inner.throttle.lock().succeeded(attempt, Instant::now());
+        if let (Some(report), Some(tell)) = (news, self.directory.inner.tell_others.get()) {
+            tell(report);
+        }
+    }
+
+    /// Nothing was learned about the password.
+    fn undecided(mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.directory.inner.throttle.lock().undecided(attempt, Instant::now());
+        }
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let (Some(attempt), Some(tell)) = (self.attempt.take(), self.directory.inner.tell_others.get()) {
+            tell(attempt.failed());
+        }
+    }
+}
+
+impl fmt::Debug for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trial")
+    }
+}
+
+/// Failed logins are counted for all nodes together.
+impl Directory {
+    /// From now on other nodes are told of failed logins. `tell` must not wait.
+    pub fn tell_others(&self, tell: impl Fn(Report) + Send + Sync + 'static) {
+        // Only who opened the directory joins other nodes with it, once.
+        let _ = self.inner.tell_others.set(Box::new(tell));
+    }
+
+    /// Another node tells of a login.
+    pub fn heard_of_login(&self, report: Report) {
+        self.inner.throttle.lock().heard(report, Instant::now());
+    }
+
+    /// So many nodes share the limits of failed logins by not using them up; one, where they hear of each other.
+    pub fn share_login_limits(&self, nodes: u32) {
+        self.inner.throttle.lock().share_out(nodes);
     }
 }
 
@@ -144,16 +203,15 @@ impl Directory {
     /// Checks a name and a password.
     pub async fn authenticate(&self, login: &PlainLogin, remote: IpAddr) -> Result<Principal, AuthError> {
         let key = self.login_key(&login.login);
-        let attempt = self.attempt(&key, &login.login, remote, login.service)?;
-        // From here on, a caller who goes away leaves a failure behind, so that hanging up early gains nothing.
+        let trial = self.attempt(&key, &login.login, remote, login.service)?;
         match self.check(&key, login).await {
             Ok(principal) => {
-                self.inner.throttle.lock().succeeded(attempt, Instant::now());
+                trial.succeeded();
                 Ok(principal)
             }
             Err((error, reason)) => {
                 if error.is_temporary() {
-                    self.inner.throttle.lock().undecided(attempt, Instant::now());
+                    trial.undecided();
                 }
                 if let Some(reason) = reason {
                     self.failed(&login.login, remote, login.service, reason);
@@ -171,11 +229,11 @@ impl Directory {
         remote: IpAddr,
     ) -> Result<ScramLogin, AuthError> {
         let key = self.login_key(login);
-        let attempt = self.attempt(&key, login, remote, service)?;
+        let trial = self.attempt(&key, login, remote, service)?;
         let found = match self.account_of(&key).await {
             Ok(found) => found,
             Err(error) => {
-                self.inner.throttle.lock().undecided(attempt, Instant::now());
+                trial.undecided();
                 return Err(error.into());
             }
         };
@@ -195,7 +253,7 @@ impl Directory {
             directory: self.clone(),
             verifier,
             principal,
-            attempt: Some(attempt),
+            trial: Some(trial),
             login: login.to_owned(),
             remote,
             service,
@@ -252,18 +310,13 @@ impl Directory {
         }
     }
 
-    fn attempt(
-        &self,
-        key: &str,
-        login: &str,
-        remote: IpAddr,
-        service: Service,
-    ) -> Result<Attempt, AuthError> {
+    fn attempt(&self, key: &str, login: &str, remote: IpAddr, service: Service) -> Result<Trial, AuthError> {
         let allowed = self.inner.throttle.lock().attempt(key, RemoteNetwork::from(remote), Instant::now());
-        allowed.map_err(|throttled| {
+        let attempt = allowed.map_err(|throttled| {
             self.failed(login, remote, service, "throttled");
             AuthError::Throttled { retry_after: throttled.retry_after }
-        })
+        })?;
+        Ok(Trial { directory: self.clone(), attempt: Some(attempt) })
     }
 
     fn failed(&self, login: &str, remote: IpAddr, service: Service, reason: &'static str) {

@@ -1,13 +1,13 @@
 //! Looking things up: which log a domain has, and what stands under a name in it.
 
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use engine::{
     Archive, Build, CommitError, CreateError, Engine, LogHandle, LogId, LogOptions, Logs, OpenError, Sealer,
-    State,
+    State, with_causes,
 };
 use mail::address::{Address, Domain};
 use parking_lot::Mutex;
@@ -20,7 +20,7 @@ use crate::entry::{Amendment, DomainEntry, DomainSettings, Entry};
 use crate::hasher::Hasher;
 use crate::login::{LoginFailure, Verified};
 use crate::table::{Operation, Table, TableState};
-use crate::throttle::Throttle;
+use crate::throttle::{Report, Throttle};
 
 /// What a domain's log folds into.
 pub type DomainState = TableState<Names>;
@@ -123,6 +123,8 @@ pub(crate) struct Inner {
     pub(crate) stores: Arc<dyn AccountStores>,
     pub(crate) hasher: Hasher,
     pub(crate) throttle: Mutex<Throttle>,
+    /// Tells other nodes of failed logins, where there are any.
+    pub(crate) tell_others: OnceLock<Box<dyn Fn(Report) + Send + Sync>>,
     pub(crate) verified: Mutex<Verified>,
     pub(crate) decoy_secret: [u8; 32],
     pub(crate) on_login_failure: Box<dyn Fn(&LoginFailure<'_>) + Send + Sync>,
@@ -226,7 +228,9 @@ impl Directory {
                 &config.throttle_account,
                 &config.throttle_network,
                 config.throttle_entries_max,
+                &registry.state().settings().decoy_secret,
             )),
+            tell_others: OnceLock::new(),
             verified: Mutex::new(Verified::new(config.verified_seconds).map_err(|_| StartError::Random)?),
             decoy_secret: registry.state().settings().decoy_secret,
             domains: domain_logs(engine, options, archive),
@@ -427,14 +431,7 @@ async fn commit<T: Table, R: Send + 'static>(
 
 /// An error with all its causes.
 pub(crate) fn temporary(error: &dyn Error) -> Temporary {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    Temporary(text)
+    Temporary(with_causes(error))
 }
 
 /// Unix seconds. The directory stores them for people to read; nothing is decided by them.
