@@ -47,6 +47,9 @@ pub struct Config {
     /// Difference between a node's clock and ours that a start reports. Correctness does not rest on clocks, but time-outs,
     /// Paxos ballots and the age of plain rows do.
     pub clock_difference_ms_max: u64,
+    /// Difference between our clock and that of most nodes from which on a start is refused. Mail is dated by it, and what
+    /// waits in the queue. Zero: never.
+    pub clock_difference_ms_refused: u64,
 }
 
 /// What a start does to the schema.
@@ -80,6 +83,7 @@ impl Default for Config {
             conditional_in_flight_max: 64,
             in_flight_max: 256,
             clock_difference_ms_max: 2_000,
+            clock_difference_ms_refused: 10_000,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Start reading at `log` and `statement`; `storage/DESIGN.md` has the tables and why they are so.
 
 mod call;
+mod clock;
 mod config;
 mod log;
 mod outcome;

@@ -20,6 +20,7 @@ use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use zeroize::Zeroizing;
 
 use crate::call::Calls;
+use crate::clock;
 use crate::config::{Config, SchemaPolicy};
 use crate::schema::{self, SCHEMA_VERSION, Schema, SchemaError, SchemaState};
 use crate::settings::{self, Finding};
@@ -63,6 +64,19 @@ pub enum OpenError {
         #[source]
         source: Box<NewSessionError>,
     },
+    /// Our clock is wrong, as most nodes have it.
+    #[error(
+        "the clock of this machine is {} s {} those of most nodes of Cassandra, and a start is refused from {ms_refused} ms \
+         on (cql.clock_difference_ms_refused): let all machines follow one time server",
+        .ahead_ms.unsigned_abs() / 1_000,
+        if *.ahead_ms > 0 { "ahead of" } else { "behind" }
+    )]
+    Clock {
+        /// By how many milliseconds it is ahead.
+        ahead_ms: i64,
+        /// Milliseconds from which on a start is refused.
+        ms_refused: u64,
+    },
     /// The schema is not what this release needs.
     #[error("schema")]
     Schema(#[from] SchemaError),
@@ -101,10 +115,11 @@ impl std::fmt::Debug for Cql {
 }
 
 impl Cql {
-    /// Connects, makes or checks the schema as the configuration has it, looks at the settings of all nodes and prepares
+    /// Connects, refuses to go on with a wrong clock, makes or checks the schema as the configuration has it, looks at the settings of all nodes and prepares
     /// the statements. What it found about the nodes is in [`Self::findings`] and in the log.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
         let session = connect(config).await?;
+        clock::refuse_a_wrong_one(&session, config).await?;
         Schema { session: &session, config }.prepare(config.schema).await?;
         let findings = settings::look(&session, config).await;
         for finding in &findings {

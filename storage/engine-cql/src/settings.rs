@@ -1,14 +1,11 @@
 //! A look at how the nodes are set up: what would lose mail, and what would make it slow.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use scylla::client::session::Session;
 use scylla::cluster::Node;
-use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
-use scylla::statement::Consistency;
-use scylla::statement::unprepared::Statement;
 
+use crate::clock;
 use crate::config::Config;
 
 /// How much a finding matters.
@@ -74,21 +71,9 @@ pub(crate) async fn look(session: &Session, config: &Config) -> Vec<Finding> {
 }
 
 async fn look_at(session: &Session, config: &Config, node: &Arc<Node>, findings: &mut Vec<Finding>) {
-    let ask = |text: &str| {
-        let mut statement = Statement::new(text);
-        let target = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(Arc::clone(node)), None);
-        statement.set_load_balancing_policy(Some(target));
-        statement.set_consistency(Consistency::One);
-        statement
-    };
-    let before = now_ms();
-    let clock = session.query_unpaged(ask("SELECT toUnixTimestamp(now()) FROM system.local"), ()).await;
-    let after = now_ms();
-    let theirs = clock.ok().and_then(|answer| answer.into_rows_result().ok());
-    match theirs.and_then(|rows| rows.first_row::<(i64,)>().ok()) {
-        Some((theirs,)) => {
-            // Somewhere between question and answer.
-            let difference = (before - theirs).max(theirs - after).max(0).unsigned_abs();
+    match clock::ahead_ms(session, node).await {
+        Some(ahead_ms) => {
+            let difference = ahead_ms.unsigned_abs();
             if difference > config.clock_difference_ms_max {
                 let text =
                     format!("its clock and ours are {difference} ms apart: let both follow one time server");
@@ -100,7 +85,7 @@ async fn look_at(session: &Session, config: &Config, node: &Arc<Node>, findings:
     // ScyllaDB has another table and none of these settings: it syncs its commit log by shards, and has one Paxos.
     let settings = "SELECT name, value FROM system_views.settings WHERE name IN \
                     ('commitlog_sync', 'paxos_variant')";
-    let Ok(answer) = session.query_unpaged(ask(settings), ()).await else { return };
+    let Ok(answer) = session.query_unpaged(clock::asked_of(node, settings), ()).await else { return };
     let Ok(rows) = answer.into_rows_result() else { return };
     let Ok(rows) = rows.rows::<(String, Option<String>)>() else { return };
     for (name, value) in rows.flatten() {
@@ -131,10 +116,6 @@ fn judge(name: &str, value: &str) -> Option<(Severity, String)> {
         )),
         _ => None,
     }
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
 }
 
 #[cfg(test)]
