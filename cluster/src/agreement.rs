@@ -48,6 +48,22 @@ pub async fn agree(rows: &dyn Rows, what: &'static str, own: &str) -> Result<(),
     }
 }
 
+/// Writes down something else than what was agreed on until now, if that is still so. Who may do that, and when, is up to
+/// whoever calls it. `false`: it was not so any more.
+pub(crate) async fn change(
+    rows: &dyn Rows,
+    what: &'static str,
+    from: &str,
+    to: &str,
+) -> Result<bool, AgreementError> {
+    let value = |text: &str| Some(Bytes::copy_from_slice(text.as_bytes()));
+    match rows.replace_if(key(what), value(from), value(to)).await {
+        Ok(changed) => Ok(changed),
+        Err(EngineError::Undecided { .. }) => Ok(agreed(rows, what).await?.as_deref() == Some(to)),
+        Err(error) => Err(AgreementError::Engine(error)),
+    }
+}
+
 fn key(what: &'static str) -> RowKey {
     RowKey::new(Table::Mark, PARTITION, what.as_bytes())
 }

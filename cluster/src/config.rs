@@ -24,6 +24,9 @@ pub struct Config {
     pub dead_after_ms: u64,
     /// Seconds of silence after which a dead node's row is deleted. Long enough to be looked at first.
     pub forget_after_seconds: u64,
+    /// Seconds for which all nodes must have been able to read a higher feature level, without a pause, before it is
+    /// written. Until then one can go back to the release before; ten minutes are time to see whether one has to.
+    pub level_after_seconds: u64,
     /// Milliseconds that another node has to answer. Below the second that leases last, so that who has no answer can
     /// still go on with its share.
     pub request_timeout_ms: u64,
@@ -50,6 +53,7 @@ impl Default for Config {
             heartbeat_ms: 1_000,
             dead_after_ms: 4_000,
             forget_after_seconds: 600,
+            level_after_seconds: 600,
             request_timeout_ms: 400,
             request_bytes_max: 64 * 1024,
             requests_concurrent_max: 256,
@@ -166,6 +170,10 @@ impl Config {
 
     pub(crate) fn forget_after(&self) -> Duration {
         Duration::from_secs(self.forget_after_seconds)
+    }
+
+    pub(crate) fn level_after(&self) -> Duration {
+        Duration::from_secs(self.level_after_seconds)
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

@@ -11,6 +11,7 @@ mod view;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +49,8 @@ struct Shared {
     node: Node,
     view: watch::Sender<Arc<View>>,
     pulse: Mutex<Pulse>,
+    /// The level of the installation, which heartbeats say from then on.
+    agreed_level: AtomicU32,
     /// Set once, when this node leaves.
     leaves: watch::Sender<bool>,
 }
@@ -80,9 +83,10 @@ impl Membership {
             rows,
             config,
             view: watch::Sender::new(Arc::new(View::unknown(Instant::now()))),
-            node,
+            agreed_level: AtomicU32::new(node.agreed_level),
             pulse: Mutex::default(),
             leaves: watch::Sender::new(false),
+            node,
         });
         let task = tokio::spawn(shared.clone().run());
         Self { shared, task: Arc::new(Task(Mutex::new(Some(task)))) }
@@ -96,6 +100,11 @@ impl Membership {
     /// The nodes, as this one sees them.
     pub fn view(&self) -> Arc<View> {
         self.shared.view.borrow().clone()
+    }
+
+    /// Says with each heartbeat from now on which level the installation has.
+    pub(crate) fn say_agreed_level(&self, level: u32) {
+        self.shared.agreed_level.store(level, Ordering::Relaxed);
     }
 
     /// Changes when the view does.
@@ -262,7 +271,8 @@ impl Shared {
     fn heartbeat(&self, leaving: bool) -> Row {
         let mut pulse = self.pulse.lock();
         pulse.counter += 1;
-        let node = Node { generation: pulse.generation, leaving, ..self.node.clone() };
+        let agreed_level = self.agreed_level.load(Ordering::Relaxed);
+        let node = Node { generation: pulse.generation, agreed_level, leaving, ..self.node.clone() };
         let mut value = pulse.counter.to_be_bytes().to_vec();
         serde_json::to_writer(&mut value, &node).expect("texts and numbers are JSON");
         let key = row_key(self.node.boot);

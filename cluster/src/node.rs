@@ -117,9 +117,12 @@ pub struct Node {
     pub address: String,
     /// The release that it runs.
     pub release: String,
-    /// What it can read and write: everything up to this level. There is one level so far; a later one is written when the
-    /// lowest among the nodes can read it.
+    /// What it can read and write: everything up to this level.
     pub feature_level: u32,
+    /// The level of the installation, as far as it knows: what may be written. Zero: it does not know, or is of a release
+    /// that did not say it.
+    #[serde(default)]
+    pub agreed_level: u32,
     /// Whether it is about to end. It owns nothing more then.
     pub leaving: bool,
 }
@@ -135,6 +138,7 @@ impl Node {
             address: String::new(),
             release: String::new(),
             feature_level: 0,
+            agreed_level: 0,
             leaving: false,
         }
     }

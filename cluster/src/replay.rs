@@ -1,4 +1,4 @@
-//! Which requests have come already. Pure.
+//! Which messages have come already. Pure.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::node::Boot;
 
 /// Numbers of one asker that are remembered. A request that is overtaken by so many is refused; they overtake each other
 /// only while they wait for room in the connection, by a few.
-pub(super) const WINDOW: u64 = 1_024;
+pub(crate) const WINDOW: u64 = 1_024;
 
 /// Askers that are remembered, those heard of longest ago are forgotten first. Only who has the key becomes one. A boot
 /// that so many came after has ended long ago, and what it asked is worth nothing.
@@ -15,7 +15,7 @@ const ASKERS_MAX: usize = 4_096;
 const WORDS: usize = (WINDOW / 64) as usize;
 
 #[derive(Default)]
-pub(super) struct Replays {
+pub(crate) struct Replays {
     askers: HashMap<Boot, Asker>,
     uses: u64,
 }
@@ -29,7 +29,7 @@ struct Asker {
 
 impl Replays {
     /// Whether this request comes for the first time, which it then has.
-    pub(super) fn accept(&mut self, from: Boot, number: u64) -> bool {
+    pub(crate) fn accept(&mut self, from: Boot, number: u64) -> bool {
         self.uses += 1;
         if self.askers.len() >= ASKERS_MAX && !self.askers.contains_key(&from) {
             let oldest = self.askers.iter().min_by_key(|(_, asker)| asker.used).map(|(boot, _)| *boot);

@@ -6,8 +6,6 @@
 //! asker the last [`replay::WINDOW`] numbers are remembered. (What asks today, for leases, would stand a repetition; the
 //! next thing need not.)
 
-mod replay;
-
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -27,7 +25,7 @@ use crate::authentic::Opened;
 use crate::bus::Bus;
 use crate::config::Config;
 use crate::node::Boot;
-use replay::Replays;
+use crate::replay::Replays;
 
 /// The first byte of an answer.
 mod status {

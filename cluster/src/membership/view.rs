@@ -73,6 +73,11 @@ impl View {
         self.members.iter().filter(counts).map(|member| member.node.feature_level).min()
     }
 
+    /// The greatest level of the installation that anybody says it has. Also who is silent or was superseded has seen it.
+    pub fn agreed_level(&self) -> u32 {
+        self.members.iter().map(|member| member.node.agreed_level).max().unwrap_or(0)
+    }
+
     /// Whether it was not old before.
     pub(super) fn grow_stale(view: &mut Arc<Self>) -> bool {
         let fresh = !view.stale;

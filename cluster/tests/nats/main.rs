@@ -16,14 +16,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::{
-    Boot, Budget, Bus, Config, LeaseSource, Membership, MessageKey, NatsConfig, Need, Node, RequestError,
-    Requests, SiteLeases, Wake,
+    Boot, Budget, Bus, Config, LeaseSource, Membership, MessageKey, NatsConfig, Need, News, Node,
+    RequestError, Requests, SiteLeases, Wake,
 };
 use engine::contract::notes::{Notes, Operation};
 use engine::memory::MemoryEngine;
 use engine::seal::Unencrypted;
 use engine::{Build, Hints, LogHandle, LogId, LogOptions, Logs};
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use server::Server;
 use uuid::Uuid;
 
@@ -366,6 +367,54 @@ async fn a_request_that_is_repeated_by_a_stranger_has_no_effect() {
     raw.flush().await.unwrap();
     eventually("they are refused", async || (second.bus.refused(), second.bus.forged()) == (3, 1)).await;
     assert_eq!(served.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test]
+async fn news_reach_all_others_once_and_no_stranger_makes_any() {
+    let Some(server) = Server::any() else { return };
+    let world = World::new(&server.address());
+    let hosts = [world.host().await, world.host().await, world.host().await];
+    let heard: [Arc<Mutex<Vec<[u8; 3]>>>; 3] = Default::default();
+    let news: Vec<News> = hosts
+        .iter()
+        .zip(&heard)
+        .map(|(host, heard)| {
+            let heard = Arc::clone(heard);
+            let hear = move |record: &[u8]| heard.lock().push(record.try_into().unwrap());
+            News::start(&host.bus, "test", 3, &world.config, hear)
+        })
+        .collect();
+    let raw = world.raw().await;
+    let mut overheard = raw.subscribe(world.subject("news.test")).await.unwrap();
+    raw.flush().await.unwrap();
+    eventually("all others have heard something", async || {
+        news[0].tell(b"one");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        heard[1..].iter().all(|heard| heard.lock().contains(b"one"))
+    })
+    .await;
+    for number in 0..2_000_u16 {
+        let [high, low] = number.to_be_bytes();
+        news[1].tell(&[b'n', high, low]);
+    }
+    let numbered =
+        |heard: &Mutex<Vec<[u8; 3]>>| heard.lock().iter().filter(|record| record[0] == b'n').count();
+    eventually("each of many has come", async || [0, 2].iter().all(|host| numbered(&heard[*host]) == 2_000))
+        .await;
+    assert_eq!(numbered(&heard[1]), 0, "nobody hears itself");
+    // What was said already, what is cut short, and what a stranger says counts for nothing.
+    let message = overheard.next().await.unwrap();
+    let before = hosts[2].bus.refused();
+    raw.publish(message.subject.clone(), message.payload.clone()).await.unwrap();
+    raw.publish(message.subject.clone(), message.payload.slice(1..)).await.unwrap();
+    raw.flush().await.unwrap();
+    eventually("both are refused", async || {
+        (hosts[2].bus.refused() - before, hosts[2].bus.forged()) == (1, 1)
+    })
+    .await;
+    let all = heard[2].lock().len();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((heard[2].lock().len(), numbered(&heard[2])), (all, 2_000));
 }
 
 #[tokio::test]
