@@ -62,6 +62,11 @@ impl BackEnd {
         self.source.poisoned().into_iter().chain([self.migration.poisoned()]).collect()
     }
 
+    /// Segments as S3 has them, where they are there.
+    pub(crate) fn s3(&self) -> Option<S3Blobs> {
+        self.source.s3.clone()
+    }
+
     /// Has everything that was here been moved, or is it being moved?
     pub(crate) async fn is_moving_away(&self) -> anyhow::Result<bool> {
         Ok(Standing::away(&*self.source.engine.rows).await?.is_some())
@@ -84,6 +89,8 @@ pub(crate) struct Side {
     pub(crate) blobs: Arc<dyn Blobs>,
     /// The embedded engine, which has to be closed in order.
     embedded: Option<Embedded>,
+    /// Segments as S3 has them.
+    s3: Option<S3Blobs>,
 }
 
 impl Side {
@@ -102,14 +109,16 @@ impl Side {
             blob::dir::DirConfig { answer_before_sync: true, ..config.segments.clone() }
         };
         let blobs = DirBlobs::open(&config.data.join("segments"), segments).context("segments")?;
-        Ok(Self { engine: embedded.engine(), blobs: Arc::new(blobs), embedded: Some(embedded) })
+        let engine = embedded.engine();
+        Ok(Self { engine, blobs: Arc::new(blobs), embedded: Some(embedded), s3: None })
     }
 
     async fn on_cluster(config: &Config) -> anyhow::Result<Self> {
         let cql = Box::pin(Cql::open(&config.cql)).await.context("cql")?;
         let blobs = S3Blobs::open(config.s3.clone()).await.context("s3")?;
         let hints = Hints::new(config.cluster.hint_logs_max);
-        Ok(Self { engine: cql.engine().with_hints(hints), blobs: Arc::new(blobs), embedded: None })
+        let (engine, s3) = (cql.engine().with_hints(hints), Some(blobs.clone()));
+        Ok(Self { engine, blobs: Arc::new(blobs), embedded: None, s3 })
     }
 
     /// Why nothing can be written any more, once that is so. `None`: it has no such state.
@@ -119,8 +128,8 @@ impl Side {
 
     /// Closes it in order.
     pub(crate) async fn close(self) {
-        let Self { engine, blobs, embedded } = self;
-        drop((engine, blobs));
+        let Self { engine, blobs, embedded, s3 } = self;
+        drop((engine, blobs, s3));
         // Joins the commit thread, so it does not belong on an async one.
         let closed = tokio::task::spawn_blocking(move || drop(embedded)).await;
         if closed.is_err() {

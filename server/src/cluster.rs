@@ -4,18 +4,19 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use blob::keys::KeyEncryptionKey;
-use cluster::{Bus, Member, Membership, Node, NodeId, Requests, SiteLeases, Standing, Wake, agreement};
+use cluster::level::LevelError;
+use cluster::{
+    Bus, Levels, Member, Membership, Node, NodeId, Requests, SiteLeases, Standing, Wake, agreement,
+};
 use engine::Rows;
 use queue::Queue;
 use webmail_api::admin::nodes::{ClusterView, NodeView};
 
 use crate::config::Config;
+use crate::level::Admitted;
+use crate::logins::Logins;
 use crate::role::Role;
 use crate::wire::Ground;
-
-/// What this release can read and write, see `storage/DESIGN.md`. Raised with every operation or format that earlier
-/// releases do not know.
-const FEATURE_LEVEL: u32 = 1;
 
 /// What all nodes must have the same.
 const KEY: &str = "key-encryption key";
@@ -27,6 +28,8 @@ pub(crate) struct Cluster {
     bus: Bus,
     requests: Requests,
     _wake: Arc<Wake>,
+    levels: Arc<Levels>,
+    _logins: Arc<Logins>,
     name: NodeId,
     queue: Arc<OnceLock<Queue>>,
 }
@@ -39,18 +42,30 @@ impl Cluster {
         let mut node = Node::new(name.clone(), config.roles.iter().map(|role| Role::name(*role)));
         node.address.clone_from(&config.hostname);
         env!("CARGO_PKG_VERSION").clone_into(&mut node.release);
-        node.feature_level = FEATURE_LEVEL;
+        let Admitted { own, agreed, level } = ground.admitted.clone();
+        node.feature_level = own;
+        node.agreed_level = agreed;
         let boot = node.boot;
         let bus = Bus::connect(&settings.nats, &config.cql.keyspace, boot, ground.message_key.clone())
             .await
             .context("cluster.nats")?;
         let rows = Arc::clone(&ground.engine.rows);
-        let membership = Membership::join(rows, node, settings.clone());
+        let membership = Membership::join(Arc::clone(&rows), node, settings.clone());
+        let levels = Levels::start(rows, membership.clone(), level, own, agreed, settings);
         let wake = Wake::start(ground.engine.hints.clone(), bus.clone(), settings);
         let requests = Requests::start(bus.clone(), settings);
         tracing::info!(node = %name, %boot, "joins the cluster");
-        let (wake, queue) = (Arc::new(wake), Arc::default());
-        Ok(Self { membership, bus, requests, _wake: wake, name, queue })
+        let logins = Logins::start(&ground.directory, bus.clone(), membership.clone(), settings);
+        Ok(Self {
+            membership,
+            bus,
+            requests,
+            _wake: Arc::new(wake),
+            levels: Arc::new(levels),
+            _logins: Arc::new(logins),
+            name,
+            queue: Arc::default(),
+        })
     }
 
     pub(crate) fn membership(&self) -> &Membership {
@@ -81,7 +96,8 @@ impl Cluster {
             connected: self.bus.is_connected(),
             stale: view.stale,
             isolated: self.membership.is_isolated(),
-            feature_level: view.feature_level().unwrap_or(FEATURE_LEVEL),
+            feature_level: view.feature_level().unwrap_or_else(|| self.levels.agreed()),
+            agreed_level: self.levels.agreed(),
             nodes: nodes.collect(),
         }
     }
@@ -101,6 +117,11 @@ impl Cluster {
     /// The queue whose shards the nodes share out.
     pub(crate) fn works_on(&self, queue: &Queue) {
         let _ = self.queue.set(queue.clone());
+    }
+
+    /// Waits until this node must not go on, since the others write what it cannot read, and says why.
+    pub(crate) fn until_level_too_low(&self) -> impl Future<Output = LevelError> + Send + use<> {
+        self.levels.until_too_low()
     }
 
     /// Gives up what this node owns. What fails, the others notice by its silence.

@@ -12,7 +12,6 @@ use webmail_api::admin::migration::MigrationView;
 
 use crate::back_end::Side;
 use crate::config::Config;
-use crate::wire;
 
 /// What the move has in hand may take so long, before the process ends all the same.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -270,14 +269,14 @@ async fn finish(stopped: &Relocation, last: &Relocation) {
     if stopped.progress().waits_for_segments
         && let Err(error) = last.advance().await
     {
-        tracing::warn!(error = wire::chain(&error), "the move has not ended; the next start goes on");
+        tracing::warn!(error = engine::with_causes(&error), "the move has not ended; the next start goes on");
     }
     match last.hand_over().await {
         Ok(true) => tracing::info!("everything has moved; start with the other configuration"),
         Ok(false) => {}
         Err(error) => {
             tracing::warn!(
-                error = wire::chain(&error),
+                error = engine::with_causes(&error),
                 "not handed over: give `postrider migrate` once more"
             );
         }

@@ -15,7 +15,7 @@ use cluster::MessageKey;
 use delivery::Delivery;
 use directory::account::Quota;
 use directory::{AccountStores, Directory, LogKeys, Temporary};
-use engine::{Archive, Engine, LogId, Sealer};
+use engine::{Archive, Engine, LogId, Sealer, with_causes};
 use imap::Imap;
 use mail::address::Address as MailAddress;
 use mail::id::AccountId;
@@ -35,6 +35,8 @@ use crate::back_end::{BackEnd, log_options};
 use crate::cluster::Cluster;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
+use crate::level::{self, Admitted};
+use crate::maintenance::Maintenance;
 use crate::migration::Migration;
 use crate::role::Role;
 
@@ -55,6 +57,8 @@ pub(crate) struct Ground {
     pub(crate) directory: Directory,
     audit: AuditLog,
     back_end: BackEnd,
+    /// What this process may read and write.
+    pub(crate) admitted: Admitted,
     /// What messages of other nodes are known by.
     pub(crate) message_key: MessageKey,
 }
@@ -64,7 +68,8 @@ impl Ground {
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
         make_folder(&config.data)?;
         let back_end = BackEnd::open(config).await?;
-        let engine = back_end.engine.clone();
+        let admitted = level::admit(config, &*back_end.engine.rows).await?;
+        let engine = back_end.engine.clone().with_level(admitted.level.clone());
         let kek = if config.in_cluster() {
             crate::cluster::key(config, &*engine.rows).await?
         } else {
@@ -97,7 +102,7 @@ impl Ground {
         })
         .await
         .context("directory")?;
-        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key })
+        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, back_end, admitted, message_key })
     }
 
     /// What the queue stands on. Without other nodes the engine's lock keeps every other process out; a command that only
@@ -130,7 +135,7 @@ impl Ground {
 
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
-        let Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key: _ } = self;
+        let Self { engine, keys, blobs, archive, storage, directory, audit, back_end, .. } = self;
         directory.close();
         storage.close();
         drop((engine, keys, archive, storage, directory, audit));
@@ -147,6 +152,7 @@ pub(crate) struct Stores {
     pub(crate) queue: Queue,
     pub(crate) health: Health,
     pub(crate) cluster: Option<Cluster>,
+    maintenance: Maintenance,
 }
 
 impl Stores {
@@ -178,16 +184,18 @@ impl Stores {
         health.may_move(ground.migration().clone());
         let alone = health.clone();
         ground.migration().resume(Box::new(move || alone.alone()));
-        let stores = Self { ground, queue, health, cluster };
+        let (blobs, s3) = (ground.blobs.clone(), ground.back_end.s3());
+        let maintenance = Maintenance::start(&config.maintenance, blobs, s3, cluster.as_ref());
+        let stores = Self { ground, queue, health, cluster, maintenance };
         stores.watch();
         Ok(stores)
     }
 
     /// Closes everything in order. To be called when no service uses it any more.
     pub(crate) async fn close(self) {
-        let Self { ground, queue, health, cluster } = self;
+        let Self { ground, queue, health, cluster, maintenance } = self;
         queue.close();
-        drop((queue, health, cluster));
+        drop((queue, health, cluster, maintenance));
         ground.close().await;
     }
 
@@ -201,6 +209,10 @@ impl Stores {
                     health.broke(why.as_deref().unwrap_or("the storage engine failed"));
                 }
             });
+        }
+        if let Some(cluster) = &self.cluster {
+            let (too_low, health) = (cluster.until_level_too_low(), self.health.clone());
+            tokio::spawn(async move { health.broke(&too_low.await.to_string()) });
         }
         let health = self.health.clone();
         tokio::spawn(async move {
@@ -356,16 +368,16 @@ struct SystemKeys(KeyRing);
 #[async_trait]
 impl LogKeys for SystemKeys {
     async fn create(&self, log: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
-        self.0.ensure(KeyId::of_log(log)).await.map_err(|error| Temporary(chain(&error)))?;
+        self.0.ensure(KeyId::of_log(log)).await.map_err(|error| Temporary(with_causes(&error)))?;
         self.open(log).await
     }
 
     async fn open(&self, log: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
-        self.0.sealer(KeyId::of_log(log)).await.map_err(|error| Temporary(chain(&error)))
+        self.0.sealer(KeyId::of_log(log)).await.map_err(|error| Temporary(with_causes(&error)))
     }
 
     async fn erase(&self, log: LogId) -> Result<(), Temporary> {
-        self.0.erase(KeyId::of_log(log)).await.map(drop).map_err(|error| Temporary(chain(&error)))
+        self.0.erase(KeyId::of_log(log)).await.map(drop).map_err(|error| Temporary(with_causes(&error)))
     }
 }
 
@@ -380,36 +392,24 @@ impl AccountStores for Accounts {
         _address: &MailAddress,
         quota: Quota,
     ) -> Result<(), Temporary> {
-        self.0.create_account(account, settings(quota)).await.map_err(|error| Temporary(chain(&error)))
+        self.0.create_account(account, settings(quota)).await.map_err(|error| Temporary(with_causes(&error)))
     }
 
     async fn set_quota(&self, account: AccountId, quota: Quota) -> Result<(), Temporary> {
         let open = self.0.account(&Principal::Operator, account).await;
-        let open = open.map_err(|error| Temporary(chain(&error)))?;
-        open.set_quota(settings(quota)).await.map_err(|error| Temporary(chain(&error)))
+        let open = open.map_err(|error| Temporary(with_causes(&error)))?;
+        open.set_quota(settings(quota)).await.map_err(|error| Temporary(with_causes(&error)))
     }
 
     async fn delete(&self, account: AccountId) -> Result<(), Temporary> {
         match self.0.delete_account(account).await {
             // It was deleted before, and only its name is left.
             Ok(()) | Err(OpenError::Missing) => Ok(()),
-            Err(error) => Err(Temporary(chain(&error))),
+            Err(error) => Err(Temporary(with_causes(&error))),
         }
     }
 }
 
 fn settings(quota: Quota) -> AccountSettings {
     AccountSettings { quota_bytes: quota.bytes, quota_messages: quota.messages }
-}
-
-/// An error with all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -118,7 +118,8 @@ impl Monitor for Fine {
             connected: true,
             stale: false,
             isolated: false,
-            feature_level: 1,
+            feature_level: 2,
+            agreed_level: 1,
             nodes: vec![node.clone(), NodeView { shards: None, name: "two".to_owned(), ..node }],
         })
     }

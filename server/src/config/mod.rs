@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::args::{DEFAULT_CONFIG, Store};
 use crate::logs;
+use crate::maintenance;
 use crate::role::Role;
-use crate::wire::chain;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) cql: engine_cql::Config,
     /// Message bytes in S3, where `cql` is used.
     pub(crate) s3: blob_s3::Config,
+    /// What is done once in a while, by one process.
+    pub(crate) maintenance: maintenance::Config,
     /// The admin API.
     pub(crate) admin: webmail_api::admin::Config,
 }
@@ -145,6 +147,7 @@ impl Default for Config {
             cluster: cluster::Config::default(),
             cql: engine_cql::Config::default(),
             s3: blob_s3::Config::default(),
+            maintenance: maintenance::Config::default(),
             admin: webmail_api::admin::Config::default(),
         }
     }
@@ -232,7 +235,7 @@ impl Config {
             bail!("hostname: {:?} is not the name of a host", self.hostname);
         }
         self.cql.check().map_err(|wrong| anyhow!("cql: {wrong}"))?;
-        self.cluster.check().map_err(|wrong| anyhow!("{}", chain(&wrong)))?;
+        self.cluster.check().map_err(|wrong| anyhow!("{}", engine::with_causes(&wrong)))?;
         if self.in_cluster() {
             self.s3.check().map_err(|wrong| anyhow!("s3: {wrong}"))?;
         }

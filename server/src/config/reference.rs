@@ -47,6 +47,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("cluster.nats", "cluster/src/config.rs", "NatsConfig"),
     ("cql", "storage/engine-cql/src/config.rs", "Config"),
     ("s3", "storage/blob-s3/src/config.rs", "Config"),
+    ("maintenance", "server/src/maintenance.rs", "Config"),
     ("admin", "webmail-api/src/admin/config.rs", "Config"),
 ];
 

@@ -35,19 +35,21 @@ pub(crate) fn cluster(answer: &Value) {
     }
     let hints = if flag("connected") { "go over NATS" } else { "have no way: nodes find out by looking" };
     line(&format!(
-        "seen by {}; hints {hints}; feature level {}",
+        "seen by {}; hints {hints}; feature level {}, all nodes can read {}",
         plain(&answer["node"]),
+        answer["agreed_level"],
         answer["feature_level"]
     ));
     for node in answer["nodes"].as_array().into_iter().flatten() {
         let shards = node["shards"].as_u64().map(|shards| format!(", {shards} shards")).unwrap_or_default();
         line(&format!(
-            "{:<20} {:<10} {} ({}), release {}{shards}",
+            "{:<20} {:<10} {} ({}), release {} (level {}){shards}",
             plain(&node["name"]),
             plain(&node["standing"]),
             plain(&node["address"]),
             plain(&node["roles"]),
             plain(&node["release"]),
+            node["feature_level"],
         ));
     }
 }

@@ -22,6 +22,8 @@ pub struct ClusterView {
     pub isolated: bool,
     /// The level up to which all nodes can read.
     pub feature_level: u32,
+    /// The level up to which nodes write, and which a node must be able to read to take part.
+    pub agreed_level: u32,
     /// All nodes, by name.
     pub nodes: Vec<NodeView>,
 }

@@ -224,7 +224,7 @@ fn schemas() -> Value {
         ]),
         "Cluster": object("The nodes of a cluster, as one of them sees them.", &[
             ("node", text()), ("connected", flag()), ("stale", flag()), ("isolated", flag()),
-            ("feature_level", number()), ("nodes", list(reference("ClusterNode"))),
+            ("feature_level", number()), ("agreed_level", number()), ("nodes", list(reference("ClusterNode"))),
         ]),
         "ClusterNode": object("A node.", &[
             ("name", text()), ("standing", one_of(vec!["live", "leaving", "silent", "superseded"])),
