@@ -70,6 +70,7 @@ const CLUSTER: &[&str] = &[
     "swaks",
     "mbsync",
     "openssl",
+    "faketime",
 ];
 const FAULTS: &[&str] = ENGINES;
 const PEERS: &[&str] =
@@ -266,12 +267,13 @@ fn on_engines() -> Result<()> {
 }
 
 /// The guide to many machines as it stands, on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.
-/// Then a server moves from its folder to such engines, and back.
+/// Then nodes of two releases, and with wrong clocks; and a server moves from its folder to such engines, and back.
 fn cluster() -> Result<()> {
     // Of the one package that `test` leaves out for its engines; of the whole workspace for the features' sake.
     let units = ["test", "--locked", "--workspace", "--lib", "--", "guide::", "between::"];
     process::run(&mut cargo(&units)?)?;
     process::run(&mut scenarios(&["guide"], "debug")?)?;
+    process::run(&mut scenarios(&["joining"], "debug")?)?;
     process::run(scenarios(&["migrate"], "debug")?.env("POSTRIDER_CORPUS", corpus::fetch()?))
 }
 

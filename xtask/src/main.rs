@@ -10,6 +10,7 @@ mod ci;
 mod cluster;
 mod corpus;
 mod deploy;
+mod earlier;
 mod engines;
 mod fuzz;
 mod go;
@@ -59,6 +60,12 @@ enum Command {
     Engines(engines::Arguments),
     /// Starts, stops or shows a whole cluster on this machine, to try things with.
     Cluster(cluster::Arguments),
+    /// Builds the server of an earlier commit, once, and prints where it is: for POSTRIDER_EARLIER_BIN, with which
+    /// `campaign cluster` upgrades from it and goes back.
+    Earlier {
+        /// Which one.
+        commit: String,
+    },
     /// Runs a long test and appends what it counted to docs/campaigns.tsv.
     Campaign(campaign::Arguments),
 }
@@ -74,6 +81,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Engines(arguments) => engines::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
+        Command::Earlier { commit } => earlier::binary(&commit).map(|path| println!("{}", path.display())),
         Command::Campaign(arguments) => campaign::run(&arguments),
     };
     match done {

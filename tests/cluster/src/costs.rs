@@ -127,8 +127,7 @@ impl Costs {
             cassandra_nodes: NODES,
             proxies: Some(seed),
             nodes: NODES,
-            settings: String::new(),
-            arguments: Vec::new(),
+            ..Setup::default()
         })?;
         let costs = Self { cluster, accounts, sent: AtomicUsize::new(0) };
         costs.make_accounts()?;

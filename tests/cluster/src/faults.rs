@@ -26,6 +26,9 @@ pub enum Kind {
     PauseNode,
     /// All nodes are stopped in order and started again, one after the other.
     RollingRestart,
+    /// All nodes are replaced by such of an earlier release, one after the other, and these by the present one again. As
+    /// long as the feature level was not raised there is that way back.
+    RollingUpgrade,
     /// kill -9 of one node of Cassandra.
     KillCassandra,
     /// One node of Cassandra stands still.
@@ -72,10 +75,11 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::KillNode,
         Self::PauseNode,
         Self::RollingRestart,
+        Self::RollingUpgrade,
         Self::KillCassandra,
         Self::PauseCassandra,
         Self::KillTwoCassandras,
@@ -105,6 +109,7 @@ impl Kind {
             Self::KillNode => "kill-node",
             Self::PauseNode => "pause-node",
             Self::RollingRestart => "rolling-restart",
+            Self::RollingUpgrade => "rolling-upgrade",
             Self::KillCassandra => "kill-cassandra",
             Self::PauseCassandra => "pause-cassandra",
             Self::KillTwoCassandras => "kill-two-cassandras",
@@ -136,6 +141,12 @@ impl Kind {
             .into_iter()
             .find(|kind| kind.name() == name)
             .with_context(|| format!("not one of {}", known()))
+    }
+
+    /// Those that can be drawn here: an earlier release is not always at hand.
+    pub fn at_hand() -> Vec<Self> {
+        let earlier = crate::earlier_binary().is_ok();
+        Self::ALL.into_iter().filter(|kind| earlier || *kind != Self::RollingUpgrade).collect()
     }
 
     /// Whether what is written meanwhile may bear a wrong time.
@@ -194,11 +205,15 @@ impl Fault {
         match self.kind {
             Kind::KillNode => cluster.take_node(whom)?.kill(),
             Kind::PauseNode => cluster.node(whom)?.pause(),
-            Kind::RollingRestart => (0..cluster.nodes.len()).try_for_each(|turn| {
-                let number = (whom + turn) % cluster.nodes.len();
-                cluster.stop_node(number)?;
-                cluster.restart_node(number)
+            Kind::RollingRestart => in_turn(cluster, whom, |cluster, node| {
+                cluster.stop_node(node)?;
+                cluster.restart_node(node)
             }),
+            Kind::RollingUpgrade => {
+                in_turn(cluster, whom, |cluster, node| replace(cluster, node, Release::Earlier))?;
+                // From here to the end both run side by side.
+                replace(cluster, whom, Release::Present)
+            }
             Kind::KillCassandra => cassandra(cluster, whom)?.kill(),
             Kind::PauseCassandra => cassandra(cluster, whom)?.pause(),
             Kind::KillTwoCassandras => {
@@ -243,6 +258,13 @@ impl Fault {
             Kind::KillNode => cluster.restart_node(whom),
             Kind::PauseNode => cluster.node(whom)?.resume(),
             Kind::RollingRestart => Ok(()),
+            Kind::RollingUpgrade => in_turn(cluster, whom, |cluster, node| {
+                if cluster.earlier.contains(&node) {
+                    replace(cluster, node, Release::Present)
+                } else {
+                    Ok(())
+                }
+            }),
             Kind::KillCassandra => cassandra(cluster, whom)?.start(),
             Kind::PauseCassandra => cassandra(cluster, whom)?.resume(),
             Kind::KillTwoCassandras => {
@@ -279,6 +301,33 @@ impl Fault {
             }
         }
     }
+}
+
+/// Does something to each node, beginning with this one.
+fn in_turn(
+    cluster: &mut Cluster,
+    first: usize,
+    mut what: impl FnMut(&mut Cluster, usize) -> Result<()>,
+) -> Result<()> {
+    let count = cluster.nodes.len();
+    (0..count).try_for_each(|turn| what(cluster, (first + turn) % count))
+}
+
+/// Which binary a node is started with.
+#[derive(Clone, Copy, Debug)]
+enum Release {
+    Earlier,
+    Present,
+}
+
+/// Ends a node in order and starts another release in its place.
+fn replace(cluster: &mut Cluster, node: usize, release: Release) -> Result<()> {
+    cluster.stop_node(node)?;
+    match release {
+        Release::Earlier => cluster.earlier.insert(node),
+        Release::Present => cluster.earlier.remove(&node),
+    };
+    cluster.restart_node(node).with_context(|| format!("{release:?}"))
 }
 
 fn between(cluster: &Cluster) -> Result<&Between> {

@@ -5,7 +5,7 @@
 //! [`rounds`].
 
 pub mod between;
-mod clock;
+pub mod clock;
 #[cfg(feature = "costs")]
 pub mod costs;
 pub mod faults;
@@ -14,7 +14,7 @@ pub mod owners;
 pub mod rounds;
 pub mod standing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -48,9 +48,25 @@ pub struct Cluster {
     pub clocks: BTreeMap<usize, PathBuf>,
     /// What single nodes have in their section `[cluster]` when they are started, beside their names.
     pub membership: BTreeMap<usize, &'static str>,
+    /// Nodes that are of the earlier release when they are started.
+    pub earlier: BTreeSet<usize>,
+    /// Environment variables of single nodes.
+    pub environments: BTreeMap<usize, Vec<(String, String)>>,
     settings: String,
+    of_cluster: String,
     arguments: Vec<String>,
     folder: TempDir,
+}
+
+/// The binary of an earlier release: `$POSTRIDER_EARLIER_BIN`, see `cargo xtask earlier`.
+pub fn earlier_binary() -> Result<PathBuf> {
+    let path = std::env::var_os("POSTRIDER_EARLIER_BIN")
+        .context("POSTRIDER_EARLIER_BIN names the postrider binary of an earlier release")?;
+    let path = PathBuf::from(path);
+    if !path.is_file() {
+        bail!("{} is not a file", path.display());
+    }
+    Ok(path)
 }
 
 /// Proxies.
@@ -73,6 +89,8 @@ pub struct Setup {
     pub nodes: usize,
     /// Added to the configuration of each.
     pub settings: String,
+    /// Added to the section `cluster` of each.
+    pub of_cluster: String,
     /// Arguments of each behind `dev`.
     pub arguments: Vec<String>,
 }
@@ -108,7 +126,10 @@ impl Cluster {
             between,
             clocks: BTreeMap::new(),
             membership: BTreeMap::new(),
+            earlier: BTreeSet::new(),
+            environments: BTreeMap::new(),
             settings,
+            of_cluster: setup.of_cluster.clone(),
             arguments: setup.arguments.clone(),
             folder,
         };
@@ -172,14 +193,18 @@ impl Cluster {
         let data = self.data(number);
         let file = data.with_extension("toml");
         let more = self.membership.get(&number).copied().unwrap_or_default();
-        let section = format!("[cluster]\nnode = \"node{number}\"\n{more}");
+        let section = format!("[cluster]\nnode = \"node{number}\"\n{}{more}", self.of_cluster);
         fs::write(&file, format!("{}\n{section}", self.settings))?;
         let mut options = Options::new(&data);
         options.arguments = vec!["--config".to_owned(), file.to_string_lossy().into_owned()];
         options.arguments.extend(self.arguments.iter().cloned());
         options.patience = START_PATIENCE;
+        options.environment = self.environments.get(&number).cloned().unwrap_or_default();
         if let Some(clock) = self.clocks.get(&number) {
-            options.environment = clock::environment(clock)?;
+            options.environment.extend(clock::environment(clock)?);
+        }
+        if self.earlier.contains(&number) {
+            options.program = Some(earlier_binary()?);
         }
         Server::start(&options).with_context(|| format!("node {number}"))
     }

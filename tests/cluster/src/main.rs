@@ -72,7 +72,7 @@ fn until_noticed(arguments: &Arguments, defect: &str) -> Result<()> {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let mut kinds = match &arguments.only[..] {
-        [] => Kind::ALL.to_vec(),
+        [] => Kind::at_hand(),
         names => names.iter().map(|name| Kind::named(name)).collect::<Result<_>>()?,
     };
     let mut random = StdRng::seed_from_u64(arguments.seed);

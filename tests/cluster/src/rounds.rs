@@ -168,6 +168,7 @@ impl Rounds {
             nodes: NODES,
             settings: format!("{EVENTFUL}\n{SETTINGS}"),
             arguments: outside.arguments(),
+            ..Setup::default()
         })?;
         for account in MORE_ACCOUNTS.into_iter().chain([SENDER]) {
             cluster.add_account(account)?;

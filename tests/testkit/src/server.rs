@@ -54,6 +54,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// A program and arguments that run the server, such as strace.
     pub wrapper: Vec<String>,
+    /// The program, where it is not the one that is tested.
+    pub program: Option<PathBuf>,
     /// How long the server may take to greet.
     pub patience: Duration,
 }
@@ -66,6 +68,7 @@ impl Options {
             arguments: Vec::new(),
             environment: Vec::new(),
             wrapper: Vec::new(),
+            program: None,
             patience: Duration::from_secs(60),
         }
     }
@@ -116,7 +119,10 @@ impl Server {
         }
         let output = File::options().create(true).append(true).open(&log)?;
         let said_before = output.metadata()?.len();
-        let binary = binary()?;
+        let binary = match &options.program {
+            Some(program) => program.clone(),
+            None => binary()?,
+        };
         let mut command = match options.wrapper.split_first() {
             Some((program, arguments)) => {
                 let mut command = Life::Bound.command(Path::new(program));
