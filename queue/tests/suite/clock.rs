@@ -109,7 +109,8 @@ async fn accepted_while_it_was_ahead() {
 #[tokio::test]
 async fn accepted_by_a_node_that_is_ahead() {
     for into_the_hour in [60, 3_300] {
-        let (disk, engine) = (Disk::new(), MemoryEngine::new());
+        let (mut disk, engine) = (Disk::new(), MemoryEngine::new());
+        disk.log_options.shared = true;
         let right = disk.clock.now() + into_the_hour;
         disk.clock.set(right);
         let here = disk.open(&engine, Disk::config()).await.unwrap();
