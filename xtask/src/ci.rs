@@ -273,8 +273,15 @@ fn cluster() -> Result<()> {
     let units = ["test", "--locked", "--workspace", "--lib", "--", "guide::", "between::"];
     process::run(&mut cargo(&units)?)?;
     process::run(&mut scenarios(&["guide"], "debug")?)?;
-    process::run(&mut scenarios(&["joining"], "debug")?)?;
-    process::run(scenarios(&["migrate"], "debug")?.env("POSTRIDER_CORPUS", corpus::fetch()?))
+    // Each has engines of its own, for which it waits most of the time. Built before, so that none waits for another's build.
+    let beside = ["joining", "migrate"];
+    process::run(scenarios(&beside, "debug")?.arg("--list"))?;
+    let mut tests = beside.map(|name| scenarios(&[name], "debug")).into_iter().collect::<Result<Vec<_>>>()?;
+    let corpus = corpus::fetch()?;
+    for test in &mut tests {
+        test.env("POSTRIDER_CORPUS", &corpus);
+    }
+    process::run_beside(&mut tests)
 }
 
 /// Five minutes of load on the same, with a fault in each round. What a clock that was wrong puts off takes longer than that.

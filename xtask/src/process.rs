@@ -1,6 +1,7 @@
 //! Running other programs, and where things lie.
 
 use std::ffi::OsStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -33,6 +34,29 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
         bail!("{command:?} ended with {status}");
     }
     Ok(())
+}
+
+/// Runs all of them at one time, and shows what each said when all have ended; an error when any fails.
+pub(crate) fn run_beside(commands: &mut [Command]) -> Result<()> {
+    let ended: Vec<Result<bool>> = std::thread::scope(|scope| {
+        let running: Vec<_> = commands.iter_mut().map(|command| scope.spawn(|| said(command))).collect();
+        running.into_iter().map(|run| run.join().expect("no panic")).collect()
+    });
+    for (command, succeeded) in commands.iter().zip(ended) {
+        if !succeeded? {
+            bail!("{command:?} failed, see above");
+        }
+    }
+    Ok(())
+}
+
+/// Runs it, shows all that it said at once, and says whether it succeeded.
+fn said(command: &mut Command) -> Result<bool> {
+    let output = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    let mut shown = std::io::stdout().lock();
+    shown.write_all(&output.stderr)?;
+    shown.write_all(&output.stdout)?;
+    Ok(output.status.success())
 }
 
 /// Runs it and returns its standard output; an error when it fails.
