@@ -19,6 +19,7 @@ mod memory;
 mod metrics;
 mod migration;
 mod privilege;
+mod regions;
 mod role;
 mod run;
 mod wire;

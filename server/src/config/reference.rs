@@ -48,6 +48,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("cql", "storage/engine-cql/src/config.rs", "Config"),
     ("s3", "storage/blob-s3/src/config.rs", "Config"),
     ("maintenance", "server/src/maintenance.rs", "Config"),
+    ("regions", "server/src/config/regions.rs", "RegionsConfig"),
     ("admin", "webmail-api/src/admin/config.rs", "Config"),
 ];
 

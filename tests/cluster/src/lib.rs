@@ -11,6 +11,7 @@ pub mod costs;
 pub mod faults;
 pub mod guide;
 pub mod owners;
+pub mod region;
 pub mod rounds;
 pub mod standing;
 
