@@ -267,16 +267,17 @@ fn on_engines() -> Result<()> {
 }
 
 /// The guide to many machines as it stands, on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.
-/// Then nodes of two releases, and with wrong clocks; and a server moves from its folder to such engines, and back.
+/// Then nodes of two releases, and with wrong clocks; two regions; and a server moves from its folder to such engines, and
+/// back.
 fn cluster() -> Result<()> {
     // Of the one package that `test` leaves out for its engines; of the whole workspace for the features' sake.
     let units = ["test", "--locked", "--workspace", "--lib", "--", "guide::", "between::"];
     process::run(&mut cargo(&units)?)?;
     process::run(&mut scenarios(&["guide"], "debug")?)?;
     // Each has engines of its own, for which it waits most of the time. Built before, so that none waits for another's build.
-    let beside = ["joining", "migrate"];
-    process::run(scenarios(&beside, "debug")?.arg("--list"))?;
-    let mut tests = beside.map(|name| scenarios(&[name], "debug")).into_iter().collect::<Result<Vec<_>>>()?;
+    let lanes: [&[&str]; 2] = [&["joining", "regions"], &["migrate"]];
+    process::run(scenarios(&lanes.concat(), "debug")?.arg("--list"))?;
+    let mut tests = lanes.map(|names| scenarios(names, "debug")).into_iter().collect::<Result<Vec<_>>>()?;
     let corpus = corpus::fetch()?;
     for test in &mut tests {
         test.env("POSTRIDER_CORPUS", &corpus);
