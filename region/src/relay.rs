@@ -153,7 +153,8 @@ mod tests {
 
     #[tokio::test]
     async fn each_side_ends_by_itself() {
-        let (mut client, mut home, task) = scene(b"one ", LIMITS, &Shutdown::new());
+        let shutdown = Shutdown::new();
+        let (mut client, mut home, task) = scene(b"one ", LIMITS, &shutdown);
         client.write_all(b"two").await.expect("sent");
         hears(&mut home, b"one two").await;
         client.shutdown().await.expect("no more");
@@ -167,7 +168,8 @@ mod tests {
 
     #[tokio::test]
     async fn both_may_send_much_at_once() {
-        let (client, home, task) = scene(b"", LIMITS, &Shutdown::new());
+        let shutdown = Shutdown::new();
+        let (client, home, task) = scene(b"", LIMITS, &shutdown);
         let much = |stream: Stream| async move {
             let (mut from, mut to) = tokio::io::split(stream);
             let send = async {
@@ -186,11 +188,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_stalls_have_an_end() {
+        let shutdown = Shutdown::new();
         let limits = RelayLimits { idle_max: Duration::from_secs(60), ..LIMITS };
-        let (_client, _home, task) = scene(b"", limits, &Shutdown::new());
+        let (_client, _home, task) = scene(b"", limits, &shutdown);
         assert_eq!(task.await.expect("no panic").expect_err("idle").kind(), io::ErrorKind::TimedOut);
         let limits = RelayLimits { write_stall_max: Duration::from_secs(60), ..LIMITS };
-        let (mut client, _home, task) = scene(b"", limits, &Shutdown::new());
+        let (mut client, _home, task) = scene(b"", limits, &shutdown);
         // The other side holds a thousand octets of it and takes no more.
         client.write_all(&[0; 1500]).await.expect("sent");
         assert_eq!(task.await.expect("no panic").expect_err("stalled").kind(), io::ErrorKind::TimedOut);
