@@ -65,7 +65,7 @@ impl<S: State> Actor<S> {
                 let log = self.context.log;
                 match missing(after, self.state.archived().seq, self.gone_after) {
                     Missing::Archived => {
-                        tracing::debug!(%log, after, "another node has archived the entries")
+                        tracing::debug!(%log, after, "another node has archived the entries");
                     }
                     Missing::Unexplained => {
                         // Whoever trimmed them has committed before that they are in the archive.
