@@ -79,7 +79,7 @@ fn logins(cluster: &Cluster) -> Result<()> {
 
 fn levels(cluster: &mut Cluster) -> Result<()> {
     // The first node stays what it is; the second is of a later release.
-    is_of_level(cluster, 1, 2)?;
+    is_of_level(cluster, 1, 2);
     cluster.stop_node(1)?;
     cluster.restart_node(1)?;
     eventually("they see each other", || Ok(levels_of(cluster, 1)? == (1, 1, vec![1, 2])))?;
@@ -101,7 +101,7 @@ fn levels(cluster: &mut Cluster) -> Result<()> {
     let refused = format!("{refused:#}");
     ensure!(refused.contains("feature level 2, and this release reads up to 1 only"), "{refused}");
     ensure!(refused.contains("start the release that the other nodes run"), "{refused}");
-    is_of_level(cluster, 0, 2)?;
+    is_of_level(cluster, 0, 2);
     cluster.restart_node(0)?;
     over(cluster, 0, 1, "both of the later release")?;
     eventually("both are seen", || Ok(levels_of(cluster, 0)? == (2, 2, vec![2, 2])))
@@ -129,10 +129,9 @@ fn clocks(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// What the node is started as from now on. Only test builds look at this.
-fn is_of_level(cluster: &mut Cluster, node: usize, level: u32) -> Result<()> {
+fn is_of_level(cluster: &mut Cluster, node: usize, level: u32) {
     let variable = ("POSTRIDER_TEST_FEATURE_LEVEL".to_owned(), level.to_string());
     cluster.environments.insert(node, vec![variable]);
-    Ok(())
 }
 
 /// The installation's level, up to where all can read, and the levels of those that live, as a node sees it.
