@@ -152,9 +152,8 @@ impl Ground {
 
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
-        let Self {
-            engine, keys, blobs, archive, storage, directory, neighbourhood, audit, back_end, ..
-        } = self;
+        let Self { engine, keys, blobs, archive, storage, directory, neighbourhood, audit, back_end, .. } =
+            self;
         directory.close();
         storage.close();
         drop((engine, keys, archive, storage, directory, neighbourhood, audit));
