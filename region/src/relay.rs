@@ -173,7 +173,7 @@ mod tests {
         let much = |stream: Stream| async move {
             let (mut from, mut to) = tokio::io::split(stream);
             let send = async {
-                to.write_all(&[b'x'; 300_000]).await?;
+                to.write_all(&vec![b'x'; 300_000]).await?;
                 to.shutdown().await
             };
             let mut heard = Vec::new();
