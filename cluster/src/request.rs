@@ -3,8 +3,8 @@
 //! A request goes to a subject of the boot that is asked, and its answer to one of the asker's boot and the request's
 //! number; both are part of what is authenticated. So no message counts for another node, another run of it or another
 //! request. A request that comes twice is refused by its number: each boot has its own, which never go back, and of each
-//! asker the last [`replay::WINDOW`] numbers are remembered. (What asks today, for leases, would stand a repetition; the
-//! next thing need not.)
+//! asker the last [`WINDOW`](crate::replay::WINDOW) numbers are remembered. (What asks today, for leases, would stand a
+//! repetition; the next thing need not.)
 
 use std::collections::HashMap;
 use std::future::Future;

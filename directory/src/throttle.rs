@@ -9,7 +9,7 @@
 //! An installation has one limit, however many nodes it has. Each counts by itself and tells the others of failures, and
 //! of networks that have become known, as [`Report`]s; those take from the others' buckets what is not there any more,
 //! so that guesses sent to all nodes in the same moment are paid for afterwards. While nodes cannot tell each other
-//! anything each has its share of the limit, see [`Throttle::share_out`]. Buckets are named by keyed hashes, the key of
+//! anything each has its share of the limit, see `Throttle::share_out`. Buckets are named by keyed hashes, the key of
 //! which all nodes have: what nodes tell each other names nobody.
 
 use std::collections::{BTreeMap, HashMap};
