@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::{hmac, rand};
 use mail::address::Address;
 use mail::id::AccountId;
+use mail::region::Region;
 
 use crate::account::AccountEntry;
 use crate::app_password::{Service, ServiceSet};
@@ -75,6 +76,9 @@ pub enum AuthError {
         /// When one more would be allowed.
         retry_after: Duration,
     },
+    /// The account is in another region, which is to be asked with all that the client said.
+    #[error("the account is in region {0}")]
+    Elsewhere(Region),
     /// Too many logins at one time.
     #[error("too many logins at one time")]
     Busy,
@@ -172,11 +176,11 @@ impl Directory {
     ) -> Result<ScramLogin, AuthError> {
         let key = self.login_key(login);
         let attempt = self.attempt(&key, login, remote, service)?;
-        let found = match self.account_of(&key).await {
+        let found = match self.account_here(&key).await {
             Ok(found) => found,
             Err(error) => {
                 self.inner.throttle.lock().undecided(attempt, Instant::now());
-                return Err(error.into());
+                return Err(error);
             }
         };
         let usable = found.filter(|(_, account)| account.status.logs_in()).and_then(|(address, account)| {
@@ -219,6 +223,7 @@ impl Directory {
                 Ok(false)
             }
             Resolution::List { .. }
+            | Resolution::Elsewhere { .. }
             | Resolution::Disabled
             | Resolution::NoSuchUser
             | Resolution::NotLocal => Ok(false),
@@ -290,6 +295,34 @@ impl Directory {
         })
     }
 
+    /// The same, or that it is in another region.
+    async fn account_here(&self, key: &str) -> Result<Option<(Address, AccountEntry)>, AuthError> {
+        let found = self.account_of(key).await?;
+        if found.is_none()
+            && let Some(region) = self.login_elsewhere(key).await?
+        {
+            return Err(AuthError::Elsewhere(region));
+        }
+        Ok(found)
+    }
+
+    /// The other region in which a login key names something.
+    async fn login_elsewhere(&self, key: &str) -> Result<Option<Region>, Temporary> {
+        if self.inner.homes.is_none() {
+            return Ok(None);
+        }
+        let Ok(address) = Address::parse(key) else { return Ok(None) };
+        let Some(name) = address.domain().name() else { return Ok(None) };
+        let Some(domain) = self.domain(name, Look::Known).await? else { return Ok(None) };
+        let key = address.local_key();
+        let state = domain.look_up(vec![key.clone()], Look::Known).await?;
+        // What is here is here, whatever the others think.
+        if state.settings().disabled || state.get(&key).is_some() {
+            return Ok(None);
+        }
+        self.elsewhere(&domain, &key).await
+    }
+
     async fn check(
         &self,
         key: &str,
@@ -299,7 +332,7 @@ impl Directory {
         if login.password.len() > self.config().password_length_max {
             return Err(rejected("rejected"));
         }
-        let found = self.account_of(key).await.map_err(|error| (error.into(), None))?;
+        let found = self.account_here(key).await.map_err(|error| (error, None))?;
         let principal_of = |address: Address, account: &AccountEntry, by, services| Principal {
             account: account.id,
             address,

@@ -10,6 +10,7 @@ use engine::{
     State,
 };
 use mail::address::{Address, Domain};
+use mail::region::Region;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -18,6 +19,7 @@ use crate::admin::{AccountStores, AdminError};
 use crate::config::Config;
 use crate::entry::{Amendment, DomainEntry, DomainSettings, Entry};
 use crate::hasher::Hasher;
+use crate::homes::Homes;
 use crate::login::{LoginFailure, Verified};
 use crate::table::{Operation, Table, TableState};
 use crate::throttle::Throttle;
@@ -121,6 +123,7 @@ pub(crate) struct Inner {
     domains: Logs<DomainState>,
     keys: Arc<dyn LogKeys>,
     pub(crate) stores: Arc<dyn AccountStores>,
+    pub(crate) homes: Option<Homes>,
     pub(crate) hasher: Hasher,
     pub(crate) throttle: Mutex<Throttle>,
     pub(crate) verified: Mutex<Verified>,
@@ -142,6 +145,8 @@ pub struct Parts {
     pub keys: Arc<dyn LogKeys>,
     /// The accounts' storage.
     pub stores: Arc<dyn AccountStores>,
+    /// Which names other regions have, where there are any.
+    pub homes: Option<Homes>,
     /// Hears of failed logins. Called often when somebody guesses, so it must not wait.
     pub on_login_failure: Box<dyn Fn(&LoginFailure<'_>) + Send + Sync>,
 }
@@ -187,6 +192,11 @@ impl OpenDomain {
         commit(&self.handle, keys, build).await
     }
 
+    /// A name of this domain as the regions' table has it.
+    fn whole(&self, local_key: &str) -> String {
+        format!("{local_key}@{}", self.name)
+    }
+
     /// The address that a local part has here.
     pub(crate) fn address(&self, local: &str) -> Option<Address> {
         Address::new(local, Domain::parse(&self.name).ok()?).ok()
@@ -196,7 +206,7 @@ impl OpenDomain {
 impl Directory {
     /// Opens the directory; the first time, makes its registry.
     pub async fn open(parts: Parts) -> Result<Self, StartError> {
-        let Parts { config, engine, logs, archive, keys, stores, on_login_failure } = parts;
+        let Parts { config, engine, logs, archive, keys, stores, homes, on_login_failure } = parts;
         let postmaster = match config.postmaster.as_str() {
             "" => None,
             text => Some(Address::parse(text).map_err(|error| StartError::Config {
@@ -236,6 +246,7 @@ impl Directory {
             postmaster,
             keys,
             stores,
+            homes,
             on_login_failure,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -264,6 +275,35 @@ impl Directory {
                 Some(DomainEntry::Own { log, .. }) => self.open_domain(&domain, log).await.map(Some),
                 _ => Ok(None),
             },
+        }
+    }
+
+    /// The other region that has a name of this domain. Nobody is asked where there is one region only.
+    pub(crate) async fn elsewhere(
+        &self,
+        domain: &OpenDomain,
+        local_key: &str,
+    ) -> Result<Option<Region>, Temporary> {
+        match &self.inner.homes {
+            Some(homes) => homes.elsewhere(&domain.whole(local_key)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Before a name is made: claims it for this region. What comes of the making, the claim stays: it does no harm to
+    /// who tries again here, and tells the others whom to ask.
+    pub(crate) async fn claim(&self, domain: &OpenDomain, local_key: &str) -> Result<(), AdminError> {
+        match &self.inner.homes {
+            Some(homes) => homes.claim(&domain.whole(local_key)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Before a name is removed, so that none is made here at the same time and loses its claim to this: gives it back.
+    pub(crate) async fn release(&self, domain: &OpenDomain, local_key: &str) -> Result<(), Temporary> {
+        match &self.inner.homes {
+            Some(homes) => homes.release(&domain.whole(local_key)).await,
+            None => Ok(()),
         }
     }
 

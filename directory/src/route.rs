@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 
 use mail::address::{Address, Domain};
 use mail::id::AccountId;
+use mail::region::Region;
 
 use crate::Directory;
 use crate::account::AccountStatus;
@@ -26,6 +27,13 @@ pub enum Resolution {
         owner: Address,
         /// The members.
         members: Vec<Address>,
+    },
+    /// The domain is ours, and the name is in another region, which knows what it stands for.
+    Elsewhere {
+        /// The region.
+        region: Region,
+        /// The address.
+        address: Address,
     },
     /// An account or a domain that is there but takes no mail: 550 5.2.1.
     Disabled,
@@ -69,7 +77,7 @@ pub struct Target {
 pub enum Route {
     /// An account of this installation.
     Local(AccountRoute),
-    /// An address elsewhere.
+    /// An address elsewhere: of another domain, or of another region.
     Remote(Address),
 }
 
@@ -109,7 +117,10 @@ impl Directory {
             Resolution::Disabled | Resolution::NoSuchUser | Resolution::NotLocal => {
                 self.resolve_at(address, Look::Fresh).await
             }
-            Resolution::Account(_) | Resolution::Alias { .. } | Resolution::List { .. } => Ok(known),
+            Resolution::Account(_)
+            | Resolution::Alias { .. }
+            | Resolution::List { .. }
+            | Resolution::Elsewhere { .. } => Ok(known),
         }
     }
 
@@ -119,6 +130,20 @@ impl Directory {
             Some(address) => self.resolve(address).await,
             None => Ok(Resolution::NoSuchUser),
         }
+    }
+
+    /// The other region that has an address, if any; also where an address with a detail is meant. Nothing is known of
+    /// names that are here.
+    pub async fn region_of(&self, address: &Address) -> Result<Option<Region>, Temporary> {
+        match self.resolve(address).await? {
+            Resolution::Elsewhere { region, .. } => Ok(Some(region)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Whether there are other regions at all.
+    pub fn has_regions(&self) -> bool {
+        self.inner.homes.is_some()
     }
 
     /// Whether this is one of our domains.
@@ -161,10 +186,16 @@ impl Directory {
         if let Some(entry) = state.get(&key) {
             return Ok(resolution_of(entry, None, at_home));
         }
-        if let (Some(base_key), Some((_, detail))) = (base_key, split)
-            && let Some(entry) = state.get(&base_key)
+        if let (Some(base_key), Some((_, detail))) = (&base_key, split)
+            && let Some(entry) = state.get(base_key)
         {
             return Ok(resolution_of(entry, Some(detail), at_home));
+        }
+        // Before what stands for all names that there are not: some of those may be elsewhere.
+        for name in std::iter::once(&key).chain(&base_key) {
+            if let Some(region) = self.elsewhere(&domain, name).await? {
+                return Ok(Resolution::Elsewhere { region, address: address.clone() });
+            }
         }
         if key == "postmaster"
             && let Some(postmaster) = self.postmaster()
@@ -259,7 +290,7 @@ impl Walk {
                 }
                 return;
             }
-            Resolution::NotLocal => {
+            Resolution::NotLocal | Resolution::Elsewhere { .. } => {
                 self.found.targets.push(Target { route: Route::Remote(step.address), owner: step.owner });
                 return;
             }

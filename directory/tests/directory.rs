@@ -90,6 +90,7 @@ impl Bench {
             archive: None,
             keys: Arc::new(NoKeys),
             stores: Arc::clone(&self.stores) as Arc<dyn AccountStores>,
+            homes: None,
             on_login_failure: Box::new(move |failure| {
                 failures.lock().unwrap().push(format!("{} {}", failure.login, failure.reason));
             }),

@@ -1,5 +1,6 @@
 //! What is announced (RFC 9051 §6.1.1). Nothing stands here that does not work.
 
+use crate::config::Config;
 use crate::session::Session;
 
 /// Offered to everybody.
@@ -8,17 +9,18 @@ const ALWAYS: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE";
 const LOGGED_IN: &str = "IDLE NAMESPACE UNSELECT UIDPLUS MOVE MULTIAPPEND CHILDREN LIST-EXTENDED LIST-STATUS \
     SPECIAL-USE CREATE-SPECIAL-USE STATUS=SIZE ESEARCH SEARCHRES CONDSTORE QRESYNC";
 
+/// The list after login, without the word CAPABILITY.
+pub(crate) fn logged_in(config: &Config) -> String {
+    format!("{ALWAYS} {LOGGED_IN} APPENDLIMIT={}", config.append_bytes_max)
+}
+
 impl Session {
     /// The list for the present state, without the word CAPABILITY.
     pub(crate) fn capabilities(&mut self) -> String {
-        let mut list = String::from(ALWAYS);
         if self.user.is_some() {
-            list.push(' ');
-            list.push_str(LOGGED_IN);
-            list.push_str(" APPENDLIMIT=");
-            list.push_str(&self.imap.config.append_bytes_max.to_string());
-            return list;
+            return logged_in(&self.imap.config);
         }
+        let mut list = String::from(ALWAYS);
         if self.pump.machine().offers_starttls() {
             list.push_str(" STARTTLS");
         }

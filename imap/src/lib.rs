@@ -12,6 +12,7 @@ mod appends;
 mod capability;
 mod command;
 mod config;
+mod elsewhere;
 mod fetch;
 mod messages;
 mod news;
@@ -23,4 +24,5 @@ mod session;
 mod view;
 
 pub use config::Config;
+pub use elsewhere::Entered;
 pub use service::Imap;

@@ -9,11 +9,13 @@ use imap_protocol::command::{Command, Fetch, Store, Tag};
 use imap_protocol::server::{Event, Server, State};
 use net::pump::Pump;
 use net::shutdown::ShutdownGuard;
+use net::stream::Stream;
 use storage::Account;
 use tracing::{debug, info};
 
 use crate::appends::{Answers, Appends, Received};
 use crate::command as commands;
+use crate::elsewhere;
 use crate::news::{Expunges, Telling};
 use crate::reply::{Answer, Reply, Stop};
 use crate::selected::Selected;
@@ -35,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) condstore: bool,
     /// QRESYNC was enabled (RFC 7162 §3.2.3): VANISHED instead of EXPUNGE.
     pub(crate) qresync: bool,
+    /// The node of another region that goes on with this session, once the login has been answered.
+    pub(crate) elsewhere: Option<Box<Stream>>,
     /// APPENDs that are not answered yet; only there while there are any.
     appends: Option<Box<Appends>>,
 }
@@ -47,25 +51,37 @@ pub(crate) struct User {
 }
 
 impl Session {
-    pub(crate) fn new(imap: Arc<Inner>, pump: Pump<Server>, shutdown: ShutdownGuard) -> Self {
+    pub(crate) fn new(
+        imap: Arc<Inner>,
+        pump: Pump<Server>,
+        shutdown: ShutdownGuard,
+        user: Option<User>,
+    ) -> Self {
         Self {
             imap,
             pump,
             shutdown,
-            user: None,
+            user,
             failed_logins: 0,
             selected: None,
             condstore: false,
             qresync: false,
+            elsewhere: None,
             appends: None,
         }
     }
 
     /// Serves the connection to its end.
     pub(crate) async fn run(mut self) {
-        let greeting = format!("OK [CAPABILITY {}] Postrider ready", self.capabilities());
-        imap_protocol::response::untagged(self.out(), &greeting);
+        // Whoever has logged in has been greeted.
+        if self.user.is_none() {
+            let greeting = format!("OK [CAPABILITY {}] Postrider ready", self.capabilities());
+            imap_protocol::response::untagged(self.out(), &greeting);
+        }
         let ended = self.serve().await;
+        if let Some(home) = self.elsewhere.take() {
+            return Box::pin(elsewhere::hand_over(self, *home)).await;
+        }
         // What was received goes on to its mailbox, as it would after a crash that comes a moment later. A client that
         // is still there hears of it.
         let ended = match (ended, Box::pin(self.answer_all_appends()).await) {
@@ -103,6 +119,9 @@ impl Session {
                 Box::pin(commands::idle::run(self)).await?;
             } else {
                 Box::pin(self.handle(event)).await?;
+            }
+            if self.elsewhere.is_some() {
+                return Ok(());
             }
         }
     }
@@ -227,7 +246,12 @@ impl Session {
 
     /// Writes the tagged reply.
     pub(crate) fn finish(&mut self, reply: &Reply) {
-        self.pump.machine().finish(reply.outcome, &reply.text);
+        let machine = self.pump.machine();
+        if self.elsewhere.is_some() {
+            machine.finish_and_hand_over(reply.outcome, &reply.text);
+        } else {
+            machine.finish(reply.outcome, &reply.text);
+        }
     }
 
     /// Where untagged responses are written.

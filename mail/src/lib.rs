@@ -14,6 +14,7 @@ pub mod header;
 pub mod id;
 pub mod mime;
 pub mod received;
+pub mod region;
 pub mod status_report;
 pub mod thread;
 pub mod uid;

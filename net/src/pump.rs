@@ -209,6 +209,12 @@ impl<M: Machine> Pump<M> {
         self.write_down_to(0).await
     }
 
+    /// Stream and machine apart, for a connection that goes on without the machine. What was not [flushed](Self::flush)
+    /// is lost.
+    pub fn into_parts(self) -> (Stream, M) {
+        (self.stream, self.machine)
+    }
+
     /// Drops what waits to be written, since the peer takes nothing more. What it has said is still read.
     pub fn abandon_output(&mut self) {
         self.output.clear();

@@ -137,6 +137,11 @@ impl Stream {
         self.peer.local = local;
     }
 
+    /// Replaces all that is known of the other side: this connection is the last part of a way that begins there.
+    pub fn set_peer(&mut self, peer: Peer) {
+        self.peer = peer;
+    }
+
     /// Whether what is sent now is encrypted.
     pub fn is_encrypted(&self) -> bool {
         matches!(self.layer, Layer::Server(_) | Layer::Client(_))

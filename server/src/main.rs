@@ -16,6 +16,7 @@ mod memory;
 mod metrics;
 mod migration;
 mod privilege;
+mod regions;
 mod role;
 mod run;
 mod wire;

@@ -187,6 +187,10 @@ async fn listen(
 ) -> anyhow::Result<()> {
     let net = Arc::new(config.net.clone());
     let limits = config.net.limits();
+    // A few nodes of other regions stand for all their clients, who were counted where they came in.
+    let region_limits = ConnectionLimits::new(config.net.connections_max, usize::MAX, Vec::new());
+    // And they are who they are: no balancer stands between.
+    let region_net = Arc::new(net::listener::Config { proxy_networks: Vec::new(), ..config.net.clone() });
     // Operators get in when mail clients have used up all connections.
     let admin_limits = ConnectionLimits::new(64, 64, Vec::new());
     let mut listeners = Vec::new();
@@ -199,8 +203,12 @@ async fn listen(
             (true, None) => return Err(anyhow!("{} at {address} needs a certificate", kind.name())),
         };
         let service = Service { name: kind.name(), implicit_tls, refusal: Services::refusal(*kind) };
-        let limits = if *kind == ServiceKind::Admin { &admin_limits } else { &limits };
-        let listener = Listener::bind(address, service, Arc::clone(&net), Arc::clone(limits))
+        let (net, limits) = match kind {
+            ServiceKind::Admin => (&net, &admin_limits),
+            ServiceKind::Region => (&region_net, &region_limits),
+            _ => (&net, &limits),
+        };
+        let listener = Listener::bind(address, service, Arc::clone(net), Arc::clone(limits))
             .await
             .with_context(|| format!("{} at {address}", kind.name()))?;
         listeners.push((*kind, listener));

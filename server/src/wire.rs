@@ -36,6 +36,7 @@ use crate::cluster::Cluster;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
 use crate::migration::Migration;
+use crate::regions::{Answering, Neighbourhood};
 use crate::role::Role;
 
 /// How long closing may take before the process ends all the same. What is durable stays so; the next start recovers
@@ -53,6 +54,8 @@ pub(crate) struct Ground {
     pub(crate) archive: Arc<dyn Archive>,
     pub(crate) storage: Storage,
     pub(crate) directory: Directory,
+    /// The other regions, where there are any.
+    neighbourhood: Option<Neighbourhood>,
     audit: AuditLog,
     back_end: BackEnd,
     /// What messages of other nodes are known by.
@@ -70,6 +73,7 @@ impl Ground {
         } else {
             KeyEncryptionKey::read_or_create(&config.key_path()).context("key-encryption key")?
         };
+        let neighbourhood = Box::pin(Neighbourhood::open(config, &*engine.rows)).await?;
         let message_key = MessageKey::derive(kek.message_secret());
         let keys = KeyRing::new(kek, Arc::clone(&engine.rows), &config.blob);
         let rows = Arc::clone(&engine.rows);
@@ -93,11 +97,23 @@ impl Ground {
             archive: Some(Arc::clone(&archive)),
             keys: Arc::new(SystemKeys(keys.clone())),
             stores: Arc::new(Accounts(storage.clone())),
+            homes: neighbourhood.as_ref().map(|others| others.homes.clone()),
             on_login_failure: Box::new(move |failure| login_audit.login_failed(failure)),
         })
         .await
         .context("directory")?;
-        Ok(Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key })
+        Ok(Self {
+            engine,
+            keys,
+            blobs,
+            archive,
+            storage,
+            directory,
+            neighbourhood,
+            audit,
+            back_end,
+            message_key,
+        })
     }
 
     /// What the queue stands on. Without other nodes the engine's lock keeps every other process out; a command that only
@@ -130,10 +146,21 @@ impl Ground {
 
     /// Closes everything in order. To be called when nothing uses it any more.
     pub(crate) async fn close(self) {
-        let Self { engine, keys, blobs, archive, storage, directory, audit, back_end, message_key: _ } = self;
+        let Self {
+            engine,
+            keys,
+            blobs,
+            archive,
+            storage,
+            directory,
+            neighbourhood,
+            audit,
+            back_end,
+            message_key: _,
+        } = self;
         directory.close();
         storage.close();
-        drop((engine, keys, archive, storage, directory, audit));
+        drop((engine, keys, archive, storage, directory, neighbourhood, audit));
         if tokio::time::timeout(CLOSE_PATIENCE, blobs.close()).await.is_err() {
             tracing::warn!("segments are still in use and were not closed in order");
         }
@@ -238,6 +265,7 @@ pub(crate) struct Services {
     smtp_in: SmtpIn,
     smtp_out: Option<SmtpOut>,
     imap: Imap,
+    answering: Option<Answering>,
 }
 
 impl Services {
@@ -247,20 +275,34 @@ impl Services {
             smtp.hostname.clone_from(&config.hostname);
         }
         smtp.details_are_filed = config.delivery.subaddress != delivery::Subaddress::Inbox;
-        let Stores { ground: Ground { directory, storage, .. }, queue, cluster, .. } = stores;
+        let Stores { ground: Ground { directory, storage, neighbourhood, .. }, queue, cluster, .. } = stores;
         let mut local = config.delivery.clone();
         if local.hostname.is_empty() {
             local.hostname.clone_from(&config.hostname);
         }
         let delivery = Delivery::new(queue.clone(), storage.clone(), directory.clone(), local);
-        let smtp_in = SmtpIn::new(smtp, directory.clone(), queue.clone(), storage.clone(), tls.cloned());
-        let imap = Imap::new(config.imap.clone(), storage.clone(), directory.clone(), tls.cloned());
+        let regions = neighbourhood.as_ref().map(|others| others.regions.clone());
+        let (storage, tls) = (storage.clone(), tls.cloned());
+        let smtp_in = SmtpIn::in_region(
+            smtp,
+            directory.clone(),
+            queue.clone(),
+            storage.clone(),
+            tls.clone(),
+            regions.clone(),
+        );
+        let imap =
+            Imap::in_region(config.imap.clone(), storage.clone(), directory.clone(), tls, regions.clone());
+        let answering = regions.map(|regions| {
+            Answering::new(config, regions, directory.clone(), storage, smtp_in.clone(), imap.clone())
+        });
         let smtp_out = if config.roles.contains(&Role::SmtpOut) {
-            Some(sender(config, queue, cluster.as_ref())?)
+            let elsewhere = neighbourhood.as_ref().map(|others| others.mail(directory, &smtp_in));
+            Some(sender(config, queue, elsewhere, cluster.as_ref())?)
         } else {
             None
         };
-        Ok(Self { delivery, smtp_in, smtp_out, imap })
+        Ok(Self { delivery, smtp_in, smtp_out, imap, answering })
     }
 
     /// Sends mail to other hosts until the process ends, where that is this process's work; what is being sent then is
@@ -294,7 +336,7 @@ impl Services {
             ServiceKind::Smtp | ServiceKind::Submission | ServiceKind::Submissions | ServiceKind::Lmtp => {
                 Bytes::from_static(b"421 4.7.0 too many connections, try again later\r\n")
             }
-            ServiceKind::Admin => Bytes::new(),
+            ServiceKind::Region | ServiceKind::Admin => Bytes::new(),
         }
     }
 
@@ -313,6 +355,16 @@ impl Services {
                 tokio::spawn(listener.run(shutdown, serve));
                 return;
             }
+            ServiceKind::Region => {
+                // Without regions there is no such listener.
+                let Some(answering) = self.answering.clone() else { return };
+                let serve = move |stream, guard| {
+                    let answering = answering.clone();
+                    async move { answering.serve(stream, guard).await }
+                };
+                tokio::spawn(listener.run(shutdown, serve));
+                return;
+            }
             ServiceKind::Admin => return,
         };
         let smtp_in = self.smtp_in.clone();
@@ -325,7 +377,12 @@ impl Services {
 }
 
 /// The service that sends to other hosts.
-fn sender(config: &Config, queue: &Queue, cluster: Option<&Cluster>) -> anyhow::Result<SmtpOut> {
+fn sender(
+    config: &Config,
+    queue: &Queue,
+    elsewhere: Option<smtp_out::Elsewhere>,
+    cluster: Option<&Cluster>,
+) -> anyhow::Result<SmtpOut> {
     let mx = config.listeners.iter().filter(|listener| listener.service == ServiceKind::Smtp);
     let listeners = mx.filter_map(|listener| match listener.address {
         Address::Tcp(address) => Some(address),
@@ -336,6 +393,7 @@ fn sender(config: &Config, queue: &Queue, cluster: Option<&Cluster>) -> anyhow::
         hostname: &config.hostname,
         listeners: listeners.collect(),
         queue,
+        elsewhere,
         leases: cluster.map(|cluster| cluster.site_leases(config)),
     };
     SmtpOut::new(parts).context("smtp_out")

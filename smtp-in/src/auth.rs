@@ -6,6 +6,7 @@ use sasl::scram::ScramVerifier;
 use smtp_protocol::server::rejected;
 use tracing::{info, warn};
 
+use crate::elsewhere;
 use crate::policy;
 use crate::session::Session;
 
@@ -17,7 +18,13 @@ pub(crate) async fn login(session: &mut Session, login: sasl::server::PlainLogin
             password: login.password.expose().to_owned(),
             service: Service::Smtp,
         };
-        session.service.directory.authenticate(&plain, session.client.remote_ip()).await
+        match session.service.directory.authenticate(&plain, session.client.remote_ip()).await {
+            Err(AuthError::Elsewhere(region)) => {
+                let there = elsewhere::log_in(session, &region, &plain.login, &plain.password).await;
+                return go_there(session, &login.authcid, there);
+            }
+            result => result,
+        }
     } else {
         Err(AuthError::Rejected)
     };
@@ -39,12 +46,24 @@ pub(crate) async fn look_up(session: &mut Session, authcid: &str) {
             session.scram = Some(login);
             session.pump.machine().scram_verifier(verifier);
         }
+        Err(AuthError::Elsewhere(region)) => match elsewhere::look_up(session, &region, authcid).await {
+            Ok(verifier) => session.pump.machine().scram_verifier(verifier),
+            Err(error) => finish(session, authcid, Err(error)),
+        },
         Err(error) => finish(session, authcid, Err(error)),
     }
 }
 
 /// SCRAM ends: the client knows the password.
-pub(crate) fn proved(session: &mut Session, authzid: Option<&str>, authcid: &str) {
+pub(crate) async fn proved(session: &mut Session, authzid: Option<&str>, authcid: &str) {
+    if let Some(proving) = session.proving.take() {
+        let there = if acts_as_oneself(authzid, authcid) {
+            elsewhere::proved(session, *proving).await
+        } else {
+            Err(AuthError::Rejected)
+        };
+        return go_there(session, authcid, there);
+    }
     let result = match session.scram.take() {
         Some(login) if acts_as_oneself(authzid, authcid) => login.succeeded(),
         _ => Err(AuthError::Rejected),
@@ -55,6 +74,17 @@ pub(crate) fn proved(session: &mut Session, authzid: Option<&str>, authcid: &str
 /// Acting as somebody else needs rights that nobody has yet.
 fn acts_as_oneself(authzid: Option<&str>, authcid: &str) -> bool {
     authzid.is_none_or(|authzid| authzid.eq_ignore_ascii_case(authcid))
+}
+
+/// A login was decided at another region.
+fn go_there(session: &mut Session, name: &str, there: Result<(), AuthError>) {
+    match there {
+        Ok(()) => {
+            counter!("postrider_smtp_logins_total", "outcome" => "elsewhere").increment(1);
+            session.pump.machine().authenticated_and_hand_over();
+        }
+        Err(error) => finish(session, name, Err(error)),
+    }
 }
 
 fn finish(session: &mut Session, name: &str, result: Result<Principal, AuthError>) {

@@ -18,6 +18,7 @@ pub(crate) fn greeted(session: &mut Session, kind: HelloKind, domain: String) {
 pub(crate) fn encrypted(session: &mut Session) {
     session.forget();
     session.scram = None;
+    session.proving = None;
     session.client.hello = None;
     session.client.principal = None;
     session.client.peer = session.pump.peer().clone();

@@ -15,6 +15,7 @@ mod auth;
 pub mod config;
 mod connect;
 mod data;
+mod elsewhere;
 mod hello;
 mod mail;
 mod place;

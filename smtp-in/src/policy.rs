@@ -45,6 +45,14 @@ pub(crate) fn mailbox_full() -> Reply {
     Reply::new(452, status(4, 2, 2), "Mailbox full")
 }
 
+pub(crate) fn mailbox_disabled() -> Reply {
+    Reply::new(550, status(5, 2, 1), "Mailbox disabled")
+}
+
+pub(crate) fn no_such_user() -> Reply {
+    Reply::new(550, status(5, 1, 1), "No such user here")
+}
+
 pub(crate) fn too_many_for_null_sender() -> Reply {
     Reply::new(452, status(4, 5, 3), "Too many recipients for a notification")
 }

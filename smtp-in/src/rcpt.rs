@@ -12,6 +12,7 @@ use smtp_protocol::status::status;
 use storage::Storage;
 use tracing::{debug, info, warn};
 
+use crate::elsewhere;
 use crate::policy;
 use crate::service::{Inner, Role};
 use crate::session::{Client, Transaction};
@@ -79,6 +80,10 @@ async fn check(
             };
             Ok(vec![(address, Resolved::Account { id: route.account, detail: route.detail })])
         }
+        (Resolution::Elsewhere { region, address }, _) => {
+            elsewhere::recipient(service, &region, &address, transaction.declared_size.unwrap_or(0)).await?;
+            Ok(vec![(address, Resolved::Later)])
+        }
         (Resolution::Alias { .. } | Resolution::List { .. }, ForwardPath::Address(address)) => {
             Ok(vec![(address.clone(), Resolved::Later)])
         }
@@ -90,8 +95,8 @@ async fn check(
             Ok(vec![(address.clone(), Resolved::Remote)])
         }
         (Resolution::NotLocal, _) => Err(policy::no_relay()),
-        (Resolution::Disabled, _) => Err(Reply::new(550, status(5, 2, 1), "Mailbox disabled")),
-        (Resolution::NoSuchUser, _) => Err(Reply::new(550, status(5, 1, 1), "No such user here")),
+        (Resolution::Disabled, _) => Err(policy::mailbox_disabled()),
+        (Resolution::NoSuchUser, _) => Err(policy::no_such_user()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use directory::Directory;
+use directory::{Directory, Principal};
 use futures_util::future::BoxFuture;
 use metrics::{counter, gauge};
 use net::pump::{Pump, PumpError, PumpLimits};
@@ -11,7 +11,9 @@ use net::shutdown::ShutdownGuard;
 use net::stream::Stream;
 use net::tls::TlsServer;
 use queue::Queue;
+use region::Regions;
 use sasl::Mechanism;
+use smtp_protocol::command::HelloKind;
 use smtp_protocol::server::{Server, Settings};
 use smtp_protocol::wish::Wishes;
 use storage::Storage;
@@ -56,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) queue: Queue,
     pub(crate) storage: Storage,
     pub(crate) sender_limit: SenderLimit,
+    /// Whom to ask about accounts of other regions, where there are any.
+    pub(crate) regions: Option<Regions>,
     tls: Option<TlsServer>,
     mx: Arc<Settings>,
     submission: Arc<Settings>,
@@ -78,6 +82,18 @@ impl SmtpIn {
         queue: Queue,
         storage: Storage,
         tls: Option<TlsServer>,
+    ) -> Self {
+        Self::in_region(config, directory, queue, storage, tls, None)
+    }
+
+    /// The same, which hands users whose accounts are in other regions on to those.
+    pub fn in_region(
+        config: Config,
+        directory: Directory,
+        queue: Queue,
+        storage: Storage,
+        tls: Option<TlsServer>,
+        regions: Option<Regions>,
     ) -> Self {
         let mx = Settings {
             hostname: config.hostname.clone(),
@@ -102,7 +118,8 @@ impl SmtpIn {
         let lmtp = Settings { lmtp: true, starttls: false, ..mx.clone() };
         let (mx, submission, lmtp) = (Arc::new(mx), Arc::new(submission), Arc::new(lmtp));
         let sender_limit = SenderLimit::new(config.user_recipients_per_hour_max);
-        let inner = Inner { config, directory, queue, storage, sender_limit, tls, mx, submission, lmtp };
+        let inner =
+            Inner { config, directory, queue, storage, sender_limit, regions, tls, mx, submission, lmtp };
         Self { inner: Arc::new(inner) }
     }
 
@@ -113,32 +130,36 @@ impl SmtpIn {
     }
 
     async fn serve_session(self, role: Role, stream: Stream, guard: ShutdownGuard) {
-        let id = format!("{:016x}", rand::random::<u64>());
-        let span = info_span!("smtp", session_id = %id, role = role.name(), remote = %stream.peer().remote);
-        counter!("postrider_smtp_sessions_total", "role" => role.name()).increment(1);
-        let open = gauge!("postrider_smtp_sessions_open", "role" => role.name());
-        open.increment(1);
-        let session = self.session(role, stream, guard, id);
-        let result = session.run().instrument(span.clone()).await;
-        open.decrement(1);
-        let _entered = span.enter();
-        match result {
-            Ok(()) => debug!("session ended"),
-            Err(error @ (PumpError::Io(_) | PumpError::Handshake(_))) => {
-                debug!(error = %error, cause = ?std::error::Error::source(&error), "session broken off");
-            }
-            Err(error) => debug!(%error, "session ended"),
-        }
-    }
-
-    fn session(&self, role: Role, stream: Stream, guard: ShutdownGuard, id: String) -> Session {
-        let inner = Arc::clone(&self.inner);
         let settings = match role {
-            Role::Mx => &inner.mx,
-            Role::Submission => &inner.submission,
-            Role::Lmtp => &inner.lmtp,
+            Role::Mx => &self.inner.mx,
+            Role::Submission => &self.inner.submission,
+            Role::Lmtp => &self.inner.lmtp,
         };
         let server = Server::new(Arc::clone(settings), stream.is_encrypted());
+        run(self.session(role, stream, server, guard)).await;
+    }
+
+    /// Serves a submission that another region hands over; the client has been told that it is logged in. It has called
+    /// itself `name`, by EHLO where that is `extended`.
+    pub async fn serve_entered(
+        &self,
+        principal: Principal,
+        (extended, name): (bool, String),
+        stream: Stream,
+        guard: ShutdownGuard,
+    ) {
+        let kind = if extended { HelloKind::Ehlo } else { HelloKind::Helo };
+        let server = Server::logged_in(Arc::clone(&self.inner.submission), kind);
+        let mut session = self.session(Role::Submission, stream, server, guard);
+        let now = self.inner.queue.clock().now();
+        session.pump.machine().tell_time(now);
+        session.client.hello = Some((kind, name));
+        session.client.principal = Some(principal);
+        Box::pin(run(session)).await;
+    }
+
+    fn session(&self, role: Role, stream: Stream, server: Server, guard: ShutdownGuard) -> Session {
+        let inner = Arc::clone(&self.inner);
         let limits = PumpLimits {
             write_stall_max: Duration::from_secs(inner.config.write_stall_seconds_max),
             ..PumpLimits::default()
@@ -147,6 +168,26 @@ impl SmtpIn {
         if let Some(tls) = &inner.tls {
             pump = pump.with_tls_server(tls.clone());
         }
+        let id = format!("{:016x}", rand::random::<u64>());
         Session::new(inner, role, pump, guard, id)
+    }
+}
+
+async fn run(session: Session) {
+    let (id, role) = (session.client.session_id.clone(), session.client.role);
+    let remote = session.client.peer.remote.clone();
+    let span = info_span!("smtp", session_id = %id, role = role.name(), %remote);
+    counter!("postrider_smtp_sessions_total", "role" => role.name()).increment(1);
+    let open = gauge!("postrider_smtp_sessions_open", "role" => role.name());
+    open.increment(1);
+    let result = session.run().instrument(span.clone()).await;
+    open.decrement(1);
+    let _entered = span.enter();
+    match result {
+        Ok(()) => debug!("session ended"),
+        Err(error @ (PumpError::Io(_) | PumpError::Handshake(_))) => {
+            debug!(error = %error, cause = ?std::error::Error::source(&error), "session broken off");
+        }
+        Err(error) => debug!(%error, "session ended"),
     }
 }

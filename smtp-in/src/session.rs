@@ -8,23 +8,28 @@ use bytes::Bytes;
 use directory::{Principal, ScramLogin};
 use net::pump::{Pump, PumpError};
 use net::shutdown::ShutdownGuard;
-use net::stream::Peer;
+use net::stream::{Peer, Stream};
 use queue::Resolved;
 use smtp_protocol::command::HelloKind;
 use smtp_protocol::server::{Event, Server};
 
 use crate::data::Writer;
+use crate::elsewhere::Proving;
 use crate::service::{Inner, Role};
-use crate::{accept, auth, connect, data, hello, mail, policy, rcpt};
+use crate::{accept, auth, connect, data, elsewhere, hello, mail, policy, rcpt};
 
 /// A session, from its greeting to its end.
 pub(crate) struct Session {
     pub(crate) service: Arc<Inner>,
     pub(crate) pump: Pump<Server>,
-    guard: ShutdownGuard,
+    pub(crate) guard: ShutdownGuard,
     pub(crate) client: Client,
     /// A SCRAM exchange under way. Dropped without success it counts as a failed login.
     pub(crate) scram: Option<ScramLogin>,
+    /// The same with a user of another region.
+    pub(crate) proving: Option<Box<Proving>>,
+    /// The node of another region that goes on with this session, once the login has been answered.
+    pub(crate) elsewhere: Option<Box<Stream>>,
     pub(crate) transaction: Option<Transaction>,
     /// Set while a message comes.
     pub(crate) writer: Option<Writer>,
@@ -65,12 +70,25 @@ impl Session {
     ) -> Self {
         let peer = pump.peer().clone();
         let client = Client { role, session_id: id, peer, hello: None, principal: None };
-        Self { service, pump, guard, client, scram: None, transaction: None, writer: None }
+        Self {
+            service,
+            pump,
+            guard,
+            client,
+            scram: None,
+            proving: None,
+            elsewhere: None,
+            transaction: None,
+            writer: None,
+        }
     }
 
     /// Serves the client until it has gone.
     pub(crate) async fn run(mut self) -> Result<(), PumpError> {
-        connect::greet(&mut self);
+        // Whoever has logged in has been greeted.
+        if self.client.principal.is_none() {
+            connect::greet(&mut self);
+        }
         let mut leaving = false;
         loop {
             if leaving && self.pump.machine().is_between_transactions() {
@@ -92,6 +110,9 @@ impl Session {
                 // Boxed, so that a session that waits does not hold the room that the largest answer needs.
                 Box::pin(self.answer(event)).await;
             }
+            if let Some(home) = self.elsewhere.take() {
+                return Box::pin(elsewhere::hand_over(self, *home)).await;
+            }
         }
     }
 
@@ -101,8 +122,13 @@ impl Session {
             Event::TlsStarted => hello::encrypted(self),
             Event::Login(login) => auth::login(self, login).await,
             Event::ScramLookUp { authcid } => auth::look_up(self, &authcid).await,
-            Event::ScramProved { authzid, authcid } => auth::proved(self, authzid.as_deref(), &authcid),
-            Event::LoginFailed => self.scram = None,
+            Event::ScramProved { authzid, authcid } => {
+                auth::proved(self, authzid.as_deref(), &authcid).await;
+            }
+            Event::LoginFailed => {
+                self.scram = None;
+                self.proving = None;
+            }
             Event::Mail { reverse_path, parameters } => {
                 match mail::begin(&self.service, &self.client, reverse_path, parameters).await {
                     Ok(transaction) => {

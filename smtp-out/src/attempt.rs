@@ -13,6 +13,7 @@ use queue::item::{Failure, Said, Tls};
 use queue::{AttemptResult, Clock, Dialogues, Leased, Outbound, OutboundBody, WorkError};
 use smtp_protocol::status::{Status, status};
 
+use crate::across::Elsewhere;
 use crate::config::{Config, Source};
 use crate::connect::{self, Connection, Dial, NotConnected, View};
 use crate::message::{Message, Open, Wishes};
@@ -31,6 +32,8 @@ pub(crate) struct Dialler {
     pub(crate) pool: Pool,
     pub(crate) tls_failures: TlsFailures,
     pub(crate) connectors: Connectors,
+    /// The other regions, where there are any.
+    pub(crate) elsewhere: Option<Elsewhere>,
     pub(crate) dialogues: Dialogues,
     pub(crate) clock: Clock,
 }
@@ -248,6 +251,7 @@ impl Dialler {
                 hostname: source.map_or(&self.hostname, |source| &source.hostname),
                 timeouts: &self.config.timeouts,
                 connectors: &self.connectors,
+                elsewhere: self.elsewhere.as_ref(),
                 view: View::new(&self.dialogues, &self.clock),
             };
             let dialled = Box::pin(connect::connect(&dial, key, slot));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use mail_send::SmtpClient;
 use net::pump::{Pump, PumpError, PumpLimits};
 use net::stream::Stream;
+use net::tls::TlsClient;
 use queue::item::Tls;
 use queue::{Clock, Dialogues};
 use sasl::Mechanism;
@@ -20,6 +21,7 @@ use smtp_protocol::extension::Extensions;
 use smtp_protocol::reply::Reply;
 use smtp_protocol::status::{Status, status};
 
+use crate::across::{Elsewhere, Place};
 use crate::config::Timeouts;
 use crate::mx::Candidate;
 use crate::outcome::{Stage, Verdict, judge, status_of};
@@ -38,6 +40,8 @@ pub(crate) struct Dial<'a> {
     pub(crate) hostname: &'a str,
     pub(crate) timeouts: &'a Timeouts,
     pub(crate) connectors: &'a Connectors,
+    /// The other regions, where there are any.
+    pub(crate) elsewhere: Option<&'a Elsewhere>,
     pub(crate) view: View,
 }
 
@@ -116,6 +120,10 @@ impl NotConnected {
 /// Connects, and goes as far as the first MAIL. Cancelled, it leaves nothing.
 pub(crate) async fn connect(dial: &Dial<'_>, key: Key, slot: Slot) -> Result<Connection, NotConnected> {
     let Dial { candidate, route, policy, timeouts, .. } = *dial;
+    if let Some(place) = &route.place {
+        let stream = dial_place(dial, place).await?;
+        return Box::pin(begin(dial, stream, None, key, slot)).await;
+    }
     let tls = dial
         .connectors
         .client(policy, &route.trust, &candidate.host)
@@ -141,6 +149,18 @@ pub(crate) async fn connect(dial: &Dial<'_>, key: Key, slot: Slot) -> Result<Con
             return Err(NotConnected::ours(status(4, 7, 5), format!("TLS handshake: {reason}")));
         }
     }
+    begin(dial, stream, tls, key, slot).await
+}
+
+/// Over a connection: hears who is there, says who we are, and logs in where that is asked.
+async fn begin(
+    dial: &Dial<'_>,
+    stream: Stream,
+    tls: Option<TlsClient>,
+    key: Key,
+    slot: Slot,
+) -> Result<Connection, NotConnected> {
+    let Dial { route, policy, timeouts, .. } = *dial;
     let machine = Client::new(false).with_patience(timeouts.patience());
     let limits = PumpLimits {
         write_stall_max: Duration::from_secs(timeouts.block),
@@ -177,6 +197,15 @@ pub(crate) async fn connect(dial: &Dial<'_>, key: Key, slot: Slot) -> Result<Con
         log_in(&mut connection, login).await?;
     }
     Ok(connection)
+}
+
+/// A connection to a node of another region.
+async fn dial_place(dial: &Dial<'_>, place: &Place) -> Result<Stream, NotConnected> {
+    let failed = |reason: String| NotConnected::ours(status(4, 4, 1), reason);
+    let elsewhere = dial.elsewhere.ok_or_else(|| failed(format!("{place} is not configured")))?;
+    let stream = elsewhere.connect(place).await.map_err(failed)?;
+    dial.view.say(&dial.candidate.host, || format!("connected to {place}"));
+    Ok(stream)
 }
 
 async fn dial_tcp(

@@ -11,11 +11,14 @@
 //! What is said to hosts and what they answer, without messages and passwords, can be watched as it happens
 //! (`queue::Dialogues`, `postrider queue watch`).
 //!
+//! What is for names of our own domains that other regions have takes a shorter way, see `across`.
+//!
 //! Not here: when something is tried again, what senders are told, and what a message says. Its bytes are sent as they
 //! are, since they may be signed.
 //!
 //! Start reading at [`service`], then `attempt` and `transaction`.
 
+mod across;
 mod attempt;
 pub mod config;
 mod connect;
@@ -32,6 +35,7 @@ mod throttle;
 mod tls_policy;
 mod transaction;
 
+pub use across::Elsewhere;
 pub use config::Config;
 pub use route::RouteError;
 pub use service::{Parts, SmtpOut, StartError};

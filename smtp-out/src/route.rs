@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sasl::Password;
 
+use crate::across::Place;
 use crate::config::{Config, Route as RouteConfig, TlsMode, ends_with_labels};
 use crate::tls_policy::TlsTrust;
 
@@ -19,6 +20,8 @@ pub(crate) struct Route {
     pattern: String,
     /// Where; `None`: the domain's mail exchangers.
     pub(crate) smart_host: Option<SmartHost>,
+    /// A place of our own domains, which is found neither by name nor by address.
+    pub(crate) place: Option<Place>,
     /// What is asked of TLS.
     pub(crate) tls: TlsMode,
     /// Whose certificates are trusted, where that is asked.
@@ -46,7 +49,24 @@ pub(crate) struct Login {
 impl Route {
     /// A way to one host, for mail of any domain.
     pub(crate) fn to(host: SmartHost, tls: TlsMode, trust: TlsTrust, number: usize) -> Self {
-        Self { pattern: "*".to_owned(), smart_host: Some(host), tls, trust, number }
+        Self { smart_host: Some(host), tls, trust, number, ..Self::otherwise() }
+    }
+
+    /// The way to a place of our own domains, over a link, which is encrypted from the first octet.
+    pub(crate) fn across(place: Place) -> Self {
+        Self { tls: TlsMode::Implicit, place: Some(place), ..Self::otherwise() }
+    }
+
+    /// The way of domains that no route is for.
+    pub(crate) fn otherwise() -> Self {
+        Self {
+            pattern: "*".to_owned(),
+            smart_host: None,
+            place: None,
+            tls: TlsMode::Opportunistic,
+            trust: TlsTrust::default(),
+            number: 0,
+        }
     }
 }
 
@@ -93,14 +113,7 @@ impl Routes {
         let numbered = config.routes.iter().zip(1..);
         let routes = numbered.map(|(route, number)| Ok(Arc::new(read(route, number)?)));
         let routes = routes.collect::<Result<Vec<_>, RouteError>>()?;
-        let otherwise = Arc::new(Route {
-            pattern: "*".to_owned(),
-            smart_host: None,
-            tls: TlsMode::Opportunistic,
-            trust: TlsTrust::default(),
-            number: 0,
-        });
-        Ok(Self { routes, otherwise })
+        Ok(Self { routes, otherwise: Arc::new(Route::otherwise()) })
     }
 
     /// The way of a domain.
@@ -142,7 +155,7 @@ fn read(route: &RouteConfig, number: usize) -> Result<Route, RouteError> {
         Some(SmartHost { host: host(&route.host)?, port, login })
     };
     let pattern = normal(&route.domain);
-    Ok(Route { pattern, smart_host, tls: route.tls, trust, number })
+    Ok(Route { pattern, smart_host, place: None, tls: route.tls, trust, number })
 }
 
 /// A domain in a pattern may be written with letters outside ASCII.

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
+use crate::across::Elsewhere;
 use crate::attempt::{Dialler, Ended, Way};
 use crate::config::{Config, TlsMode};
 use crate::connect::Connection;
@@ -46,14 +47,14 @@ pub struct SmtpOut {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     config: Arc<Config>,
     outbound: Outbound,
     routes: Routes,
     resolver: Resolver,
     throttle: Throttle,
     leases: Option<SiteLeases>,
-    dialler: Dialler,
+    pub(crate) dialler: Dialler,
     labels: SiteLabels,
     /// One for each connection in use.
     places: Arc<Semaphore>,
@@ -72,6 +73,8 @@ pub struct Parts<'a> {
     pub listeners: Vec<SocketAddr>,
     /// Where messages come from.
     pub queue: &'a Queue,
+    /// The other regions, where there are any.
+    pub elsewhere: Option<Elsewhere>,
     /// Leases of sites, where other nodes send too.
     pub leases: Option<SiteLeases>,
 }
@@ -99,7 +102,7 @@ impl std::fmt::Debug for SmtpOut {
 impl SmtpOut {
     /// Makes the service.
     pub fn new(parts: Parts<'_>) -> Result<Self, StartError> {
-        let Parts { config, hostname, listeners, queue, leases } = parts;
+        let Parts { config, hostname, listeners, queue, elsewhere, leases } = parts;
         config.check().map_err(StartError::Config)?;
         let hostname = if config.hostname.is_empty() { hostname.to_owned() } else { config.hostname.clone() };
         let config = Arc::new(config);
@@ -113,6 +116,7 @@ impl SmtpOut {
                 Duration::from_secs(config.tls_failure_seconds),
             ),
             connectors: Connectors::default(),
+            elsewhere,
             dialogues: queue.dialogues().clone(),
             clock: queue.clock().clone(),
         };
@@ -222,12 +226,15 @@ impl Inner {
         }
     }
 
-    fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
     /// One domain's turn.
     async fn turn(self: Arc<Self>, turn: Turn, reports: Reports) {
+        if self.is_across(&turn).await {
+            return self.across(turn, &reports).await;
+        }
         let route = self.routes.of(turn.domain()).clone();
         let found = self.find(&route, turn.domain()).await;
         let way = match found {
@@ -335,7 +342,7 @@ impl Inner {
         tokio::time::timeout(patience, found).await.unwrap_or_else(|_| Err(mx::not_found_in_time(domain)))
     }
 
-    fn way(&self, route: Arc<Route>, exchangers: Exchangers) -> Way {
+    pub(crate) fn way(&self, route: Arc<Route>, exchangers: Exchangers) -> Way {
         let site = self.throttle.site(&exchangers.site);
         Way { route, exchangers: Arc::new(exchangers), site }
     }
@@ -358,7 +365,7 @@ impl Inner {
         }
     }
 
-    async fn tell(&self, claims: Vec<OutboundClaim>, reports: &Reports, reason: &Unreachable) {
+    pub(crate) async fn tell(&self, claims: Vec<OutboundClaim>, reports: &Reports, reason: &Unreachable) {
         let lease = Duration::from_secs(self.config.timeouts.attempt);
         for leased in self.outbound.lease(claims, lease).await {
             let Ok(leased) = leased else { continue };
@@ -393,7 +400,7 @@ impl Inner {
     }
 
     /// One item that an operator has sent another way.
-    async fn rerouted(&self, claim: OutboundClaim, reports: &Reports) {
+    pub(crate) async fn rerouted(&self, claim: OutboundClaim, reports: &Reports) {
         let Some(smart_host) = claim.route().and_then(|text| smart_host(text, &self.config)) else {
             let text = format!("{:?} is no host that mail can be sent to", claim.route().unwrap_or_default());
             let unusable = Unreachable { status: smtp_protocol::status::status(4, 4, 4), text };
@@ -415,7 +422,7 @@ impl Inner {
     }
 
     /// Leases, sends, reports. The lease is durable before anything is dialled.
-    async fn send(
+    pub(crate) async fn send(
         &self,
         way: &Way,
         claims: Vec<OutboundClaim>,

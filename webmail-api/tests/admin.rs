@@ -212,6 +212,7 @@ impl Bench {
             archive: None,
             keys: Arc::new(NoKeys),
             stores: Arc::new(Stores(storage.clone())),
+            homes: None,
             on_login_failure: Box::new(|_| {}),
         })
         .await

@@ -25,6 +25,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("storage", 3),
     ("directory", 3),
     ("queue", 3),
+    ("region", 3),
     ("smtp-in", 4),
     ("delivery", 4),
     ("smtp-out", 4),

@@ -42,6 +42,7 @@ impl Directory {
         if state.get(&key).is_some() {
             return Err(exists());
         }
+        self.claim(&open, &key).await?;
         let quota = new.quota.unwrap_or(state.settings().quota);
         let now = unix_now();
         let password = self.credential(new.password, now).await?;
@@ -128,6 +129,7 @@ impl Directory {
         self.inner.stores.delete(account.id).await?;
         let open = self.own_domain(&name_of(address.domain())?).await?;
         let (key, id) = (address.local_key(), account.id);
+        self.release(&open, &key).await?;
         open.commit(vec![key.clone()], move |state| {
             // Somebody else may have finished it, and the name may be in use again.
             let ours =

@@ -5,7 +5,7 @@ use mail::address::Address;
 use super::AdminError;
 use super::domains::name_of;
 use crate::entry::{AliasEntry, Entry};
-use crate::look::{Directory, unix_now};
+use crate::look::{Directory, Look, unix_now};
 
 impl Directory {
     /// Makes an alias. Its targets need not exist yet, and may be elsewhere.
@@ -82,6 +82,7 @@ impl Directory {
     pub(super) async fn create_entry(&self, address: &Address, entry: Entry) -> Result<(), AdminError> {
         let open = self.own_domain(&name_of(address.domain())?).await?;
         let (key, what) = (address.local_key(), address.to_string());
+        self.claim(&open, &key).await?;
         open.commit(vec![key.clone()], move |state| match state.get(&key) {
             Some(_) => Err(AdminError::Exists { what: what.clone() }),
             None => Ok((vec![state.put(&key, entry.clone())], ())),
@@ -97,6 +98,10 @@ impl Directory {
     ) -> Result<(), AdminError> {
         let open = self.own_domain(&name_of(address.domain())?).await?;
         let (key, address) = (address.local_key(), address.clone());
+        let state = open.look_up(vec![key.clone()], Look::Fresh).await?;
+        if state.get(&key).is_some_and(|entry| is(entry)) {
+            self.release(&open, &key).await?;
+        }
         open.commit(vec![key.clone()], move |state| match state.get(&key) {
             Some(entry) if is(entry) => Ok((state.remove(&key).into_iter().collect(), ())),
             _ => Err(AdminError::no_such(kind, &address)),

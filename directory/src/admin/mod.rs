@@ -13,6 +13,7 @@ mod passwords;
 use async_trait::async_trait;
 use mail::address::Address;
 use mail::id::AccountId;
+use mail::region::Region;
 
 pub use accounts::{AccountChange, NewAccount};
 pub use domains::{DomainView, NamePage};
@@ -77,6 +78,14 @@ pub enum AdminError {
     Exists {
         /// What exists.
         what: String,
+    },
+    /// Another region has the name.
+    #[error("{name} is in region {region}")]
+    Elsewhere {
+        /// The name.
+        name: String,
+        /// The region.
+        region: Region,
     },
     /// The request cannot be carried out as it is.
     #[error("{what}: {why}")]

@@ -5,9 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use directory::{AuthError, PlainLogin, Principal, Service};
 use imap_protocol::server::State;
 use sasl::Password;
+use storage::OpenError;
 use tracing::{info, warn};
 
+use crate::elsewhere;
 use crate::reply::{Answer, Reply, Stop, open_failure};
+use crate::service::Inner;
 use crate::session::{Session, User};
 
 pub(crate) async fn run(session: &mut Session, user: String, password: &Password) -> Answer {
@@ -23,21 +26,32 @@ pub(crate) async fn check(session: &mut Session, user: String, password: &Passwo
     let remote = session.remote();
     match session.imap.directory.authenticate(&login, remote).await {
         Ok(principal) => enter(session, principal).await,
+        Err(AuthError::Elsewhere(region)) => Box::pin(elsewhere::log_in(session, &region, login)).await,
         Err(error) => refuse(session, &error),
     }
 }
 
 /// Somebody has proved who they are: opens their account.
 pub(crate) async fn enter(session: &mut Session, principal: Principal) -> Answer {
-    let owner = storage::Principal::Owner(principal.account);
-    let account = match session.imap.storage.account(&owner, principal.account).await {
-        Ok(account) => account,
+    match open(&session.imap, principal).await {
+        Ok(user) => session.user = Some(user),
         Err(error) => return open_failure(&error),
-    };
-    info!(account_id = %principal.account, login = %principal.address, "logged in");
-    session.user = Some(User { principal, account });
+    }
     session.pump.machine().set_state(State::Authenticated);
-    Ok(Reply::ok(format!("[CAPABILITY {}] Logged in", session.capabilities())))
+    Ok(Reply::ok(welcome(&session.capabilities())))
+}
+
+/// Opens somebody's account.
+pub(crate) async fn open(imap: &Inner, principal: Principal) -> Result<User, OpenError> {
+    let owner = storage::Principal::Owner(principal.account);
+    let account = imap.storage.account(&owner, principal.account).await?;
+    info!(account_id = %principal.account, login = %principal.address, "logged in");
+    Ok(User { principal, account })
+}
+
+/// What is said behind OK.
+pub(crate) fn welcome(capabilities: &str) -> String {
+    format!("[CAPABILITY {capabilities}] Logged in")
 }
 
 /// A login has failed.
@@ -50,6 +64,10 @@ pub(crate) fn refuse(session: &mut Session, error: &AuthError) -> Answer {
             Reply::no(format!("[UNAVAILABLE] Too many failed logins, try again in {seconds} seconds"))
         }
         AuthError::Busy => Reply::no("[UNAVAILABLE] Too many logins at one time, try again later"),
+        AuthError::Elsewhere(region) => {
+            warn!(%region, "the account is in another region, which was not asked");
+            Reply::no("[UNAVAILABLE] Temporary failure, try again later")
+        }
         AuthError::Temporary(error) => {
             warn!(%error, "directory unavailable");
             Reply::no("[UNAVAILABLE] Temporary failure, try again later")

@@ -149,6 +149,11 @@ impl Server {
         }
     }
 
+    /// A connection on which somebody has logged in already, at another server that hands it over.
+    pub fn logged_in(config: Config, tls: bool) -> Self {
+        Self { state: State::Authenticated, ..Self::new(config, tls) }
+    }
+
     /// Where responses are written. They go out at the next step.
     pub fn output(&mut self) -> &mut BytesMut {
         &mut self.out
@@ -208,6 +213,18 @@ impl Server {
             }
         };
         self.answer(&tag, outcome, text);
+    }
+
+    /// Writes the tagged answer to the command under way, and hears no more: the connection goes on elsewhere, with what
+    /// [`Server::into_input`] has.
+    pub fn finish_and_hand_over(&mut self, outcome: Outcome, text: &str) {
+        self.finish(outcome, text);
+        self.flow = Flow::HandedOver;
+    }
+
+    /// What the client has said behind the last command.
+    pub fn into_input(self) -> Bytes {
+        self.framing.into_input()
     }
 
     /// Puts the answer to the APPEND that has just ended off, and lets another APPEND come meanwhile (RFC 9051 §5.5: such
@@ -380,7 +397,7 @@ impl Machine for Server {
                     self.flow = Flow::TlsHandshake;
                     return Step::StartTls;
                 }
-                Flow::TlsHandshake => return Step::Wait { until: None },
+                Flow::TlsHandshake | Flow::HandedOver => return Step::Wait { until: None },
                 _ => {}
             }
             match self.advance() {

@@ -3,6 +3,7 @@
 mod load;
 #[cfg(test)]
 mod reference;
+mod regions;
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,8 @@ use anyhow::{Context, anyhow, bail};
 use net::listener::Address;
 use net::tls::PemFiles;
 use serde::{Deserialize, Serialize};
+
+pub(crate) use regions::RegionsConfig;
 
 use crate::args::{DEFAULT_CONFIG, Store};
 use crate::logs;
@@ -73,6 +76,8 @@ pub(crate) struct Config {
     pub(crate) cql: engine_cql::Config,
     /// Message bytes in S3, where `cql` is used.
     pub(crate) s3: blob_s3::Config,
+    /// Other installations that serve the same domains.
+    pub(crate) regions: RegionsConfig,
     /// The admin API.
     pub(crate) admin: webmail_api::admin::Config,
 }
@@ -103,6 +108,8 @@ pub(crate) enum ServiceKind {
     Imap,
     /// IMAP under TLS (port 993).
     Imaps,
+    /// Nodes of other regions, under TLS.
+    Region,
     /// The admin API: under TLS over TCP, by user id on a Unix socket.
     Admin,
 }
@@ -145,6 +152,7 @@ impl Default for Config {
             cluster: cluster::Config::default(),
             cql: engine_cql::Config::default(),
             s3: blob_s3::Config::default(),
+            regions: RegionsConfig::default(),
             admin: webmail_api::admin::Config::default(),
         }
     }
@@ -211,6 +219,12 @@ impl Config {
                 *path = folder.join(&*path);
             }
         }
+        let others = self.regions.others.iter_mut().map(|other| &mut other.ca_file);
+        for path in others.chain([&mut self.regions.secret_file]) {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        }
         let s3 = &mut self.s3;
         let paths = [&mut s3.credentials_file, &mut s3.waiting_folder, &mut s3.cache_folder, &mut s3.ca_file];
         for path in paths.into_iter().flatten() {
@@ -236,6 +250,7 @@ impl Config {
         if self.in_cluster() {
             self.s3.check().map_err(|wrong| anyhow!("s3: {wrong}"))?;
         }
+        self.regions.check(&self.cql)?;
         self.smtp_out.check().map_err(|wrong| anyhow!("smtp_out: {wrong}"))?;
         let (lease, attempt) = (self.queue.outbound_lease_seconds_max, self.smtp_out.timeouts.attempt);
         if u64::from(lease) < attempt {
@@ -246,6 +261,9 @@ impl Config {
         }
         self.delivery.check().map_err(|wrong| anyhow!("delivery: {wrong}"))?;
         for listener in &self.listeners {
+            if listener.service == ServiceKind::Region && self.regions.name.is_empty() {
+                bail!("listeners: region at {} needs regions.name", listener.address);
+            }
             let role = listener.service.role();
             if let Some(role) = role
                 && !self.roles.contains(&role)
@@ -298,23 +316,24 @@ impl ServiceKind {
             Self::Lmtp => "lmtp",
             Self::Imap => "imap",
             Self::Imaps => "imaps",
+            Self::Region => "region",
             Self::Admin => "admin",
         }
     }
 
-    /// The role that it is part of; the admin API is part of every process.
+    /// The role that it is part of; the admin API is part of every process, and other regions ask for what there is.
     pub(crate) fn role(self) -> Option<Role> {
         match self {
             Self::Smtp | Self::Submission | Self::Submissions | Self::Lmtp => Some(Role::SmtpIn),
             Self::Imap | Self::Imaps => Some(Role::Imap),
-            Self::Admin => None,
+            Self::Region | Self::Admin => None,
         }
     }
 
     /// Whether TLS comes before the first octet of the protocol.
     pub(crate) fn implicit_tls(self, address: &Address) -> bool {
         match self {
-            Self::Submissions | Self::Imaps => true,
+            Self::Submissions | Self::Imaps | Self::Region => true,
             Self::Admin => matches!(address, Address::Tcp(_)),
             Self::Smtp | Self::Submission | Self::Lmtp | Self::Imap => false,
         }

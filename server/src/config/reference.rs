@@ -47,6 +47,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("cluster.nats", "cluster/src/config.rs", "NatsConfig"),
     ("cql", "storage/engine-cql/src/config.rs", "Config"),
     ("s3", "storage/blob-s3/src/config.rs", "Config"),
+    ("regions", "server/src/config/regions.rs", "RegionsConfig"),
     ("admin", "webmail-api/src/admin/config.rs", "Config"),
 ];
 

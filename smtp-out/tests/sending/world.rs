@@ -154,6 +154,7 @@ impl World {
             hostname: "us.test",
             listeners: self.listeners.clone(),
             queue: &self.queue,
+            elsewhere: None,
             leases: None,
         };
         SmtpOut::new(parts).unwrap()

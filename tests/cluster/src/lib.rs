@@ -10,6 +10,7 @@ mod clock;
 pub mod costs;
 pub mod faults;
 pub mod guide;
+pub mod region;
 pub mod rounds;
 pub mod standing;
 

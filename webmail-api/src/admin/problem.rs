@@ -39,7 +39,9 @@ impl From<AdminError> for Problem {
         use AdminError as E;
         let status = match &error {
             E::NoSuchDomain(_) | E::NoSuchName { .. } | E::NoSuchPart { .. } => StatusCode::NOT_FOUND,
-            E::DomainAlias { .. } | E::DomainInUse { .. } | E::Exists { .. } => StatusCode::CONFLICT,
+            E::DomainAlias { .. } | E::DomainInUse { .. } | E::Exists { .. } | E::Elsewhere { .. } => {
+                StatusCode::CONFLICT
+            }
             E::Invalid { .. } | E::Limit { .. } | E::Password(_) => StatusCode::UNPROCESSABLE_ENTITY,
             E::Undecided(_) => StatusCode::GATEWAY_TIMEOUT,
             E::Temporary(_) => StatusCode::SERVICE_UNAVAILABLE,

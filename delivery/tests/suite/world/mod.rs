@@ -122,6 +122,7 @@ impl World {
             archive: None,
             keys: Arc::new(NoKeys),
             stores: Arc::new(Accounts(storage.clone())),
+            homes: None,
             on_login_failure: Box::new(|_| {}),
         })
         .await

@@ -34,6 +34,8 @@ pub(super) enum Flow {
     TlsHandshake,
     /// The handshake has succeeded, which the service does not know yet.
     TlsAnnounced,
+    /// Nothing more is read here: what the client says is somebody else's to hear.
+    HandedOver,
     /// Nothing more is read; what is written goes out.
     Closing,
 }

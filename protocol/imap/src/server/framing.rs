@@ -58,6 +58,11 @@ impl Framing {
         !self.buffer.is_empty() || self.discard > 0 || self.skip.is_some()
     }
 
+    /// What was not given out.
+    pub(super) fn into_input(self) -> Bytes {
+        self.buffer.freeze()
+    }
+
     /// Gives back the memory of a buffer that holds nothing.
     pub(super) fn shrink(&mut self) {
         if self.buffer.is_empty() && self.buffer.capacity() > 0 {

@@ -32,6 +32,13 @@ impl Server {
         self.write(&Reply::new(235, status(2, 7, 0), "Authentication successful"));
     }
 
+    /// The login was right, and the session goes on elsewhere: nothing more is heard here, and what has come already is
+    /// for [`Server::into_input`].
+    pub fn authenticated_and_hand_over(&mut self) {
+        self.authenticated();
+        self.phase = Phase::HandedOver;
+    }
+
     /// The login was wrong, or cannot be decided now.
     pub fn authentication_failed(&mut self, reply: &Reply) {
         assert!(matches!(&self.phase, Phase::Auth(auth) if auth.asked), "an answer without a question");

@@ -173,6 +173,8 @@ enum Phase {
     Body(Box<BodyState>),
     /// The step has been given out; the driver will call `tls_started`.
     StartTls { given: bool },
+    /// What the client says is somebody else's to hear.
+    HandedOver,
     /// All that is left is output.
     Closing,
 }
@@ -198,6 +200,17 @@ impl Server {
             tarpit: Tarpit::Open,
             ended: false,
         }
+    }
+
+    /// A session that another server hands over, whose client has said hello and logged in there, encrypted or not.
+    pub fn logged_in(settings: Arc<Settings>, hello: HelloKind) -> Self {
+        let this = Self::new(settings, true);
+        Self { phase: Phase::Command, hello: Some(hello), authenticated: true, ..this }
+    }
+
+    /// What the client has said behind the last command; for a session that was handed over.
+    pub fn into_input(self) -> Bytes {
+        self.input.freeze()
     }
 
     /// Greets the client.
@@ -360,7 +373,7 @@ impl Machine for Server {
                 Phase::Command => self.command(now),
                 Phase::Body(_) => self.body(now),
                 Phase::Auth(_) => self.auth(now),
-                Phase::Connected | Phase::Asked(_) => {
+                Phase::Connected | Phase::Asked(_) | Phase::HandedOver => {
                     return self.take_output().unwrap_or(Step::Wait { until: None });
                 }
                 Phase::StartTls { given } => {

@@ -78,6 +78,7 @@ impl Services {
             archive: None,
             keys: Arc::new(NoKeys),
             stores: Arc::new(Accounts(storage.clone())),
+            homes: None,
             on_login_failure: Box::new(|_| {}),
         })
         .await?;

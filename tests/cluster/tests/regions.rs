@@ -1,0 +1,370 @@
+//! Two regions, each with keyspace, bucket, key and node of its own, on one Cassandra: who connects to the wrong one is
+//! served all the same, by the right one.
+#![allow(clippy::print_stdout, reason = "times are for people")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use cluster_tests::region::{PASSWORD, Region, secret_file, told};
+use engines::{Engines, Life};
+use sasl::server::Binding;
+use sasl::{Mechanism, Password, wire};
+use tempfile::TempDir;
+use testkit::imap::Imap;
+use testkit::server::is_quiet;
+use testkit::smtp::Smtp;
+
+const ALICE: &str = "alice@example.test";
+const BOB: &str = "bob@example.test";
+/// Where curl comes from: an address that no node has.
+const CLIENT: &str = "127.0.0.77";
+/// What the driver says of engines that have just started is not of interest here, nor are the clocks of one machine.
+const EXPECTED: [&str; 2] = ["clock and ours", "WARN scylla::"];
+/// What something may take on a busy machine that comes by itself.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn who_connects_to_another_region_is_served_by_the_own() -> Result<()> {
+    let mut scene = Scene::start()?;
+    let seen = scene.everything();
+    if seen.is_err() {
+        scene.folder.disable_cleanup(true);
+        println!("kept in {}", scene.folder.path().display());
+        for region in [&scene.eu, &scene.us] {
+            println!("{}:\n{}", region.name, region.last_words());
+        }
+    }
+    seen
+}
+
+struct Scene {
+    /// Alice's.
+    eu: Region,
+    /// Bob's.
+    us: Region,
+    _engines: Engines,
+    folder: TempDir,
+}
+
+impl Scene {
+    fn start() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("postrider-regions-").tempdir()?;
+        let began = Instant::now();
+        let engines = Engines::start(&engines::Options {
+            cassandra_nodes: 1,
+            s3: true,
+            nats: true,
+            folder: Some(folder.path().join("engines")),
+            ..engines::Options::default()
+        })?;
+        let [mut eu, mut us] = Region::pair(folder.path(), &engines)?;
+        eu.start()?;
+        us.start()?;
+        println!("two regions run after {} s", began.elapsed().as_secs());
+        Ok(Self { eu, us, _engines: engines, folder })
+    }
+
+    fn everything(&mut self) -> Result<()> {
+        for region in [&self.eu, &self.us] {
+            region.succeeds(&["domain", "add", "example.test"], "")?;
+        }
+        self.eu.add_account(ALICE)?;
+        self.us.add_account(BOB)?;
+        self.names_are_made_once()?;
+        deliver(&self.eu, ALICE, "first")?;
+        self.imap_is_served_from_home()?;
+        self.pipelined_commands_come_through()?;
+        self.failures_are_counted_at_home()?;
+        self.submissions_are_taken_at_home()?;
+        self.mail_finds_its_region()?;
+        for region in [&self.eu, &self.us] {
+            is_quiet(&region.log(), &EXPECTED).context(region.name)?;
+        }
+        self.a_region_that_is_away_is_no_wrong_password()?;
+        self.regions_are_not_mixed_up()
+    }
+
+    /// A name that one region has is refused in the other, whatever it would stand for there.
+    fn names_are_made_once(&self) -> Result<()> {
+        for arguments in
+            [&["account", "add", "ALICE@example.test"][..], &["alias", "add", ALICE, "x@example.org"]]
+        {
+            let output = self.us.command(arguments, &format!("{PASSWORD}\n"))?;
+            ensure!(!output.status.success(), "{arguments:?} was done");
+            ensure!(told(&output).contains("is in region eu"), "{}", told(&output));
+        }
+        // What is removed can be made elsewhere, and the other way round.
+        self.eu.succeeds(&["alias", "add", "moving@example.test", ALICE], "")?;
+        self.eu.succeeds(&["alias", "remove", "moving@example.test"], "")?;
+        self.us.succeeds(&["alias", "add", "moving@example.test", BOB], "")?;
+        let output = self.eu.command(&["alias", "add", "moving@example.test", ALICE], "")?;
+        ensure!(!output.status.success() && told(&output).contains("is in region us"), "{}", told(&output));
+        Ok(())
+    }
+
+    /// Clients that nobody here wrote, at the other region's node.
+    fn imap_is_served_from_home(&self) -> Result<()> {
+        let mail = mbsync(&self.us, ALICE, &self.folder.path().join("first"))?;
+        ensure!(mail.iter().filter(|text| text.contains("Subject: first")).count() == 1, "{mail:?}");
+        ensure!(self.us.log().contains("logged in at another region"), "nothing was handed over");
+        ensure!(curl(&self.us, BOB, PASSWORD)?, "who is at home is served at home");
+
+        let mut waiting = Life::Bound.command(Path::new("python3"));
+        waiting.args(["../e2e/scripts/idle.py", &self.us.imaps()?.to_string(), ALICE, PASSWORD]);
+        let mut waiting = waiting.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(waiting.stdout.take().context("its output")?).lines();
+        ensure!(lines.next().context("a line")?? == "idling");
+        deliver(&self.eu, ALICE, "second")?;
+        let told = lines.next().context("a line")??;
+        ensure!(told.contains("EXISTS"), "{told}");
+        ensure!(waiting.wait()?.success());
+
+        // What is changed by way of the other region is changed.
+        let mut far = Imap::login(self.us.imap()?, ALICE, PASSWORD)?;
+        far.ok("SELECT INBOX")?;
+        far.ok("STORE 1 +FLAGS (\\Flagged)")?;
+        let large = format!("Subject: large\r\n\r\n{}", "0123456789\r\n".repeat(50_000));
+        ensure!(far.append("INBOX", "", large.as_bytes())?.ok(), "APPEND");
+        let back = far.ok("FETCH 3 BODY.PEEK[]")?;
+        ensure!(
+            back.untagged[0].windows(large.len()).any(|part| part == large.as_bytes()),
+            "it came changed"
+        );
+        let mut near = Imap::login(self.eu.imap()?, ALICE, PASSWORD)?;
+        near.ok("SELECT INBOX")?;
+        let flags = near.ok("FETCH 1 FLAGS")?.text();
+        ensure!(flags.iter().any(|line| line.contains("\\Flagged")), "{flags:?}");
+        Ok(())
+    }
+
+    /// What a client sends together with its login is not lost on the way, by any way to log in.
+    fn pipelined_commands_come_through(&self) -> Result<()> {
+        let plain = wire::encode(format!("\0{ALICE}\0{PASSWORD}").as_bytes());
+        let length = PASSWORD.len();
+        for login in [
+            format!("a LOGIN {ALICE} {PASSWORD}"),
+            format!("a LOGIN {ALICE} {{{length}+}}\r\n{PASSWORD}"),
+            format!("a AUTHENTICATE PLAIN {plain}"),
+            format!("a AUTHENTICATE PLAIN\r\n{plain}"),
+        ] {
+            let mut client = Imap::connect(self.us.imap()?)?;
+            client.raw(format!("{login}\r\nb SELECT INBOX\r\nc FETCH 1 UID\r\nd LOGOUT\r\n").as_bytes())?;
+            for tag in ["a", "b", "c", "d"] {
+                let answer = client.finish(tag)?;
+                ensure!(answer.ok(), "{login}: {tag} {}", answer.tagged);
+            }
+        }
+        Ok(())
+    }
+
+    /// A wrong password is as wrong, and counts against the client and not against the node between.
+    fn failures_are_counted_at_home(&self) -> Result<()> {
+        ensure!(!curl(&self.us, ALICE, "wrong")?, "a wrong password was right");
+        ensure!(!curl(&self.us, "nobody@example.test", PASSWORD)?, "somebody who is nowhere logged in");
+        let mut client = Imap::connect(self.us.imap()?)?;
+        let answer = client.command(&format!("LOGIN {ALICE} wrong"))?;
+        ensure!(answer.tagged.starts_with("NO [AUTHENTICATIONFAILED]"), "{}", answer.tagged);
+        ensure!(client.ok(&format!("LOGIN {ALICE} {PASSWORD}"))?.tagged.contains("CAPABILITY"));
+        let failures = |region: &Region| {
+            let audit = region.audit()?;
+            let failures = audit.lines().filter(|line| line.contains("login failed") && line.contains(ALICE));
+            Ok::<_, anyhow::Error>(failures.map(str::to_owned).collect::<Vec<_>>())
+        };
+        let there = failures(&self.eu)?;
+        ensure!(there.len() == 2, "two wrong passwords: {there:?}");
+        ensure!(there.iter().any(|line| line.contains(CLIENT)), "not of the client's address: {there:?}");
+        ensure!(failures(&self.us)?.is_empty(), "counted where it was not decided");
+        Ok(())
+    }
+
+    /// Whatever way a user of another region logs in, the message is taken at home, with the user's address in its trace.
+    fn submissions_are_taken_at_home(&self) -> Result<()> {
+        for mechanism in [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256] {
+            for (password, right) in [(PASSWORD, true), ("wrong", false)] {
+                let mut client = Smtp::hello(self.us.submission()?)?;
+                let code = log_in(&mut client, mechanism, ALICE, password)?;
+                ensure!(code == if right { 235 } else { 535 }, "{mechanism} with {password}: {code}");
+                if !right {
+                    // The next one may be right, on the same connection.
+                    ensure!(log_in(&mut client, mechanism, ALICE, PASSWORD)? == 235, "{mechanism}");
+                }
+                let refused = client.command(&format!("MAIL FROM:<{BOB}>"), 553);
+                ensure!(refused.is_ok(), "somebody else's address: {refused:?}");
+                let message = format!("From: <{ALICE}>\r\nSubject: by {mechanism} {right}\r\n\r\nhello\r\n");
+                let reply = client.send(ALICE, &[ALICE, BOB], message.as_bytes())?;
+                ensure!(reply.code == 250, "{reply:?}");
+            }
+        }
+        for (region, user) in [(&self.eu, ALICE), (&self.us, BOB)] {
+            for mechanism in ["PLAIN", "LOGIN", "SCRAM-SHA-256"] {
+                for right in [true, false] {
+                    let mail = arrives(region, user, &format!("by {mechanism} {right}"))?;
+                    ensure!(mail.contains("by eu.example.test"), "not taken at home: {mail}");
+                    ensure!(mail.contains("ESMTPA"), "not as a user's: {mail}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Mail for a name of another region is taken where it comes in, and goes there; for nobody it is refused.
+    fn mail_finds_its_region(&self) -> Result<()> {
+        self.eu.succeeds(&["alias", "add", "sales@example.test", ALICE], "")?;
+        let mut client = Smtp::hello(self.us.smtp()?)?;
+        let to = [ALICE, "Alice+lists@example.test", "sales@example.test", BOB];
+        for (nth, to) in to.into_iter().enumerate() {
+            let message = format!("Subject: across {nth}\r\n\r\nhello\r\n");
+            ensure!(client.send("sender@example.org", &[to], message.as_bytes())?.code == 250, "{to}");
+        }
+        client.command("MAIL FROM:<sender@example.org>", 250)?;
+        client.command("RCPT TO:<nobody@example.test>", 550)?;
+        client.command("RCPT TO:<somebody@example.org>", 550)?;
+        client.command("RSET", 250)?;
+        // One message for both: each gets it once.
+        let message = b"Subject: for both\r\n\r\nhello\r\n";
+        ensure!(client.send("sender@example.org", &[ALICE, BOB], message)?.code == 250, "both");
+        for nth in 0..3 {
+            let mail = arrives(&self.eu, ALICE, &format!("across {nth}"))?;
+            ensure!(mail.contains("by us.example.test"), "it came another way: {mail}");
+        }
+        arrives(&self.us, BOB, "across 3")?;
+        arrives(&self.us, BOB, "for both")?;
+        arrives(&self.eu, ALICE, "for both")?;
+        Ok(())
+    }
+
+    /// The home region is killed: its users are told to come again, those of the other notice nothing.
+    fn a_region_that_is_away_is_no_wrong_password(&mut self) -> Result<()> {
+        let mut open = Imap::login(self.us.imap()?, ALICE, PASSWORD)?;
+        self.eu.kill()?;
+        ensure!(open.command("NOOP").is_err(), "a session of a node that is gone goes on");
+        let mut client = Imap::connect(self.us.imap()?)?;
+        let answer = client.command(&format!("LOGIN {ALICE} {PASSWORD}"))?;
+        ensure!(answer.tagged.starts_with("NO [UNAVAILABLE]"), "{}", answer.tagged);
+        ensure!(curl(&self.us, BOB, PASSWORD)?, "who is at home needs nobody else");
+        let mut client = Smtp::hello(self.us.submission()?)?;
+        ensure!(log_in(&mut client, Mechanism::Plain, ALICE, PASSWORD)? == 454, "submission");
+        // Whether the name is still good nobody knows; senders come again.
+        let mut client = Smtp::hello(self.us.smtp()?)?;
+        client.command("MAIL FROM:<sender@example.org>", 250)?;
+        client.command(&format!("RCPT TO:<{ALICE}>"), 451)?;
+        // What Bob sends her waits, and comes once.
+        ensure!(
+            self.us.command(&["alias", "add", "friend@example.test", ALICE], "")?.status.success(),
+            "alias"
+        );
+        let mut client = Smtp::hello(self.us.smtp()?)?;
+        let message = b"Subject: patient\r\n\r\nhello\r\n";
+        ensure!(client.send("sender@example.org", &["friend@example.test"], message)?.code == 250, "alias");
+        self.eu.start()?;
+        Imap::login(self.us.imap()?, ALICE, PASSWORD)?;
+        arrives(&self.eu, ALICE, "patient")?;
+        Ok(())
+    }
+
+    /// Nodes refuse to start as a region that they are not, and with a secret that the others have not.
+    fn regions_are_not_mixed_up(&mut self) -> Result<()> {
+        self.us.stop()?;
+        let good = fs::read_to_string(self.us.file())?;
+        fs::write(self.us.file(), good.replace("[regions]\nname = \"us\"", "[regions]\nname = \"asia\""))?;
+        let refused = self.us.start().expect_err("the keyspace is another region's");
+        ensure!(format!("{refused:#}").contains("this node has asia as its region"), "{refused:#}");
+        let other = self.folder.path().join("other.secret");
+        secret_file(&other, &"5b".repeat(32))?;
+        fs::write(self.us.file(), good.replace("regions.secret", "other.secret"))?;
+        let refused = self.us.start().expect_err("the secret is not the others'");
+        ensure!(format!("{refused:#}").contains("is not the file of the other regions"), "{refused:#}");
+        fs::write(self.us.file(), good)?;
+        self.us.start()
+    }
+}
+
+/// Brings a message by SMTP to the node of a region where its recipient is at home, and waits until it is there.
+fn deliver(region: &Region, to: &str, subject: &str) -> Result<()> {
+    let message = format!("From: <sender@example.org>\r\nSubject: {subject}\r\n\r\nhello\r\n");
+    let mut client = Smtp::hello(region.smtp()?)?;
+    let reply = client.send("sender@example.org", &[to], message.as_bytes())?;
+    ensure!(reply.code == 250, "{reply:?}");
+    arrives(region, to, subject).map(drop)
+}
+
+/// Waits until a message with this subject is in INBOX, and gives it; an error where it is there more than once.
+fn arrives(region: &Region, user: &str, subject: &str) -> Result<String> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut client = Imap::login(region.imap()?, user, PASSWORD)?;
+    client.ok("SELECT INBOX")?;
+    loop {
+        let found = client.ok(&format!("UID SEARCH SUBJECT \"{subject}\""))?.text().join("\n");
+        let uids: Vec<&str> = found.trim_start_matches("* SEARCH").split_whitespace().collect();
+        match uids[..] {
+            [] if Instant::now() > deadline => bail!("«{subject}» did not come to {user}"),
+            [] => std::thread::sleep(Duration::from_millis(200)),
+            [uid] => return Ok(client.ok(&format!("UID FETCH {uid} BODY.PEEK[]"))?.text().join("\n")),
+            _ => bail!("«{subject}» came to {user} more than once: {found}"),
+        }
+        client.ok("NOOP")?;
+    }
+}
+
+/// AUTH; the code of the last reply.
+fn log_in(client: &mut Smtp, mechanism: Mechanism, user: &str, password: &str) -> Result<u16> {
+    let login = sasl::client::Client::plain_login(user, Password::from(password));
+    let mut exchange = sasl::client::Client::new(mechanism, login, Binding::None);
+    let initial = exchange.initial().map(|first| format!(" {}", wire::encode(&first))).unwrap_or_default();
+    client.raw(format!("AUTH {mechanism}{initial}\r\n").as_bytes())?;
+    loop {
+        let reply = client.reply()?;
+        if reply.code != 334 {
+            return Ok(reply.code);
+        }
+        let challenge = wire::decode(reply.lines[0].as_bytes())?;
+        let answer = wire::encode(&exchange.respond(&challenge)?);
+        client.raw(format!("{answer}\r\n").as_bytes())?;
+    }
+}
+
+/// Whether curl can log in over TLS and look into INBOX.
+fn curl(region: &Region, user: &str, password: &str) -> Result<bool> {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--insecure", "--max-time", "60"])
+        .arg(format!("imaps://{}/INBOX", region.imaps()?))
+        .args(["--user", &format!("{user}:{password}"), "--request", "NOOP", "--interface", CLIENT])
+        .stdin(Stdio::null())
+        .output()
+        .context("curl")?;
+    Ok(output.status.success())
+}
+
+/// What mbsync finds in INBOX, each message as it is.
+fn mbsync(region: &Region, user: &str, home: &Path) -> Result<Vec<String>> {
+    fs::create_dir_all(home.join("mail"))?;
+    // Not its own TLS: it compares the address with the name in the certificate.
+    let configuration = format!(
+        "IMAPAccount here\nTunnel \"openssl s_client -quiet -connect {} 2> s_client\"\n\
+         User {user}\nPass \"{PASSWORD}\"\nAuthMechs LOGIN\n\n\
+         IMAPStore far\nAccount here\n\nMaildirStore near\nPath {home}/mail/\nInbox {home}/mail/INBOX\nSubFolders Verbatim\n\n\
+         Channel all\nFar :far:\nNear :near:\nPatterns *\nCreate Near\nSync All\n",
+        region.imaps()?,
+        home = home.display()
+    );
+    fs::write(home.join("mbsyncrc"), configuration)?;
+    let output = Command::new("mbsync")
+        .args(["-q", "-c", "mbsyncrc", "all"])
+        .current_dir(home)
+        .env("HOME", home)
+        .stdin(Stdio::null())
+        .output()
+        .context("mbsync")?;
+    ensure!(output.status.success(), "mbsync: {}", told(&output));
+    let mut found = Vec::new();
+    for folder in ["new", "cur"] {
+        for entry in fs::read_dir(home.join("mail/INBOX").join(folder))? {
+            found.push(fs::read_to_string(entry?.path())?);
+        }
+    }
+    Ok(found)
+}
