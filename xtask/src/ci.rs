@@ -266,12 +266,13 @@ fn on_engines() -> Result<()> {
 }
 
 /// The guide to many machines as it stands, on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.
-/// Then a server moves from its folder to such engines, and back.
+/// Then two regions, and a server that moves from its folder to such engines, and back.
 fn cluster() -> Result<()> {
     // Of the one package that `test` leaves out for its engines; of the whole workspace for the features' sake.
     let units = ["test", "--locked", "--workspace", "--lib", "--", "guide::", "between::"];
     process::run(&mut cargo(&units)?)?;
     process::run(&mut scenarios(&["guide"], "debug")?)?;
+    process::run(&mut scenarios(&["regions"], "debug")?)?;
     process::run(scenarios(&["migrate"], "debug")?.env("POSTRIDER_CORPUS", corpus::fetch()?))
 }
 

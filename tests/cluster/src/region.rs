@@ -21,6 +21,9 @@ pub const PASSWORD: &str = "a-long-password";
 const START_PATIENCE: Duration = Duration::from_secs(180);
 const STOP_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Tables are made slowly where the machine has other things to do.
+const PATIENT: &str = "request_timeout_ms = 60000\nsilence_ms_max = 60000\nconnect_timeout_ms = 30000\n";
+
 const SMTP: u16 = 2525;
 const SUBMISSION: u16 = 2587;
 const IMAP: u16 = 2143;
@@ -56,7 +59,7 @@ impl Region {
             engines.s3.as_ref().context("S3")?.create_bucket(&bucket)?;
             let stores = engines
                 .configuration()
-                .replace("[cql]\n", &format!("[cql]\nkeyspace = \"postrider_{}\"\n", region.name))
+                .replace("[cql]\n", &format!("[cql]\nkeyspace = \"postrider_{}\"\n{PATIENT}", region.name))
                 .replace("bucket = \"postrider\"", &format!("bucket = \"{bucket}\""));
             fs::write(region.file(), format!("{}{stores}", region.settings(other)))?;
         }
@@ -154,6 +157,14 @@ impl Region {
         let mut child = command.spawn()?;
         child.stdin.take().context("standard input")?.write_all(input.as_bytes())?;
         Ok(child.wait_with_output()?)
+    }
+
+    /// Begins a command about this region and the configuration of another, for whoever wants to kill it.
+    pub fn begin(&self, arguments: &[&str], other: &Self) -> Result<Child> {
+        let mut command = Life::Bound.command(&binary()?);
+        command.args(arguments).arg(other.file()).arg("--config").arg(self.file());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Ok(child::spawn(command)?)
     }
 
     /// The same, which has to succeed.
