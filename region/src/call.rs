@@ -184,9 +184,7 @@ impl Client {
 
     /// The same, as the connection's end here would have it.
     pub fn peer(&self) -> Peer {
-        let end = |address: Option<SocketAddr>| {
-            address.map_or(End::Unix { uid: None, pid: None }, |address| End::Tcp(address))
-        };
+        let end = |address: Option<SocketAddr>| address.map_or(End::Unix { uid: None, pid: None }, End::Tcp);
         let tls = self.tls.as_ref().map(|tls| TlsInfo {
             version: if tls.is_1_3 { TLS_1_3 } else { "TLSv1.2" },
             cipher: tls.cipher.clone(),

@@ -116,7 +116,7 @@ impl Activity {
             if silent >= long {
                 return;
             }
-            sleep(long - silent).await;
+            sleep(long.saturating_sub(silent)).await;
         }
     }
 }

@@ -115,22 +115,22 @@ impl Inner {
     /// One item, as far as its recipients are where the first of them is. The others come again with it.
     async fn to_place(&self, mut claim: OutboundClaim, reports: &Reports) {
         let Some(elsewhere) = &self.dialler.elsewhere else { return };
-        let mut first: Option<Option<Place>> = None;
-        let mut together = BTreeSet::new();
+        let mut places = Vec::with_capacity(claim.recipients().len());
         for index in 0..claim.recipients().len() {
-            let place = match elsewhere.place_of(&claim, index).await {
-                Ok(place) => place,
+            match elsewhere.place_of(&claim, index).await {
+                Ok(place) => places.push(place),
                 Err(text) => {
                     let unknown = Unreachable { status: status(4, 4, 3), text };
                     return self.tell(vec![claim], reports, &unknown).await;
                 }
-            };
-            if *first.get_or_insert_with(|| place.clone()) == place {
-                together.insert(claim.recipients()[index].index);
             }
         }
+        let Some(first) = places.first().cloned() else { return };
+        let due = claim.recipients().iter().map(|due| due.index).zip(places);
+        let together: BTreeSet<u32> =
+            due.filter(|(_, place)| *place == first).map(|(index, _)| index).collect();
         claim.retain(|due| together.contains(&due.index));
-        let Some(Some(place)) = first else {
+        let Some(place) = first else {
             let gone = Unreachable { status: status(5, 1, 1), text: "no such user".to_owned() };
             return self.tell(vec![claim], reports, &gone).await;
         };

@@ -24,7 +24,8 @@ pub(crate) struct RegionsConfig {
     pub(crate) nodes: Vec<String>,
     /// The datacentre that this keyspace lies in, as in `cql`.
     pub(crate) datacentre: String,
-    /// The other regions.
+    /// The other regions, each as `[[regions.others]]` with its `name`, `nodes` (`host:port` of their listeners of kind `region`),
+    /// `server_name` (which the certificates of those are for) and `ca_file` (what has signed them).
     pub(crate) others: Vec<Neighbour>,
 }
 
