@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt};
-use mail::address::ReversePath;
+use mail::address::{Address, ReversePath};
 use mail::dsn::Action;
 use mail::flag::FlagSet;
 use mail::id::AccountId;
@@ -209,6 +209,11 @@ async fn end_of(
                     Ok(End::Outcome(Outcome::Delivered))
                 }
                 Fate::Failed(failure) => fail(agent, claimed, details, facts, number, target, failure).await,
+                Fate::Moved(address) => {
+                    let onward = Target { to: agent.queue.remote(address), ..target.clone() };
+                    agent.queue.place_remote(claimed, details, &[(number, &onward)]).await?;
+                    Ok(End::Outcome(Outcome::Queued))
+                }
                 Fate::Expired => {
                     let failure = expired();
                     let news = News { number, target, action: Action::Failed, failure: &failure };
@@ -262,6 +267,8 @@ enum Fate {
     /// It will not be delivered: the account has committed that, or is gone.
     Failed(Failure),
     Expired,
+    /// The account is in another region now, under this address.
+    Moved(Address),
 }
 
 #[expect(
@@ -281,7 +288,7 @@ async fn place_local(
     let trouble = |reason: String| Trouble::Account { account, reason };
     let opened = match agent.storage.account(&Principal::Delivery, account).await {
         Ok(opened) => opened,
-        Err(OpenError::Missing) => return Ok(Fate::Failed(gone())),
+        Err(OpenError::Missing) => return gone_or_moved(agent, account).await,
         Err(OpenError::Storage(error)) => return Err(trouble(error.to_string())),
     };
     let attempt = Attempt { claimed, number, account: &opened };
@@ -311,7 +318,7 @@ async fn place_local(
         let adopted = opened.adopt(body, body.key, (*facts).clone(), prefix.clone()).await;
         let body = match adopted {
             Ok(body) => body,
-            Err(StorageError::Closed) => return Ok(Fate::Failed(gone())),
+            Err(StorageError::Closed) => return gone_or_moved(agent, account).await,
             Err(error) => return attempt.give_up(trouble(error.to_string())).await,
         };
         let request =
@@ -330,7 +337,7 @@ async fn place_local(
                 mailbox = inbox();
                 continue;
             }
-            Err(AppendError::Storage(StorageError::Closed)) => Ok(Fate::Failed(gone())),
+            Err(AppendError::Storage(StorageError::Closed)) => gone_or_moved(agent, account).await,
             Err(AppendError::Storage(error)) => attempt.give_up(trouble(error.to_string())).await,
             Err(error @ AppendError::TooLarge) => {
                 attempt.reject(Failure::new("5.3.4", error.to_string())).await
@@ -338,6 +345,14 @@ async fn place_local(
             Err(error) => attempt.reject(Failure::new("5.2.0", error.to_string())).await,
         };
     }
+}
+
+/// There is no such account any more, or not here: then the message is sent after it. While it moves, it waits.
+async fn gone_or_moved(agent: &Inner, account: AccountId) -> Result<Fate, Trouble> {
+    Ok(match agent.directory.moved_away(account).await? {
+        Some(address) => Fate::Moved(address),
+        None => Fate::Failed(gone()),
+    })
 }
 
 fn gone() -> Failure {

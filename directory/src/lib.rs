@@ -16,6 +16,7 @@ pub mod app_password;
 pub mod config;
 pub mod credential;
 pub mod entry;
+mod forwarding;
 mod hasher;
 pub mod homes;
 pub mod login;

@@ -13,7 +13,7 @@ use crate::entry::{
     Placed, PlacedRow, Tally,
 };
 use crate::index::{Effect, MailboxIndex, MessageRow, Removed};
-use crate::ingest::Outcome;
+use crate::ingest::{Outcome, Producers};
 use crate::marks::{KEYWORDS_MAX, Marks};
 use crate::root::{Base, MailboxRoot};
 use crate::state::{AccountState, MailboxState};
@@ -26,7 +26,7 @@ impl AccountState {
         if self.seq.checked_add(1) != Some(seq) {
             return Err(misfit("it is not the next"));
         }
-        if self.base.closed && !matches!(operation, Operation::Archived { .. }) {
+        if self.base.closed && !matches!(operation, Operation::Archived { .. } | Operation::Opened) {
             return Err(misfit("the account is closed"));
         }
         match operation {
@@ -75,6 +75,13 @@ impl AccountState {
                 self.emails.forget(emails);
             }
             Operation::Closed => self.base_mut().closed = true,
+            Operation::Opened if self.base.closed => {
+                self.base_mut().closed = false;
+                // They are shards of another queue, though those of this one have the same names: what is said of their
+                // items would be taken for news of items that never came.
+                self.producers = Producers::from_stored(None);
+            }
+            Operation::Opened => return Err(misfit("the account is not closed")),
             Operation::QuotaLimit { bytes_max, messages_max } => {
                 let quota = &mut self.base_mut().quota;
                 quota.bytes_max = *bytes_max;

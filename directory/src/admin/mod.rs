@@ -8,6 +8,7 @@ mod accounts;
 mod aliases;
 mod domains;
 mod lists;
+mod moves;
 mod passwords;
 
 use async_trait::async_trait;

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -33,6 +34,28 @@ fn who_connects_to_another_region_is_served_by_the_own() -> Result<()> {
     Scene::play(Scene::everything)
 }
 
+#[test]
+fn an_account_moves_and_comes_back() -> Result<()> {
+    Scene::play(|scene| {
+        scene.begin()?;
+        for subject in ["one", "two", "three", "four", "five"] {
+            deliver(&scene.eu, ALICE, subject)?;
+        }
+        let mut client = Imap::login(scene.eu.imap()?, ALICE, PASSWORD)?;
+        let large = format!("Subject: large\r\n\r\n{}", "0123456789\r\n".repeat(300_000));
+        ensure!(client.append("INBOX", "\\Flagged", large.as_bytes())?.ok(), "APPEND");
+        client.ok("SELECT INBOX")?;
+        client.ok("STORE 2 +FLAGS (\\Seen $Label)")?;
+        client.ok("CREATE Elsewhere")?;
+        client.ok("COPY 1:3 Elsewhere")?;
+        client.ok("MOVE 4 Elsewhere")?;
+        scene.moves()
+    })
+}
+
+/// One scene at a time: each has engines of its own.
+static TURN: Mutex<()> = Mutex::new(());
+
 struct Scene {
     /// Alice's.
     eu: Region,
@@ -44,6 +67,7 @@ struct Scene {
 
 impl Scene {
     fn play(what: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scene = Self::start()?;
         let seen = what(&mut scene);
         if seen.is_err() {
@@ -246,6 +270,89 @@ impl Scene {
         Ok(())
     }
 
+    /// Alice moves, with the command killed again and again in the midst of it, and comes back. She downloads nothing again,
+    /// and what is sent to her meanwhile arrives once.
+    fn moves(&self) -> Result<()> {
+        let home = self.folder.path().join("copy");
+        mbsync(&self.us, ALICE, &home)?;
+        let files = files(&home)?;
+        let picture = self.picture()?;
+        for (nth, [from, to]) in [[&self.eu, &self.us], [&self.us, &self.eu]].into_iter().enumerate() {
+            let mut open = Imap::login(from.imap()?, ALICE, PASSWORD)?;
+            open.ok("SELECT INBOX")?;
+            let subject = format!("while she moves {nth}");
+            let mut killed = 0;
+            // As often as it says how far it has come, it comes that far and not further.
+            for steps in 1.. {
+                let mut moving = from.begin(&["account", "move", ALICE, "--region", to.name, "--to"], to)?;
+                let mut lines = BufReader::new(moving.stdout.take().context("its output")?).lines();
+                let said: Vec<String> = lines.by_ref().take(steps).collect::<std::io::Result<_>>()?;
+                moving.kill()?;
+                moving.wait()?;
+                if said.len() < steps || said.last().is_some_and(|line| line.contains("is in region")) {
+                    break;
+                }
+                println!("killed after «{}»", said.last().context("a line")?);
+                killed += 1;
+                self.nobody_is_told_that_she_is_gone()?;
+                if killed == 2 {
+                    send_until_taken(&self.us, ALICE, &subject)?;
+                }
+            }
+            ensure!(killed >= 4, "killed {killed} times only");
+            let file = to.file();
+            let file = file.to_str().context("UTF-8")?;
+            from.succeeds(&["account", "move", ALICE, "--region", to.name, "--to", file], "")?;
+            ensure!(
+                open.command("NOOP").is_err() || open.command("CHECK").is_err(),
+                "the old session goes on"
+            );
+            for region in [&self.eu, &self.us] {
+                ensure!(curl(region, ALICE, PASSWORD)?, "she logs in at {}", region.name);
+            }
+            let shown = to.succeeds(&["account", "show", ALICE], "")?;
+            ensure!(shown.contains("active"), "{shown}");
+            ensure!(!from.command(&["account", "show", ALICE], "")?.status.success(), "two records");
+            arrives(to, ALICE, &subject)?;
+            arrives(from, ALICE, &subject)?;
+            deliver(from, ALICE, &format!("by the old way {nth}"))?;
+            let after = self.picture()?;
+            ensure!(picture.iter().all(|line| after.contains(line)), "{picture:#?}\n{after:#?}");
+            mbsync(&self.us, ALICE, &home)?;
+            let now = self::files(&home)?;
+            ensure!(files.iter().all(|file| now.contains(file)), "mbsync has downloaded something again");
+        }
+        Ok(())
+    }
+
+    /// What does not change about Alice's messages: UIDVALIDITY, and UID, flags and size of each.
+    fn picture(&self) -> Result<Vec<String>> {
+        let mut client = Imap::login(self.eu.imap()?, ALICE, PASSWORD)?;
+        let selected = client.ok("SELECT INBOX")?.text();
+        let mut lines: Vec<String> =
+            selected.into_iter().filter(|line| line.contains("UIDVALIDITY")).collect();
+        lines.extend(client.ok("FETCH 1:* (UID FLAGS RFC822.SIZE INTERNALDATE)")?.text());
+        let bodies = client.ok("UID FETCH 1:5 BODY.PEEK[]")?;
+        lines.extend(bodies.untagged.iter().map(|body| String::from_utf8_lossy(body).into_owned()));
+        Ok(lines)
+    }
+
+    /// Whatever is under way with Alice, no answer is final.
+    fn nobody_is_told_that_she_is_gone(&self) -> Result<()> {
+        for region in [&self.eu, &self.us] {
+            let mut client = Imap::connect(region.imap()?)?;
+            let answer = client.command(&format!("LOGIN {ALICE} {PASSWORD}"))?.tagged;
+            let fine = answer.starts_with("OK") || answer.starts_with("NO [UNAVAILABLE]");
+            ensure!(fine, "at {}: {answer}", region.name);
+            let mut client = Smtp::hello(region.smtp()?)?;
+            client.command("MAIL FROM:<sender@example.org>", 250)?;
+            client.raw(format!("RCPT TO:<{ALICE}>\r\n").as_bytes())?;
+            let reply = client.reply()?;
+            ensure!(reply.code == 250 || reply.code == 451, "at {}: {reply:?}", region.name);
+        }
+        Ok(())
+    }
+
     /// The home region is killed: its users are told to come again, those of the other notice nothing.
     fn a_region_that_is_away_is_no_wrong_password(&mut self) -> Result<()> {
         let mut open = Imap::login(self.us.imap()?, ALICE, PASSWORD)?;
@@ -290,6 +397,39 @@ impl Scene {
         fs::write(self.us.file(), good)?;
         self.us.start()
     }
+}
+
+/// Files of a mail folder with what is in them; what mbsync keeps beside them is left out.
+fn files(home: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for folder in ["new", "cur"] {
+        for entry in fs::read_dir(home.join("mail/INBOX").join(folder))? {
+            let entry = entry?;
+            // The flags behind the colon may change; a message that was downloaded again has another name.
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push(name.split(':').next().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// As another server would: again, as long as it is told to come again.
+fn send_until_taken(region: &Region, to: &str, subject: &str) -> Result<()> {
+    let message = format!("From: <sender@example.org>\r\nSubject: {subject}\r\n\r\nhello\r\n");
+    let mut client = Smtp::hello(region.smtp()?)?;
+    client.command("MAIL FROM:<sender@example.org>", 250)?;
+    client.raw(format!("RCPT TO:<{to}>\r\n").as_bytes())?;
+    if client.reply()?.code == 451 {
+        // The command that was killed left her closed; a list of one takes what she cannot take herself.
+        let list = format!("later-{}@example.test", subject.replace(' ', "-"));
+        region.succeeds(&["alias", "add", &list, to], "")?;
+        let mut client = Smtp::hello(region.smtp()?)?;
+        ensure!(client.send("sender@example.org", &[&list], message.as_bytes())?.code == 250, "{list}");
+        return Ok(());
+    }
+    client.command("RSET", 250)?;
+    ensure!(client.send("sender@example.org", &[to], message.as_bytes())?.code == 250, "{to}");
+    Ok(())
 }
 
 /// Brings a message by SMTP to the node of a region where its recipient is at home, and waits until it is there.
