@@ -20,6 +20,8 @@ pub mod membership;
 mod news;
 mod node;
 pub mod ownership;
+#[cfg(test)]
+mod path;
 mod replay;
 mod request;
 mod wake;

@@ -132,20 +132,6 @@ impl Directory {
         }
     }
 
-    /// The other region that has an address, if any; also where an address with a detail is meant. Nothing is known of
-    /// names that are here.
-    pub async fn region_of(&self, address: &Address) -> Result<Option<Region>, Temporary> {
-        match self.resolve(address).await? {
-            Resolution::Elsewhere { region, .. } => Ok(Some(region)),
-            _ => Ok(None),
-        }
-    }
-
-    /// Whether there are other regions at all.
-    pub fn has_regions(&self) -> bool {
-        self.inner.homes.is_some()
-    }
-
     /// Whether this is one of our domains.
     pub async fn is_local(&self, domain: &Domain) -> Result<bool, Temporary> {
         let Some(name) = domain.name() else { return Ok(false) };

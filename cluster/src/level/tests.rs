@@ -1,15 +1,13 @@
 //! Nodes of two releases on one engine in memory, in virtual time. Each reads what all have written, and writes as its
 //! level allows.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use async_trait::async_trait;
 use bytes::Bytes;
 use engine::memory::MemoryEngine;
-use engine::{EngineError, Row, RowKey, Table};
+use engine::{Row, Table};
 
 use super::*;
 use crate::node::Node;
+use crate::path::Path;
 
 /// Where nodes of these tests write: a row for each node and time, with the level of what is in it.
 const WRITTEN: &[u8] = b"written";
@@ -33,78 +31,13 @@ struct Host {
     number: u64,
 }
 
-/// Its way to the engine, which can stand still.
-struct Path {
-    engine: MemoryEngine,
-    still: AtomicBool,
-}
-
-impl Path {
-    fn passes(&self) -> Result<(), EngineError> {
-        if self.still.load(Ordering::SeqCst) { Err(EngineError::unavailable("still")) } else { Ok(()) }
-    }
-}
-
-#[async_trait]
-impl Rows for Path {
-    async fn put(&self, rows: Vec<Row>) -> Result<(), EngineError> {
-        self.passes()?;
-        self.engine.put(rows).await
-    }
-
-    async fn put_new(&self, row: Row) -> Result<bool, EngineError> {
-        self.passes()?;
-        self.engine.put_new(row).await
-    }
-
-    async fn replace_if(
-        &self,
-        key: RowKey,
-        expected: Option<Bytes>,
-        new: Option<Bytes>,
-    ) -> Result<bool, EngineError> {
-        self.passes()?;
-        self.engine.replace_if(key, expected, new).await
-    }
-
-    async fn get(&self, key: RowKey) -> Result<Option<Bytes>, EngineError> {
-        self.passes()?;
-        self.engine.get(key).await
-    }
-
-    async fn scan(
-        &self,
-        table: Table,
-        partition: Bytes,
-        from: Bytes,
-        limit: usize,
-    ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
-        self.passes()?;
-        self.engine.scan(table, partition, from, limit).await
-    }
-
-    async fn partitions(
-        &self,
-        table: Table,
-        after: Option<Bytes>,
-        limit: usize,
-    ) -> Result<Vec<Bytes>, EngineError> {
-        self.engine.partitions(table, after, limit).await
-    }
-
-    async fn delete(&self, keys: Vec<RowKey>) -> Result<(), EngineError> {
-        self.passes()?;
-        self.engine.delete(keys).await
-    }
-}
-
 /// A level is raised after a minute here, so that it comes before a silent node is forgotten if it may.
 fn config() -> Config {
     Config { level_after_seconds: 60, ..Config::default() }
 }
 
 async fn start(engine: &MemoryEngine, name: &str, own: u32) -> Result<Host, LevelError> {
-    let rows = Arc::new(Path { engine: engine.clone(), still: AtomicBool::new(false) });
+    let rows = Path::new(engine);
     let agreed = admit(&*rows, own).await?;
     let mut node = Node::new(name.parse().unwrap(), ["imap"]);
     node.feature_level = own;
@@ -122,7 +55,7 @@ impl Host {
 
     /// Reads everything, which it must be able to, and writes.
     async fn work(&mut self, writes: Writes) -> Result<(), String> {
-        if self.must_end() || self.rows.passes().is_err() {
+        if self.must_end() || self.rows.is_cut() {
             return Ok(());
         }
         let all = self.rows.scan(Table::Segment, WRITTEN.into(), Bytes::new(), 100_000).await.unwrap();
@@ -201,16 +134,16 @@ async fn a_silent_old_node_counts_until_it_is_forgotten_and_ends_when_it_wakes()
     let mut new = [start(&engine, "b", 2).await.unwrap(), start(&engine, "c", 2).await.unwrap()];
     let [b, c] = &mut new;
     work(&mut [&mut old, b, c], 10, Writes::AsAllowed).await.unwrap();
-    old.rows.still.store(true, Ordering::SeqCst);
+    old.rows.cut(true, true);
     work(&mut [&mut old, b, c], 500, Writes::AsAllowed).await.unwrap();
     assert_eq!(newest(&engine).await, 1, "it may only seem to be dead");
-    old.rows.still.store(false, Ordering::SeqCst);
+    old.rows.cut(false, false);
     work(&mut [&mut old, b, c], 120, Writes::AsAllowed).await.unwrap();
     assert_eq!(newest(&engine).await, 1);
-    old.rows.still.store(true, Ordering::SeqCst);
+    old.rows.cut(true, true);
     work(&mut [&mut old, b, c], 700, Writes::AsAllowed).await.unwrap();
     assert_eq!(newest(&engine).await, 2);
-    old.rows.still.store(false, Ordering::SeqCst);
+    old.rows.cut(false, false);
     let why = old.levels.until_too_low().await;
     assert!(matches!(why, LevelError::TooLow { own: 1, agreed: 2 }), "{why}");
     assert!(old.must_end());

@@ -115,8 +115,8 @@ impl std::fmt::Debug for Cql {
 }
 
 impl Cql {
-    /// Connects, refuses to go on with a wrong clock, makes or checks the schema as the configuration has it, looks at the settings of all nodes and prepares
-    /// the statements. What it found about the nodes is in [`Self::findings`] and in the log.
+    /// Connects, refuses to go on with a wrong clock, makes or checks the schema as the configuration has it, looks at the
+    /// settings of all nodes and prepares the statements. What it found about the nodes is in [`Self::findings`] and in the log.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
         let session = connect(config).await?;
         clock::refuse_a_wrong_one(&session, config).await?;

@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 use testkit::dns::Dns;
 use testkit::ledger;
 use testkit::message;
+use testkit::metrics;
 use testkit::postfix::{Onward, Postfix};
 use testkit::server::{Options, Server};
 use testkit::sink::Sink;
@@ -210,13 +211,8 @@ fn mean_rate(one: f64, other: f64) -> f64 {
 
 /// Recipients that were deferred, as the server counts them.
 fn deferred(server: &Server) -> Result<u64> {
-    let metrics = server.metrics()?;
-    let lines = metrics.lines().filter(|line| {
-        line.starts_with("postrider_smtp_out_recipients_total{") && line.contains("outcome=\"deferred\"")
-    });
-    lines
-        .map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()).context("a number"))
-        .sum()
+    let outcome = "outcome=\"deferred\"";
+    Ok(metrics::sum(&server.metrics()?, "postrider_smtp_out_recipients_total", outcome) as u64)
 }
 
 /// A million recipients that wait: what they cost in memory, at the start, and for those who come fresh.

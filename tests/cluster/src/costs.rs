@@ -193,7 +193,8 @@ impl Costs {
             let sum = |name: &str, label: &str| metrics::sum(&shown, name, label);
             counts.conditional += sum("postrider_cql_calls_total", "kind=\"conditional\"");
             counts.writes += sum("postrider_cql_calls_total", "kind=\"write\"")
-                + sum("postrider_cql_calls_total", "kind=\"delete\"");
+                + sum("postrider_cql_calls_total", "kind=\"delete\"")
+                + sum("postrider_cql_calls_total", "kind=\"heartbeat\"");
             counts.reads += sum("postrider_cql_calls_total", "kind=\"read\"")
                 + sum("postrider_cql_calls_total", "kind=\"serial_read\"");
             counts.puts += sum("postrider_s3_calls_total", "call=\"put\"")
