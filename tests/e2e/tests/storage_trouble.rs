@@ -261,8 +261,13 @@ fn failing_sync() -> Result<()> {
         server.log_tail(20)
     );
     if !server.ended() {
-        // strace passes no signal on, so its child is told.
-        run("kill", &["-9", &server.process()?.to_string()])?;
+        // strace passes no signal on, so its child is told; it may be ending by itself at this very moment.
+        let killed = server.process().and_then(|process| run("kill", &["-9", &process.to_string()]));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !server.ended() {
+            ensure!(Instant::now() < deadline, "neither killed ({killed:?}) nor ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     drop(server);
     options.wrapper.clear();
