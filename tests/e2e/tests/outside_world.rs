@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use end_to_end::Scene;
 use serde_json::Value;
 use testkit::dns::{Data, Dns};
@@ -435,6 +435,8 @@ fn every_recipient_is_accounted_for() -> Result<()> {
     std::thread::sleep(Duration::from_secs(25));
     let (taken, bounced, queued) = (world.taken()?, bounced()?, queued(&scene)?);
     let mut wrong: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    // Of each kind one.
+    let mut shown: Vec<(u64, String)> = Vec::new();
     for (recipient, (id, kind)) in &ends {
         let copies = taken.get(&(*id, (*recipient).to_owned())).copied().unwrap_or(0);
         let failures = bounced.get(&((*recipient).to_owned(), "failed".to_owned())).copied().unwrap_or(0);
@@ -446,15 +448,31 @@ fn every_recipient_is_accounted_for() -> Result<()> {
             End::Cancelled => (0, 0, 0),
         };
         if (copies, failures, waiting) != counts {
+            let kinds = wrong.len();
             let what = format!("{recipient}: taken {copies}, bounced {failures}, queued {waiting}");
             wrong.entry(format!("{kind:?} {:?}", kind.flags())).or_default().push(what);
+            if wrong.len() > kinds {
+                shown.push((*id, (*recipient).to_owned()));
+            }
         }
     }
-    let wrong: Vec<String> = wrong
+    let mut wrong: Vec<String> = wrong
         .into_iter()
         .map(|(kind, recipients)| format!("{kind}: {} recipients, {}", recipients.len(), recipients[0]))
         .collect();
-    ensure!(wrong.is_empty(), "not every recipient is where it should be:\n{}", wrong.join("\n"));
+    if !wrong.is_empty() {
+        // Whether it was a host that failed, or our side.
+        for sink in &mut world.sinks {
+            if let Some(status) = sink.child.try_wait()? {
+                wrong.push(format!("smtp-sink {:?} at {} ended with {status}", sink.flags, sink.address));
+            }
+        }
+        for (id, recipient) in &shown {
+            let path = format!("/admin/v1/queue/trace?id={}", message::message_id(*id));
+            wrong.push(format!("{recipient}: {}", scene.server.get(&path)?));
+        }
+        bail!("not every recipient is where it should be:\n{}", wrong.join("\n"));
+    }
     // Nothing besides.
     let count = |counts: &[u32]| counts.iter().map(|count| *count as usize).sum::<usize>();
     let delivered = count(&taken.into_values().collect::<Vec<_>>());
