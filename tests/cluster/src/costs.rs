@@ -30,7 +30,7 @@ const MESSAGE_BYTES: usize = 10 * 1024;
 /// Connections that make accounts, at once.
 const MAKERS: usize = 8;
 /// How long everything may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1_200);
 
 /// A cluster behind proxies, with many accounts.
 #[derive(Debug)]
