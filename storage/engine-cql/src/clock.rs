@@ -5,21 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use scylla::client::session::Session;
 use scylla::cluster::Node;
-use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
-use scylla::statement::Consistency;
-use scylla::statement::unprepared::Statement;
 
 use crate::config::Config;
-use crate::session::OpenError;
-
-/// A statement that this node answers, and no other.
-pub(crate) fn asked_of(node: &Arc<Node>, text: &str) -> Statement {
-    let mut statement = Statement::new(text);
-    let target = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(Arc::clone(node)), None);
-    statement.set_load_balancing_policy(Some(target));
-    statement.set_consistency(Consistency::One);
-    statement
-}
+use crate::session::{OpenError, asked_of};
 
 /// By how many milliseconds our clock is ahead of a node's, at least; below zero: behind. `None`: it cannot be asked.
 pub(crate) async fn ahead_ms(session: &Session, node: &Arc<Node>) -> Option<i64> {

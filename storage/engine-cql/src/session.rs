@@ -15,8 +15,12 @@ use scylla::client::PoolSize;
 use scylla::client::execution_profile::ExecutionProfile;
 use scylla::client::session::{Session, TlsContext};
 use scylla::client::session_builder::SessionBuilder;
+use scylla::cluster::Node;
 use scylla::errors::{NewSessionError, PrepareError};
+use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::statement::Consistency;
+use scylla::statement::unprepared::Statement;
 use zeroize::Zeroizing;
 
 use crate::call::Calls;
@@ -171,6 +175,15 @@ impl Cql {
         let found = Schema { session: &session, config }.version().await?;
         Ok((SchemaState { found, needed: SCHEMA_VERSION }, settings::look(&session, config).await))
     }
+}
+
+/// A statement that this node answers, and no other.
+pub(crate) fn asked_of(node: &Arc<Node>, text: &str) -> Statement {
+    let mut statement = Statement::new(text);
+    let target = SingleTargetLoadBalancingPolicy::new(NodeIdentifier::Node(Arc::clone(node)), None);
+    statement.set_load_balancing_policy(Some(target));
+    statement.set_consistency(Consistency::One);
+    statement
 }
 
 async fn connect(config: &Config) -> Result<Session, OpenError> {

@@ -7,6 +7,7 @@ use scylla::cluster::Node;
 
 use crate::clock;
 use crate::config::Config;
+use crate::session::asked_of;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -85,7 +86,7 @@ async fn look_at(session: &Session, config: &Config, node: &Arc<Node>, findings:
     // ScyllaDB has another table and none of these settings: it syncs its commit log by shards, and has one Paxos.
     let settings = "SELECT name, value FROM system_views.settings WHERE name IN \
                     ('commitlog_sync', 'paxos_variant')";
-    let Ok(answer) = session.query_unpaged(clock::asked_of(node, settings), ()).await else { return };
+    let Ok(answer) = session.query_unpaged(asked_of(node, settings), ()).await else { return };
     let Ok(rows) = answer.into_rows_result() else { return };
     let Ok(rows) = rows.rows::<(String, Option<String>)>() else { return };
     for (name, value) in rows.flatten() {
