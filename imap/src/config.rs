@@ -41,6 +41,13 @@ pub struct Config {
     /// Octets of a selected header (`BODY[HEADER.FIELDS …]`) that are held in memory; a longer one is read twice
     /// instead, since its length has to be said first.
     pub header_bytes_held: usize,
+    /// Messages that a FETCH of bodies has the store read ahead while one is being sent, where bodies are far away (S3
+    /// with a cache, see `s3.read_ahead_in_flight_max`). A mailbox's messages lie in as many segments, so each is a
+    /// request; of fifty milliseconds for one, a client that reads on notices nothing with some dozens. 0: none.
+    pub fetch_ahead_messages_max: usize,
+    /// Octets of those messages in all; the next one is read ahead however long. It bounds what a client that goes away
+    /// leaves in the cache.
+    pub fetch_ahead_bytes_max: u64,
 }
 
 impl Default for Config {
@@ -60,6 +67,8 @@ impl Default for Config {
             output_bytes_max: 64 * 1024,
             idle_poll_seconds: 20,
             header_bytes_held: 64 * 1024,
+            fetch_ahead_messages_max: 32,
+            fetch_ahead_bytes_max: 4 << 20,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! What is asked for decides how far one has to look: flags, sizes and dates stand in the index; envelopes and
 //! structures in email records, read in batches; only `BODY[…]` opens a message.
 
+mod ahead;
 mod body;
 
 use bytes::{BufMut, BytesMut};
@@ -16,6 +17,7 @@ use mail::id::EmailId;
 use mail::uid::UidSet;
 use storage::{Account, AccountState, EmailRecord, MessageRow};
 
+use self::ahead::Ahead;
 use self::body::Body;
 use crate::command::fetch::index_of;
 use crate::messages::rows;
@@ -117,6 +119,9 @@ pub(crate) async fn write_messages(
         }
         if plan.needs_body() {
             let held = session.imap.config.header_bytes_held;
+            let records = found.iter().map(|(_, _, record)| &**record);
+            let mut ahead = Ahead::new(&session.imap.config, &plan.items, records);
+            ahead.tell(account);
             let mut bodies = stream::iter(found)
                 .map(|(number, row, record)| async move {
                     let opened = Body::open(account, &record, &plan.items, held).await;
@@ -124,6 +129,8 @@ pub(crate) async fn write_messages(
                 })
                 .buffered(BODIES_AHEAD);
             while let Some((number, row, record, opened)) = bodies.next().await {
+                ahead.goes();
+                ahead.tell(account);
                 match opened {
                     Ok(body) => write_with_body(session, state, plan, number, &row, &record, body).await?,
                     Err(error) => failure = Some(body_failure(&error)?),

@@ -152,6 +152,12 @@ impl Account {
         }
     }
 
+    /// A hint that these emails will be read soon, in this order, each with how many octets of it from its beginning.
+    /// Says how many of them, counted from the first, need not be announced again; see [`BlobStore::prefetch`].
+    pub fn prefetch(&self, emails: &[(BlobAddress, u64)]) -> usize {
+        self.storage.blobs().prefetch(emails.iter().map(|(address, octets)| (address, *octets)))
+    }
+
     /// The bytes of an email.
     pub async fn body(&self, email: &EmailRecord) -> Result<BodyReader, BodyError> {
         let original = self.storage.blobs().open(&email.address, KeyId::Account(self.id().0)).await?;

@@ -179,7 +179,7 @@ async fn next_piece(
 }
 
 /// The section that an item asks for.
-fn asked(item: &FetchItem) -> (Section, Option<Partial>) {
+pub(super) fn asked(item: &FetchItem) -> (Section, Option<Partial>) {
     let whole = |text| (Section { part: Vec::new(), text }, None);
     match item {
         FetchItem::Section { section, partial, .. } => (section.clone(), *partial),

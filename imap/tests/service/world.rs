@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use blob::keys::KeyEncryptionKey;
 use blob::memory::MemoryBlobs;
-use blob::{BlobStore, KeyRing};
+use blob::{BlobStore, Blobs, KeyRing};
 use directory::account::Quota;
 use directory::admin::{NewAccount, NewPassword};
 use directory::config::Argon2Config;
@@ -72,7 +72,12 @@ impl World {
     }
 
     pub(crate) async fn with(config: Config) -> Self {
-        Self::on(config, LogOptions::default(), storage::Config::default()).await
+        Self::over(config, Arc::new(MemoryBlobs::new())).await
+    }
+
+    /// Message bytes lie there.
+    pub(crate) async fn over(config: Config, blobs: Arc<dyn Blobs>) -> Self {
+        Self::on(config, LogOptions::default(), storage::Config::default(), blobs).await
     }
 
     /// Accounts of which as little as possible stays in memory, in pages that are as small as can be.
@@ -85,12 +90,12 @@ impl World {
             ..LogOptions::default()
         };
         let layout = storage::Layout { trail_bytes: 32, ..storage::Layout::default() };
-        Self::on(Config::default(), logs, storage::Config { layout, ..storage::Config::default() }).await
+        let settings = storage::Config { layout, ..storage::Config::default() };
+        Self::on(Config::default(), logs, settings, Arc::new(MemoryBlobs::new())).await
     }
 
-    async fn on(config: Config, logs: LogOptions, settings: storage::Config) -> Self {
+    async fn on(config: Config, logs: LogOptions, settings: storage::Config, blobs: Arc<dyn Blobs>) -> Self {
         let engine = MemoryEngine::new();
-        let blobs = Arc::new(MemoryBlobs::new());
         let kek = KeyEncryptionKey::from_secret(&[7; 32]);
         let keys = KeyRing::new(kek, engine.engine().rows, &blob::Config::default());
         let blobs = BlobStore::new(blobs, engine.engine().rows, keys, blob::Config::default()).await.unwrap();

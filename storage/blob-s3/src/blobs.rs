@@ -117,14 +117,14 @@ impl Blobs for S3Blobs {
         Ok(Vec::new())
     }
 
-    fn prefetch(&self, ranges: &[(SegmentId, Range<u64>)]) {
-        let Some(blocks) = &self.blocks else { return };
-        for (segment, range) in ranges {
+    fn prefetch(&self, ranges: &[(SegmentId, Range<u64>)]) -> usize {
+        // Without a cache there is nowhere to put it.
+        let Some(blocks) = &self.blocks else { return ranges.len() };
+        let begun = ranges.iter().take_while(|(segment, range)| {
             let end = range.end.min(range.start.saturating_add(self.service.config.read_ahead_bytes));
-            if range.start < end && end <= OFFSET_MAX {
-                blocks.read_ahead(*segment, range.start..end);
-            }
-        }
+            range.start >= end || end > OFFSET_MAX || blocks.read_ahead(*segment, range.start..end)
+        });
+        begun.count()
     }
 
     async fn distrust(&self, segment: SegmentId, range: Range<u64>) -> bool {

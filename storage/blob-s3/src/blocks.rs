@@ -59,23 +59,28 @@ impl Blocks {
         })
     }
 
-    /// Fetches what is not here yet, as far as there is room for it now.
-    pub(crate) fn read_ahead(&self, segment: SegmentId, range: Range<u64>) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    /// Fetches what is not here yet, as far as there is room for it now. Says whether there was for all of it.
+    pub(crate) fn read_ahead(&self, segment: SegmentId, range: Range<u64>) -> bool {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return true };
         let size = self.0.block_bytes;
         for number in range.start / size..range.end.div_ceil(size) {
             let id = BlockId { segment, number };
-            if self.0.cache.has(id) {
+            if self.0.cache.has(id) || self.is_fetching(id) {
                 continue;
             }
-            let Ok(permit) = Arc::clone(&self.0.ahead).try_acquire_owned() else { return };
-            let blocks = self.clone();
+            let Ok(permit) = Arc::clone(&self.0.ahead).try_acquire_owned() else { return false };
+            let fetch = self.fetch_of(id);
             runtime.spawn(async move {
                 // Whoever reads it will hear of an error.
-                let _ = blocks.block(id).await;
+                let _ = fetch.await;
                 drop(permit);
             });
         }
+        true
+    }
+
+    fn is_fetching(&self, id: BlockId) -> bool {
+        self.0.fetching.lock().get(&id).is_some_and(|fetch| fetch.upgrade().is_some())
     }
 
     /// Whether a copy was there, which is no longer.
@@ -84,18 +89,20 @@ impl Blocks {
     }
 
     async fn block(&self, id: BlockId) -> Fetched {
-        let fetch = {
-            let mut fetching = self.0.fetching.lock();
-            match fetching.get(&id).and_then(WeakShared::upgrade) {
-                Some(fetch) => fetch,
-                None => {
-                    let fetch: Shared<_> = Arc::clone(&self.0).fetch(id).boxed().shared();
-                    fetching.insert(id, fetch.downgrade().expect("it was not polled yet"));
-                    fetch
-                }
+        self.fetch_of(id).await
+    }
+
+    /// The fetch of a block that is under way, or one that begins.
+    fn fetch_of(&self, id: BlockId) -> Shared<BoxFuture<'static, Fetched>> {
+        let mut fetching = self.0.fetching.lock();
+        match fetching.get(&id).and_then(WeakShared::upgrade) {
+            Some(fetch) => fetch,
+            None => {
+                let fetch: Shared<_> = Arc::clone(&self.0).fetch(id).boxed().shared();
+                fetching.insert(id, fetch.downgrade().expect("it was not polled yet"));
+                fetch
             }
-        };
-        fetch.await
+        }
     }
 }
 

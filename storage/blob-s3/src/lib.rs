@@ -15,6 +15,8 @@ mod config;
 mod connect;
 mod disk_cache;
 mod service;
+#[cfg(any(test, feature = "stand-in"))]
+pub mod stand_in;
 #[cfg(test)]
 mod tests;
 mod uploads;

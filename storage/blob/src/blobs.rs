@@ -44,9 +44,12 @@ pub trait Blobs: Send + Sync + 'static {
     /// Segments that were begun and not sealed, those that an appender holds included.
     async fn unsealed(&self) -> Result<Vec<SegmentInfo>, BlobsError>;
 
-    /// A hint that these ranges will be read soon, nearest first. Returns at once; a back end whose reads are quick, or
-    /// that has its hands full, does nothing.
-    fn prefetch(&self, _ranges: &[(SegmentId, Range<u64>)]) {}
+    /// A hint that these ranges will be read soon, nearest first. Returns at once. Says how many of them, counted from
+    /// the first, need not be announced again; a back end that has its hands full leaves the others to be announced
+    /// later, one whose reads are quick does nothing and says all. What is begun ends by itself, and is bounded.
+    fn prefetch(&self, ranges: &[(SegmentId, Range<u64>)]) -> usize {
+        ranges.len()
+    }
 
     /// What was read there is not what was written: copies that the back end keeps of it are let go. Says whether there
     /// may have been any, that is whether another read can give other bytes.

@@ -14,7 +14,7 @@ use tokio::sync::OnceCell;
 
 use crate::format::chunk::{BlobKey, Part, Position, plain_bytes};
 use crate::format::frame::{FIXED_BYTES, FrameHeader, HEADER_BYTES, TRAILER_BYTES, Trailer};
-use crate::format::{CHUNK_BYTES, Damage, compress};
+use crate::format::{CHUNK_BYTES, CHUNK_OVERHEAD, Damage, compress};
 use crate::{BlobAddress, BlobId, Blobs, BlobsError, KeyError, ReferenceError, References, SegmentId};
 
 /// Frames up to this length are read whole.
@@ -60,6 +60,28 @@ struct Found {
     starts: Vec<u64>,
     /// The whole frame, when it is short.
     whole: Option<Bytes>,
+}
+
+impl ReaderShared {
+    /// Tells the back end of a blob whose first `plain` bytes will be read: of what [`BlobReader::find`] reads of such a
+    /// frame, and of the chunks behind it. Says whether it need not be told again.
+    pub(crate) fn announce(&self, address: &BlobAddress, plain: u64) -> bool {
+        if address.size <= CHUNK_BYTES as u64 && self.cache.peek(&address.blob_id).is_some() {
+            return true;
+        }
+        let end = address.offset.saturating_add(address.length);
+        if address.length <= WHOLE_BYTES_MAX {
+            return self.blobs.prefetch(&[(address.segment, address.offset..end)]) == 1;
+        }
+        let chunks = address.size.div_ceil(CHUNK_BYTES as u64).max(1);
+        // Some more than the facts have chunks.
+        let trailer = TRAILER_BYTES as u64 + 4 * (chunks + 8);
+        let wanted =
+            plain.min(address.size).div_ceil(CHUNK_BYTES as u64) * (CHUNK_BYTES + CHUNK_OVERHEAD) as u64;
+        let start_end = address.offset.saturating_add(HEADER_BYTES as u64 + wanted).min(end);
+        let ranges = [end.saturating_sub(trailer).max(address.offset)..end, address.offset..start_end];
+        self.blobs.prefetch(&ranges.map(|range| (address.segment, range))) == 2
+    }
 }
 
 impl BlobReader {
@@ -179,7 +201,8 @@ impl BlobReader {
         let last = chunks as usize - 1;
         let start = found.place.offset + found.starts[number as usize];
         let end = found.place.offset + found.starts[last] + u64::from(found.trailer.chunks[last]);
-        self.shared.blobs.prefetch(&[(found.place.segment, start..end)]);
+        // What there is no room for now is announced with the next chunk.
+        let _ = self.shared.blobs.prefetch(&[(found.place.segment, start..end)]);
     }
 
     async fn open_chunk(

@@ -62,13 +62,11 @@ impl BlobStore {
         Ok(BlobReader::new(Arc::clone(&self.readers), *address, blob))
     }
 
-    /// A hint that these blobs will be opened soon, in this order: for whoever is about to read many, one after the
-    /// other. Costs nothing where reads are quick.
-    pub fn prefetch<'a>(&self, addresses: impl IntoIterator<Item = &'a BlobAddress>) {
-        let ranges = addresses
-            .into_iter()
-            .map(|address| (address.segment, address.offset..address.offset.saturating_add(address.length)));
-        self.writers.blobs.prefetch(&ranges.collect::<Vec<_>>());
+    /// A hint that these blobs will be opened soon, in this order, and so many plain bytes of each be read from its
+    /// beginning: for whoever is about to read many, one after the other. Says how many of them, counted from the first,
+    /// need not be announced again; for the others there is no room now. Costs nothing where reads are quick.
+    pub fn prefetch<'a>(&self, blobs: impl IntoIterator<Item = (&'a BlobAddress, u64)>) -> usize {
+        blobs.into_iter().take_while(|(address, plain)| self.readers.announce(address, *plain)).count()
     }
 
     /// The same blob under another key.

@@ -161,8 +161,8 @@ impl Blobs for MovingBlobs {
         Ok(unsealed)
     }
 
-    fn prefetch(&self, ranges: &[(SegmentId, Range<u64>)]) {
-        self.newest().prefetch(ranges);
+    fn prefetch(&self, ranges: &[(SegmentId, Range<u64>)]) -> usize {
+        self.newest().prefetch(ranges)
     }
 
     async fn distrust(&self, segment: SegmentId, range: Range<u64>) -> bool {

@@ -5,7 +5,7 @@ use std::path::Path;
 use blob::{Blobs, BlobsError, SegmentId};
 use bytes::Bytes;
 
-use super::server::{Fate, Seen, Server};
+use crate::stand_in::{Fate, Seen, Server};
 use crate::{Config, OpenError, S3Blobs};
 
 const BLOCK: u64 = 4096;
@@ -155,20 +155,34 @@ async fn what_is_announced_is_fetched_ahead_within_bounds() {
     let id = SegmentId::fresh();
     blobs.put(id, vec![content(100 * BLOCK as usize)]).await.unwrap();
     // Four of the hundred are within reach, and three may be on their way at once.
-    blobs.prefetch(&[(id, 0..100 * BLOCK), (SegmentId::fresh(), 0..u64::MAX)]);
+    let begun = blobs.prefetch(&[(id, 0..100 * BLOCK), (SegmentId::fresh(), 0..u64::MAX)]);
+    assert_eq!(begun, 0, "the first was not begun as far as it reaches");
     while files(dir.path()).len() < 3 {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     assert_eq!(server.count(Seen::is_get), 3);
     // What is here already is not asked for; what is dropped while others are on their way can be announced again.
     while files(dir.path()).len() < 5 {
-        blobs.prefetch(&[(id, 0..2 * BLOCK), (id, 2 * BLOCK..5 * BLOCK)]);
+        let _ = blobs.prefetch(&[(id, 0..2 * BLOCK), (id, 2 * BLOCK..5 * BLOCK)]);
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
     assert_eq!(server.count(Seen::is_get), 5);
     assert_eq!(blobs.get(id, 0..5 * BLOCK).await.unwrap(), content(5 * BLOCK as usize));
     assert_eq!(server.count(Seen::is_get), 5, "nothing was fetched twice");
+    assert_eq!(blobs.prefetch(&[(id, 0..2 * BLOCK), (id, 2 * BLOCK..5 * BLOCK)]), 2, "all of it is here");
+    // What is on its way is not begun again, and takes nobody's room.
+    let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let held = std::sync::Arc::clone(&gate);
+    server.plan(move |seen| if seen.is_get() { Fate::Held(held.clone()) } else { Fate::Pass });
+    let block = |from: u64| (id, from * BLOCK..(from + 1) * BLOCK);
+    assert_eq!(blobs.prefetch(&[block(6), block(6), block(7), block(7), block(8), block(9)]), 5);
+    gate.close();
+    assert_eq!(
+        blobs.get(id, 6 * BLOCK..9 * BLOCK).await.unwrap(),
+        content(100 * BLOCK as usize)[6 * BLOCK as usize..9 * BLOCK as usize]
+    );
+    assert_eq!(server.count(Seen::is_get), 8);
     // A long read goes past the cache.
     assert_eq!(blobs.get(id, 0..50 * BLOCK).await.unwrap(), content(50 * BLOCK as usize));
-    assert_eq!((server.count(Seen::is_get), files(dir.path()).len()), (6, 5));
+    assert_eq!((server.count(Seen::is_get), files(dir.path()).len()), (9, 8));
 }

@@ -3,7 +3,7 @@
 use blob::{Blobs, BlobsError, SegmentId};
 use bytes::Bytes;
 
-use super::server::{KEY_ID, SECRET, Server};
+use crate::stand_in::{KEY_ID, SECRET, Server};
 use crate::{Config, OpenError, S3Blobs};
 
 async fn works(blobs: &S3Blobs) -> Result<(), BlobsError> {

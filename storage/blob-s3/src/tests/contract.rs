@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use blob::Blobs;
 
-use super::server::Server;
+use crate::stand_in::Server;
 use crate::{Config, S3Blobs, Secret};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use blob::{Blobs, BlobsError, SegmentId};
 use bytes::Bytes;
 
-use super::server::{Fate, Seen, Server};
 use crate::config::PART_BYTES_MIN;
+use crate::stand_in::{Fate, Seen, Server};
 use crate::{Config, Encryption, S3Blobs, Secret};
 
 const TEXT: &[u8] = b"what was written is what is read";

@@ -6,6 +6,5 @@ mod cache;
 mod connect;
 mod contract;
 mod faults;
-mod server;
 mod store;
 mod uploads;

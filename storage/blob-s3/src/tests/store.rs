@@ -10,7 +10,7 @@ use engine::memory::MemoryEngine;
 use futures_util::StreamExt;
 use uuid::Uuid;
 
-use super::server::{Fate, Seen, Server};
+use crate::stand_in::{Fate, Seen, Server};
 
 const ACCOUNT: Uuid = Uuid::from_bytes([0xaa; 16]);
 const KEY: KeyId = KeyId::Account(ACCOUNT);
@@ -105,7 +105,7 @@ async fn a_message_alone_goes_at_once_and_large_ones_by_themselves() {
         let reader = store.open(stored.address(), KEY).await.unwrap();
         reader.verify().await.unwrap();
         assert_eq!(reader.facts().await.unwrap(), "facts");
-        store.prefetch([stored.address()]);
+        store.prefetch([(stored.address(), u64::MAX)]);
     }
 }
 

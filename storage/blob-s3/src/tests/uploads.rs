@@ -6,9 +6,9 @@ use blob::{Blobs, BlobsError, SegmentId};
 use bytes::Bytes;
 
 use super::contract::real_service;
-use super::server::{Fate, Server};
 use crate::config::PART_BYTES_MIN;
 use crate::service::Stamp;
+use crate::stand_in::{Fate, Server};
 use crate::uploads::Cleared;
 use crate::{Config, S3Blobs};
 

@@ -1,12 +1,19 @@
-//! A service in the process, and a way to it that can be disturbed.
+//! A service in the process, for tests, and a way to it that can be disturbed.
 //!
 //! What stands between client and service sees every request, decides by a plan what becomes of it, and counts.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "functions that tests share are tests too"
+)]
 
 use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,17 +29,21 @@ use s3s::auth::SimpleAuth;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{Config, S3Blobs, Secret};
 
 const BUCKET: &str = "mail";
-pub(crate) const KEY_ID: &str = "postrider";
-pub(crate) const SECRET: &str = "a secret that nobody may see";
+/// The access key that the service knows.
+pub const KEY_ID: &str = "postrider";
+/// The secret of that key.
+pub const SECRET: &str = "a secret that nobody may see";
 
 /// A service on a loopback port. Dropped, it is gone.
-pub(crate) struct Server {
-    pub(crate) config: Config,
+pub struct Server {
+    /// How a back end reaches it; to be changed before one is made.
+    pub config: Config,
     state: Arc<State>,
     accepting: tokio::task::JoinHandle<()>,
     dir: tempfile::TempDir,
@@ -42,26 +53,32 @@ struct State {
     service: S3Service,
     plan: Mutex<Plan>,
     seen: Mutex<Vec<Seen>>,
+    under_way: AtomicUsize,
+    most_at_once: AtomicUsize,
 }
 
 type Plan = Box<dyn FnMut(&Seen) -> Fate + Send>;
 
 /// A request, as far as tests look at it.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
-    pub(crate) method: Method,
+pub struct Seen {
+    /// What is to be done.
+    pub method: Method,
     /// Path and query.
-    pub(crate) target: String,
-    pub(crate) headers: hyper::HeaderMap,
+    pub target: String,
+    /// Its headers.
+    pub headers: hyper::HeaderMap,
 }
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The service answers.
     Pass,
     /// The service answers, so much later.
     Late(Duration),
+    /// The service answers as soon as there is a permit, which is used up; or at once, when the semaphore is closed.
+    Held(Arc<Semaphore>),
     /// This answer instead of the service's, which hears nothing of the request.
     Answer(u16, &'static str),
     /// This text instead of the service's answer.
@@ -78,26 +95,29 @@ pub(crate) enum Fate {
 
 impl Seen {
     /// Whether it stores a whole object or a part.
-    pub(crate) fn is_put(&self) -> bool {
+    pub fn is_put(&self) -> bool {
         self.method == Method::PUT
     }
 
-    pub(crate) fn is_get(&self) -> bool {
+    /// Whether it reads an object or a part of one.
+    pub fn is_get(&self) -> bool {
         self.method == Method::GET && !self.target.contains("list-type")
     }
 
-    pub(crate) fn completes_upload(&self) -> bool {
+    /// Whether it ends an upload in parts.
+    pub fn completes_upload(&self) -> bool {
         self.method == Method::POST && self.target.contains("uploadId=")
     }
 }
 
 impl Server {
-    pub(crate) async fn start() -> Self {
+    /// One on a free port.
+    pub async fn start() -> Self {
         Self::start_with(None).await
     }
 
     /// The same over TLS, with a certificate of its own, which the configuration trusts.
-    pub(crate) async fn start_tls() -> Self {
+    pub async fn start_tls() -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -120,6 +140,8 @@ impl Server {
             service: builder.build(),
             plan: Mutex::new(Box::new(|_| Fate::Pass)),
             seen: Mutex::default(),
+            under_way: AtomicUsize::new(0),
+            most_at_once: AtomicUsize::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -136,32 +158,39 @@ impl Server {
         Self { config, state, accepting, dir }
     }
 
-    pub(crate) async fn blobs(&self) -> S3Blobs {
+    /// A back end on it.
+    pub async fn blobs(&self) -> S3Blobs {
         S3Blobs::open(self.config.clone()).await.unwrap()
     }
 
     /// Where the service keeps the objects.
-    pub(crate) fn objects(&self) -> PathBuf {
+    pub fn objects(&self) -> PathBuf {
         self.dir.path().join(BUCKET).join("segments")
     }
 
     /// What becomes of requests from now on.
-    pub(crate) fn plan(&self, plan: impl FnMut(&Seen) -> Fate + Send + 'static) {
+    pub fn plan(&self, plan: impl FnMut(&Seen) -> Fate + Send + 'static) {
         *self.state.plan.lock() = Box::new(plan);
     }
 
     /// The next request for which `which` holds meets this fate.
-    pub(crate) fn once(&self, which: fn(&Seen) -> bool, fate: Fate) {
+    pub fn once(&self, which: fn(&Seen) -> bool, fate: Fate) {
         let mut fate = Some(fate);
         self.plan(move |seen| if which(seen) { fate.take().unwrap_or(Fate::Pass) } else { Fate::Pass });
     }
 
     /// Requests so far for which `which` holds.
-    pub(crate) fn count(&self, which: impl Fn(&Seen) -> bool) -> usize {
+    pub fn count(&self, which: impl Fn(&Seen) -> bool) -> usize {
         self.state.seen.lock().iter().filter(|seen| which(seen)).count()
     }
 
-    pub(crate) fn seen(&self) -> Vec<Seen> {
+    /// Most requests that were under way at one time so far.
+    pub fn most_at_once(&self) -> usize {
+        self.state.most_at_once.load(Ordering::Relaxed)
+    }
+
+    /// All requests so far.
+    pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().clone()
     }
 }
@@ -197,6 +226,23 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<State>) {
     let _ = pin!(connection).await;
 }
 
+/// A request that was not answered yet.
+struct UnderWay<'a>(&'a State);
+
+impl<'a> UnderWay<'a> {
+    fn begin(state: &'a State) -> Self {
+        let now = state.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        state.most_at_once.fetch_max(now, Ordering::Relaxed);
+        Self(state)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 type Body = BoxBody<Bytes, io::Error>;
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Body>, io::Error> {
@@ -205,18 +251,20 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         target: request.uri().to_string(),
         headers: request.headers().clone(),
     };
+    let _under_way = UnderWay::begin(&state);
     let fate = (state.plan.lock())(&seen);
     state.seen.lock().push(seen);
-    match fate {
+    match &fate {
         Fate::Break => return Err(broken()),
         Fate::Answer(status, code) => {
             let text = format!("<Error><Code>{code}</Code><Message>planned</Message></Error>");
             // The request is read first, so that the client sees the answer and no broken pipe.
             let _ = request.into_body().collect().await;
-            return Ok(Response::builder().status(status).body(full(text.into())).expect("a plain answer"));
+            return Ok(Response::builder().status(*status).body(full(text.into())).expect("a plain answer"));
         }
         Fate::Listed(text) => return Ok(Response::new(full(Bytes::from_static(text.as_bytes())))),
-        Fate::Late(duration) => tokio::time::sleep(duration).await,
+        Fate::Late(duration) => tokio::time::sleep(*duration).await,
+        Fate::Held(gate) => gate.acquire().await.map_or((), SemaphorePermit::forget),
         Fate::Pass | Fate::LoseAnswer | Fate::CutBody | Fate::FlipBit => {}
     }
     let answer = state.service.call(request.map(s3s::Body::from)).await;
