@@ -2,7 +2,7 @@
 //!
 //! A region is an installation of its own; this is the only thing that all of them share: rows of an engine that each of
 //! them reaches, from the hash of a name to the region whose directory has it. A name is claimed before it is made and
-//! given back before it is removed, so that it is made in one region only. A directory asks here about names of its
+//! given back after it is removed, so that whatever is cut short in between it is in one region only. A directory asks here about names of its
 //! domains that it has not itself, and about no others: who is at home needs nobody else.
 
 use std::fmt;
@@ -21,6 +21,8 @@ const PARTITION: &[u8] = b"home/";
 const KEY: &[u8] = b"region";
 /// The first byte of a row.
 const VERSION: u8 = 1;
+/// How often a name is claimed that is given back at once, each time.
+const CLAIMS_MAX: usize = 8;
 /// What the key of the hash is made for.
 const PURPOSE: &[u8] = b"postrider names of regions v1";
 
@@ -58,16 +60,17 @@ impl Homes {
 
     /// Claims a name for this region. Claiming what is ours already does nothing.
     pub(crate) async fn claim(&self, name: &str) -> Result<(), AdminError> {
-        // A commit of unknown outcome is seen below, as ours or as another's.
-        let outcome = self.replace(name, None, Some(&self.here)).await;
-        match self.of(name).await? {
-            Some(region) if region == self.here => Ok(()),
-            Some(region) => Err(AdminError::Elsewhere { name: name.to_owned(), region }),
-            None => Err(match outcome {
-                Err(error) => temporary(&error).into(),
-                Ok(_) => Temporary("a claim on a name was taken back at once".to_owned()).into(),
-            }),
+        for _ in 0..CLAIMS_MAX {
+            // A commit of unknown outcome is seen below, as ours or as another's.
+            let outcome = self.replace(name, None, Some(&self.here)).await;
+            match self.of(name).await? {
+                Some(region) if region == self.here => return Ok(()),
+                Some(region) => return Err(AdminError::Elsewhere { name: name.to_owned(), region }),
+                // Given back at once, by a removal of the same name.
+                None => outcome.map(drop).map_err(|error| temporary(&error))?,
+            }
         }
+        Err(Temporary("a claim on a name was taken back at once".to_owned()).into())
     }
 
     /// Gives a name back. One that is not ours is left alone.

@@ -303,12 +303,47 @@ impl Directory {
         }
     }
 
-    /// Before a name is removed, so that none is made here at the same time and loses its claim to this: gives it back.
-    pub(crate) async fn release(&self, domain: &OpenDomain, local_key: &str) -> Result<(), Temporary> {
-        match &self.inner.homes {
-            Some(homes) => homes.release(&domain.whole(local_key)).await,
-            None => Ok(()),
-        }
+    /// After a name was made: claims it once more, since a removal of the same name that was under way can have given the
+    /// first claim back. [`AdminError::Elsewhere`]: another region was faster, and what was made has to go.
+    pub(crate) async fn claim_again(&self, domain: &OpenDomain, local_key: &str) -> Result<(), AdminError> {
+        self.claim(domain, local_key).await.map_err(|error| match error {
+            AdminError::Temporary(error) => AdminError::Undecided(error.to_string()),
+            other => other,
+        })
+    }
+
+    /// After a name was removed, or was found not to be there: gives it back. Never before, for a name that is here and
+    /// not claimed is another region's to take. A removal that was cut short leaves a claim, which keeps the name from
+    /// nobody here, and which the same removal gives back when it is asked for again.
+    ///
+    /// If the name was made anew meanwhile, the claim was given away under it; then it is claimed again. Whoever made it
+    /// looks once more as well ([`Self::claim_again`]), so whichever of the two comes last mends it.
+    pub(crate) async fn release(&self, domain: &OpenDomain, local_key: &str) -> Result<(), AdminError> {
+        let Some(homes) = &self.inner.homes else { return Ok(()) };
+        let name = domain.whole(local_key);
+        let is_here = async || {
+            let state = domain.look_up(vec![local_key.to_owned()], Look::Fresh).await?;
+            Ok::<bool, Temporary>(state.get(local_key).is_some())
+        };
+        let released = async {
+            if !is_here().await? {
+                homes.release(&name).await?;
+                if is_here().await? {
+                    homes.claim(&name).await?;
+                }
+            }
+            Ok::<(), AdminError>(())
+        };
+        released.await.map_err(|error| match error {
+            AdminError::Temporary(error) => {
+                Temporary(format!("the name was not given back to the other regions, repeat this: {error}"))
+                    .into()
+            }
+            other => {
+                tracing::error!(name, error = %other, "a name that was made anew is in two regions");
+                other
+            }
+        })
     }
 
     /// Opens a domain to change it, by its own name.

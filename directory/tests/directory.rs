@@ -4,20 +4,22 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use directory::account::{AccountStatus, LimitChange, Quota, QuotaChange};
 use directory::admin::{AccountChange, NewAccount, NewPassword};
 use directory::config::{Argon2Config, ThrottleConfig};
 use directory::entry::{DomainSettings, Entry};
 use directory::{
-    AccountStores, AdminError, AuthError, Config, Directory, LogKeys, Parts, PlainLogin, Resolution, Route,
-    Service, ServiceSet, Temporary,
+    AccountStores, AdminError, AuthError, Config, Directory, Homes, LogKeys, Parts, PlainLogin, Resolution,
+    Route, Service, ServiceSet, Temporary,
 };
 use engine::memory::{Faults, MemoryEngine};
 use engine::seal::Unencrypted;
-use engine::{LogId, LogOptions, Sealer};
+use engine::{EngineError, LogId, LogOptions, Row, RowKey, Rows, Sealer, Table};
 use mail::address::{Address, Domain};
 use mail::id::AccountId;
 
@@ -61,6 +63,7 @@ struct Bench {
     stores: Arc<Stores>,
     failures: Arc<Mutex<Vec<String>>>,
     config: Config,
+    homes: Option<Homes>,
 }
 
 impl Bench {
@@ -72,7 +75,14 @@ impl Bench {
             throttle_network: ThrottleConfig { failures_burst: 1000, refill_seconds: 3600 },
             ..Config::default()
         };
-        Self { engine: MemoryEngine::new(), stores: Arc::default(), failures: Arc::default(), config }
+        let (engine, homes) = (MemoryEngine::new(), None);
+        Self { engine, stores: Arc::default(), failures: Arc::default(), config, homes }
+    }
+
+    /// A region, with a table of names that it shares with others.
+    fn region(name: &str, names: &Arc<Slow>) -> Self {
+        let rows = Arc::clone(names) as Arc<dyn Rows>;
+        Self { homes: Some(Homes::new(rows, name.parse().unwrap(), b"secret")), ..Self::new() }
     }
 
     /// A node: all of them work on one engine.
@@ -90,7 +100,7 @@ impl Bench {
             archive: None,
             keys: Arc::new(NoKeys),
             stores: Arc::clone(&self.stores) as Arc<dyn AccountStores>,
-            homes: None,
+            homes: self.homes.clone(),
             on_login_failure: Box::new(move |failure| {
                 failures.lock().unwrap().push(format!("{} {}", failure.login, failure.reason));
             }),
@@ -443,4 +453,177 @@ async fn large_lists_are_changed_in_slices() {
     }
     let too_many: Vec<Address> = (0..5001).map(|n| address(&format!("m{n}@somewhere.example"))).collect();
     assert!(matches!(directory.change_members(&list, &too_many, &[]).await, Err(AdminError::Limit { .. })));
+}
+
+/// Rows that let others go first, so that whoever calls can be cut off before a call and behind it.
+struct Slow {
+    rows: Arc<dyn Rows>,
+    /// How often: a seed, or zero for once.
+    seed: AtomicU64,
+}
+
+impl Slow {
+    fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self { rows: MemoryEngine::new().engine().rows, seed: AtomicU64::new(seed) })
+    }
+
+    async fn pause(&self) {
+        let state = self.seed.load(Ordering::Relaxed);
+        let next = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(u64::from(state > 0));
+        self.seed.store(next, Ordering::Relaxed);
+        for _ in 0..=(next >> 60) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Rows for Slow {
+    async fn put(&self, rows: Vec<Row>) -> Result<(), EngineError> {
+        self.rows.put(rows).await
+    }
+    async fn put_new(&self, row: Row) -> Result<bool, EngineError> {
+        self.rows.put_new(row).await
+    }
+    async fn replace_if(
+        &self,
+        key: RowKey,
+        expected: Option<Bytes>,
+        new: Option<Bytes>,
+    ) -> Result<bool, EngineError> {
+        self.pause().await;
+        let replaced = self.rows.replace_if(key, expected, new).await;
+        self.pause().await;
+        replaced
+    }
+    async fn get(&self, key: RowKey) -> Result<Option<Bytes>, EngineError> {
+        self.pause().await;
+        self.rows.get(key).await
+    }
+    async fn scan(
+        &self,
+        table: Table,
+        partition: Bytes,
+        from: Bytes,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+        self.rows.scan(table, partition, from, limit).await
+    }
+    async fn partitions(
+        &self,
+        table: Table,
+        after: Option<Bytes>,
+        limit: usize,
+    ) -> Result<Vec<Bytes>, EngineError> {
+        self.rows.partitions(table, after, limit).await
+    }
+    async fn delete(&self, keys: Vec<RowKey>) -> Result<(), EngineError> {
+        self.rows.delete(keys).await
+    }
+}
+
+/// Does something until it has been at rest so many times; then whoever did it is gone. Says whether it came to its end.
+async fn cut_after(rests: usize, act: impl Future<Output = Result<(), AdminError>>) -> bool {
+    let rest = async {
+        for _ in 0..rests {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        ended = act => {
+            ended.unwrap();
+            true
+        }
+        () = rest => false,
+    }
+}
+
+/// Wherever a removal is cut off, the name is in one region, and the removal can be repeated.
+#[tokio::test]
+async fn a_removal_that_is_cut_off_leaves_a_name_in_one_region() {
+    let (here, target) = (domain("example.test"), address("x@there.test"));
+    for name in ["alias@example.test", "account@example.test"].map(address) {
+        let mut ended = false;
+        for rests in 0.. {
+            if ended {
+                assert!(rests > 5, "there was nothing to cut");
+                break;
+            }
+            let names = Slow::new(0);
+            let [eu, us] = ["eu", "us"].map(|region| Bench::region(region, &names));
+            let (node, there) = (eu.node().await, us.node().await);
+            for directory in [&node, &there] {
+                directory.create_domain(&here, DomainSettings::default()).await.unwrap();
+            }
+            let is_alias = name.local() == "alias";
+            if is_alias {
+                node.create_alias(&name, vec![target.clone()], false).await.unwrap();
+            } else {
+                node.create_account(&name, NewAccount::default()).await.unwrap();
+            }
+            let remove = async |node: &Directory| match is_alias {
+                true => node.delete_alias(&name).await,
+                false => node.delete_account(&name).await.map(drop),
+            };
+            ended = cut_after(rests, remove(&node)).await;
+            node.close();
+            let node = eu.node().await;
+            let taken = there.create_alias(&name, vec![target.clone()], false).await;
+            if let Err(error) = &taken {
+                assert!(!ended && matches!(error, AdminError::Elsewhere { .. }), "{name} {rests}: {error}");
+                let again = remove(&node).await;
+                assert!(matches!(again, Ok(()) | Err(AdminError::NoSuchName { .. })), "{rests}: {again:?}");
+                there.create_alias(&name, vec![target.clone()], false).await.unwrap();
+            }
+            assert_eq!(node.entry(&name).await.unwrap(), None, "{name} is in two regions after {rests}");
+            assert_eq!(eu.homes.as_ref().unwrap().of(&name.key()).await.unwrap().unwrap().as_str(), "us");
+        }
+    }
+}
+
+/// Removals and a making of one name at the same time: in the end it is claimed if it is there.
+#[tokio::test]
+async fn a_name_that_is_made_while_it_is_removed_keeps_its_claim() {
+    let (name, target) = (address("info@example.test"), address("x@there.test"));
+    let mut ends = [0; 2];
+    for seed in 1..300 {
+        let names = Slow::new(seed);
+        let eu = Bench::region("eu", &names);
+        let [one, other] = [eu.node().await, eu.node().await];
+        one.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+        one.create_alias(&name, vec![target.clone()], false).await.unwrap();
+        let late = async || {
+            for _ in 0..12 {
+                names.pause().await;
+            }
+        };
+        let (removed, again, made) = tokio::join!(
+            async {
+                late().await;
+                one.delete_alias(&name).await
+            },
+            async {
+                late().await;
+                other.delete_alias(&name).await
+            },
+            async {
+                late().await;
+                other.create_alias(&name, vec![target.clone()], true).await
+            },
+        );
+        assert!(removed.is_ok() || again.is_ok(), "{seed}: {removed:?} {again:?}");
+        assert!(matches!(made, Ok(()) | Err(AdminError::Exists { .. })), "{seed}: {made:?}");
+        let is_there = one.entry(&name).await.unwrap().is_some();
+        let is_claimed = async || eu.homes.as_ref().unwrap().of(&name.key()).await.unwrap().is_some();
+        assert!(!is_there || is_claimed().await, "{seed}: {removed:?} {again:?} {made:?}");
+        if !is_there && is_claimed().await {
+            // Claimed once more behind the last removal; another one gives it back.
+            let removed = one.delete_alias(&name).await;
+            assert!(matches!(removed, Err(AdminError::NoSuchName { .. })), "{seed}: {removed:?}");
+            assert!(!is_claimed().await, "{seed}");
+        }
+        ends[usize::from(is_there)] += 1;
+    }
+    assert!(ends[0] > 0 && ends[1] > 0, "one of them always came first: {ends:?}");
 }

@@ -7,7 +7,7 @@ use super::domains::name_of;
 use super::{AdminError, NewPassword, account_at};
 use crate::account::{AccountEntry, AccountStatus, Quota, QuotaChange};
 use crate::entry::Entry;
-use crate::look::{Directory, unix_now};
+use crate::look::{Directory, OpenDomain, unix_now};
 
 /// What a new account begins with.
 #[derive(Clone, Debug, Default)]
@@ -39,10 +39,10 @@ impl Directory {
         let key = address.local_key();
         let state = open.look_up(vec![key.clone()], crate::look::Look::Fresh).await?;
         let exists = || AdminError::Exists { what: address.to_string() };
+        self.claim(&open, &key).await?;
         if state.get(&key).is_some() {
             return Err(exists());
         }
-        self.claim(&open, &key).await?;
         let quota = new.quota.unwrap_or(state.settings().quota);
         let now = unix_now();
         let password = self.credential(new.password, now).await?;
@@ -59,13 +59,20 @@ impl Directory {
             created: now,
             generation: 1,
         };
-        let what = address.to_string();
+        let (what, made_key) = (address.to_string(), key.clone());
         let made = open
-            .commit(vec![key.clone()], move |state| match state.get(&key) {
+            .commit(vec![key.clone()], move |state| match state.get(&made_key) {
                 Some(_) => Err(AdminError::Exists { what: what.clone() }),
-                None => Ok((vec![state.put(&key, Entry::Account(account.clone()))], ())),
+                None => Ok((vec![state.put(&made_key, Entry::Account(account.clone()))], ())),
             })
             .await;
+        let made = match made {
+            Ok(()) => self.claim_again(&open, &key).await,
+            Err(error) => Err(error),
+        };
+        if matches!(made, Err(AdminError::Elsewhere { .. })) {
+            remove_account(&open, key, id).await?;
+        }
         if let Err(error) = made {
             // Undecided: the record may be there, so its storage has to stay.
             if !matches!(error, AdminError::Undecided(_))
@@ -117,7 +124,7 @@ impl Directory {
 
     /// Deletes an account and all it holds. Cut short, it is finished by calling it again.
     pub async fn delete_account(&self, address: &Address) -> Result<AccountId, AdminError> {
-        let account = self
+        let closed = self
             .amend_account(address, |account| {
                 if account.status != AccountStatus::Closing {
                     account.status = AccountStatus::Closing;
@@ -125,18 +132,21 @@ impl Directory {
                 }
                 Ok(())
             })
-            .await?;
-        self.inner.stores.delete(account.id).await?;
+            .await;
         let open = self.own_domain(&name_of(address.domain())?).await?;
-        let (key, id) = (address.local_key(), account.id);
+        let key = address.local_key();
+        let id = match closed {
+            Ok(account) => account.id,
+            Err(error) => {
+                if matches!(error, AdminError::NoSuchName { .. }) {
+                    self.release(&open, &key).await?;
+                }
+                return Err(error);
+            }
+        };
+        self.inner.stores.delete(id).await?;
+        remove_account(&open, key.clone(), id).await?;
         self.release(&open, &key).await?;
-        open.commit(vec![key.clone()], move |state| {
-            // Somebody else may have finished it, and the name may be in use again.
-            let ours =
-                matches!(state.get(&key).map(|entry| &**entry), Some(Entry::Account(now)) if now.id == id);
-            Ok((if ours { state.remove(&key).into_iter().collect() } else { Vec::new() }, ()))
-        })
-        .await?;
         Ok(id)
     }
 
@@ -161,6 +171,15 @@ impl Directory {
         })
         .await
     }
+}
+
+/// Removes an account's record. Somebody else may have done it, and the name may be in use again.
+async fn remove_account(open: &OpenDomain, key: String, id: AccountId) -> Result<(), AdminError> {
+    open.commit(vec![key.clone()], move |state| {
+        let ours = matches!(state.get(&key).map(|entry| &**entry), Some(Entry::Account(now)) if now.id == id);
+        Ok((if ours { state.remove(&key).into_iter().collect() } else { Vec::new() }, ()))
+    })
+    .await
 }
 
 fn check_display_name(name: &str) -> Result<(), AdminError> {

@@ -5,7 +5,7 @@ use mail::address::Address;
 use super::AdminError;
 use super::domains::name_of;
 use crate::entry::{AliasEntry, Entry};
-use crate::look::{Directory, Look, unix_now};
+use crate::look::{Directory, unix_now};
 
 impl Directory {
     /// Makes an alias. Its targets need not exist yet, and may be elsewhere.
@@ -83,11 +83,21 @@ impl Directory {
         let open = self.own_domain(&name_of(address.domain())?).await?;
         let (key, what) = (address.local_key(), address.to_string());
         self.claim(&open, &key).await?;
-        open.commit(vec![key.clone()], move |state| match state.get(&key) {
+        let (made, made_key) = (entry.clone(), key.clone());
+        open.commit(vec![key.clone()], move |state| match state.get(&made_key) {
             Some(_) => Err(AdminError::Exists { what: what.clone() }),
-            None => Ok((vec![state.put(&key, entry.clone())], ())),
+            None => Ok((vec![state.put(&made_key, made.clone())], ())),
         })
-        .await
+        .await?;
+        let claimed = self.claim_again(&open, &key).await;
+        if matches!(claimed, Err(AdminError::Elsewhere { .. })) {
+            open.commit(vec![key.clone()], move |state| {
+                let ours = state.get(&key).is_some_and(|now| **now == entry);
+                Ok((if ours { state.remove(&key).into_iter().collect() } else { Vec::new() }, ()))
+            })
+            .await?;
+        }
+        claimed
     }
 
     pub(super) async fn delete_entry(
@@ -97,15 +107,16 @@ impl Directory {
         is: impl Fn(&Entry) -> bool + Send + 'static,
     ) -> Result<(), AdminError> {
         let open = self.own_domain(&name_of(address.domain())?).await?;
-        let (key, address) = (address.local_key(), address.clone());
-        let state = open.look_up(vec![key.clone()], Look::Fresh).await?;
-        if state.get(&key).is_some_and(|entry| is(entry)) {
+        let (key, removed_key, address) = (address.local_key(), address.local_key(), address.clone());
+        let removed = open
+            .commit(vec![key.clone()], move |state| match state.get(&removed_key) {
+                Some(entry) if is(entry) => Ok((state.remove(&removed_key).into_iter().collect(), ())),
+                _ => Err(AdminError::no_such(kind, &address)),
+            })
+            .await;
+        if matches!(removed, Ok(()) | Err(AdminError::NoSuchName { .. })) {
             self.release(&open, &key).await?;
         }
-        open.commit(vec![key.clone()], move |state| match state.get(&key) {
-            Some(entry) if is(entry) => Ok((state.remove(&key).into_iter().collect(), ())),
-            _ => Err(AdminError::no_such(kind, &address)),
-        })
-        .await
+        removed
     }
 }
