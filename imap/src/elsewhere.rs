@@ -23,9 +23,9 @@ const PATIENCE_BEYOND: Duration = Duration::from_secs(60);
 
 /// Logs in at another region. Where that succeeds, the session is handed over with the reply.
 pub(crate) async fn log_in(session: &mut Session, region: &Region, login: PlainLogin) -> Answered {
-    let unavailable = |why: &str| AuthError::Temporary(Temporary(why.to_owned()));
     let Some(regions) = session.imap.regions.clone() else {
-        return login::refuse(session, &unavailable("the account is in another region"));
+        let nobody = AuthError::Temporary(Temporary("the account is in another region".to_owned()));
+        return login::refuse(session, &nobody);
     };
     let request = Request::LogIn(LogIn {
         login: login.login.clone(),
@@ -35,27 +35,17 @@ pub(crate) async fn log_in(session: &mut Session, region: &Region, login: PlainL
     });
     let (answer, link) = match regions.ask(region, request).await {
         Ok(answered) => answered,
-        Err(error) => return login::refuse(session, &unavailable(&error.to_string())),
+        Err(error) => return login::refuse(session, &error.into()),
     };
-    let refused = match answer {
-        Answer::LoggedIn { text } => {
-            info!(login = login.login, %region, "logged in at another region");
-            session.elsewhere = Some(Box::new(link.into_stream()));
-            session.pump.machine().set_state(State::Authenticated);
-            // What comes from another node is a line as long as it is asked to be one.
-            let line: String = text.chars().filter(|c| !c.is_control()).collect();
-            return Ok(Reply::ok(line));
-        }
-        Answer::Rejected => AuthError::Rejected,
-        Answer::Throttled { seconds } => AuthError::Throttled { retry_after: Duration::from_secs(seconds) },
-        Answer::Busy => AuthError::Busy,
-        Answer::Unavailable => unavailable("the account's region has trouble"),
-        Answer::NotServed => unavailable("the account's region serves no IMAP"),
-        Answer::Verifier(_) | Answer::Recipient(_) | Answer::Mail => {
-            unavailable("the account's region is not understood")
-        }
+    let Answer::LoggedIn { text } = answer else {
+        return login::refuse(session, &answer.refusal("IMAP"));
     };
-    login::refuse(session, &refused)
+    info!(login = login.login, %region, "logged in at another region");
+    session.elsewhere = Some(Box::new(link.into_stream()));
+    session.pump.machine().set_state(State::Authenticated);
+    // What comes from another node is a line as long as it is asked to be one.
+    let line: String = text.chars().filter(|c| !c.is_control()).collect();
+    Ok(Reply::ok(line))
 }
 
 /// Copies between the client and the node that holds its session, until one of them has gone.

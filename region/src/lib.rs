@@ -16,6 +16,7 @@
 pub mod call;
 pub mod config;
 pub mod link;
+mod refusal;
 mod regions;
 mod relay;
 mod secret;

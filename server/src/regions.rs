@@ -240,17 +240,11 @@ impl Answering {
 
 fn refusal(error: &AuthError) -> Answer {
     match error {
-        AuthError::Rejected => Answer::Rejected,
-        AuthError::Throttled { retry_after } => Answer::Throttled { seconds: retry_after.as_secs().max(1) },
-        AuthError::Busy => Answer::Busy,
-        // Moved on a moment ago, or this node's view of the table is another than that of who asks.
         AuthError::Elsewhere(region) => {
             tracing::warn!(%region, "asked about an account that is in another region");
-            Answer::Unavailable
         }
-        AuthError::Temporary(error) => {
-            tracing::warn!(%error, "directory unavailable");
-            Answer::Unavailable
-        }
+        AuthError::Temporary(error) => tracing::warn!(%error, "directory unavailable"),
+        AuthError::Rejected | AuthError::Throttled { .. } | AuthError::Busy => {}
     }
+    Answer::refusing(error)
 }

@@ -25,6 +25,9 @@ use crate::session::Session;
 /// How much longer than the other side we wait for a client that says nothing: it says goodbye, and we do not.
 const PATIENCE_BEYOND: Duration = Duration::from_secs(60);
 
+/// What is asked of the other region.
+const SERVICE: &str = "submission";
+
 /// Somebody of another region is proving by SCRAM who they are.
 pub(crate) struct Proving {
     region: Region,
@@ -60,18 +63,15 @@ pub(crate) async fn look_up(
                 server_key: kept.server_key,
             })
         }
-        answer => Err(refused(&answer)),
+        answer => Err(answer.refusal(SERVICE)),
     }
 }
 
 /// SCRAM ends: the client knows the password. `Ok`: the session goes on there.
 pub(crate) async fn proved(session: &mut Session, proving: Proving) -> Result<(), AuthError> {
     let Proving { region, mut link } = proving;
-    let answer = async {
-        link.send(&Proved {}).await?;
-        link.receive().await
-    };
-    let answer = answer.await.map_err(|error: region::LinkError| unavailable(&error.to_string()))?;
+    link.send(&Proved {}).await?;
+    let answer = link.receive().await?;
     entered(session, &region, answer, link)
 }
 
@@ -82,7 +82,7 @@ async fn ask(
     proof: Proof,
 ) -> Result<(Answer, Link), AuthError> {
     let Some(regions) = session.service.regions.clone() else {
-        return Err(unavailable("the account is in another region"));
+        return Err(AuthError::Temporary(Temporary("the account is in another region".to_owned())));
     };
     let (kind, name) = session.client.hello.clone().unwrap_or((HelloKind::Helo, String::new()));
     let request = Request::LogIn(LogIn {
@@ -91,7 +91,7 @@ async fn ask(
         session: Going::Submission { extended: kind == HelloKind::Ehlo, name },
         client: Spoken::of(&session.client.peer),
     });
-    regions.ask(region, request).await.map_err(|error| unavailable(&error.to_string()))
+    Ok(regions.ask(region, request).await?)
 }
 
 fn entered(session: &mut Session, region: &Region, answer: Answer, link: Link) -> Result<(), AuthError> {
@@ -101,25 +101,8 @@ fn entered(session: &mut Session, region: &Region, answer: Answer, link: Link) -
             session.elsewhere = Some(Box::new(link.into_stream()));
             Ok(())
         }
-        answer => Err(refused(&answer)),
+        answer => Err(answer.refusal(SERVICE)),
     }
-}
-
-fn refused(answer: &Answer) -> AuthError {
-    match answer {
-        Answer::Rejected => AuthError::Rejected,
-        Answer::Throttled { seconds } => AuthError::Throttled { retry_after: Duration::from_secs(*seconds) },
-        Answer::Busy => AuthError::Busy,
-        Answer::Unavailable => unavailable("the account's region has trouble"),
-        Answer::NotServed => unavailable("the account's region takes no submissions"),
-        Answer::LoggedIn { .. } | Answer::Verifier(_) | Answer::Recipient(_) | Answer::Mail => {
-            unavailable("the account's region is not understood")
-        }
-    }
-}
-
-fn unavailable(why: &str) -> AuthError {
-    AuthError::Temporary(Temporary(why.to_owned()))
 }
 
 /// Whether an address of another region may have a message of this size. Only its region knows; what that does not answer

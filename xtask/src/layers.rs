@@ -49,6 +49,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("engine-move", "blob"),
     ("cluster", "engine"),
     ("queue", "storage"),
+    ("region", "directory"),
 ];
 
 /// Packages outside of the layers: they test or build the others.
