@@ -562,9 +562,12 @@ async fn a_removal_that_is_cut_off_leaves_a_name_in_one_region() {
             } else {
                 node.create_account(&name, NewAccount::default()).await.unwrap();
             }
-            let remove = async |node: &Directory| match is_alias {
-                true => node.delete_alias(&name).await,
-                false => node.delete_account(&name).await.map(drop),
+            let remove = async |node: &Directory| {
+                if is_alias {
+                    node.delete_alias(&name).await
+                } else {
+                    node.delete_account(&name).await.map(drop)
+                }
             };
             ended = cut_after(rests, remove(&node)).await;
             node.close();
