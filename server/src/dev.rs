@@ -111,7 +111,7 @@ pub(crate) async fn prepare(started: Started<'_>, config: &Config) -> anyhow::Re
         let new = NewAccount { password, ..NewAccount::default() };
         make(directory.create_account(&address, new).await.map(drop))?;
     }
-    let token = admin_token(&started, config)?;
+    let token = admin_token(&started, config).await?;
     Ok(explain(config, &token))
 }
 
@@ -123,19 +123,19 @@ fn make(made: Result<(), AdminError>) -> anyhow::Result<()> {
 }
 
 /// The token for the admin port, kept in the data folder, since this is for trying things.
-fn admin_token(started: &Started<'_>, config: &Config) -> anyhow::Result<String> {
+async fn admin_token(started: &Started<'_>, config: &Config) -> anyhow::Result<String> {
     use webmail_api::admin::caller::Scope;
     let path = config.data.join("admin-token");
     let tokens = started.api.tokens();
     if let Ok(token) = std::fs::read_to_string(&path)
-        && tokens.find(&token).is_some()
+        && tokens.find(&token).await?.is_some()
     {
         return Ok(token);
     }
-    if tokens.list().iter().any(|token| token.name == ADMIN_TOKEN) {
-        tokens.delete(ADMIN_TOKEN)?;
+    if tokens.list().await?.iter().any(|token| token.name == ADMIN_TOKEN) {
+        tokens.delete(ADMIN_TOKEN).await?;
     }
-    let (_, token) = tokens.create(ADMIN_TOKEN, Scope::ALL.to_vec(), None)?;
+    let (_, token) = tokens.create(ADMIN_TOKEN, Scope::ALL.to_vec(), None).await?;
     write_private(&path, token.as_bytes())?;
     Ok(token)
 }

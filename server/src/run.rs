@@ -44,12 +44,9 @@ pub(crate) async fn serve(
     let mut signals = Signals::new()?;
     let tls = tls(&config.certificates)?;
     let stores = Stores::open(&config).await?;
-    let api = wire::admin_api(
-        &config,
-        &stores.ground,
-        Some(stores.queue.clone()),
-        Arc::new(stores.health.clone()),
-    )?;
+    let api =
+        wire::admin_api(&config, &stores.ground, Some(stores.queue.clone()), Arc::new(stores.health.clone()))
+            .await?;
     let greeting = prepare(Started { stores: &stores, api: &api }).await?;
     let shutdown = Shutdown::new();
     let services = match Services::new(&config, &stores, tls.as_ref()) {

@@ -243,13 +243,14 @@ impl Stores {
 }
 
 /// The admin API over a directory, and over the queue where it is open.
-pub(crate) fn admin_api(
+pub(crate) async fn admin_api(
     config: &Config,
     ground: &Ground,
     queue: Option<Queue>,
     monitor: Arc<dyn Monitor>,
 ) -> anyhow::Result<Api> {
-    let tokens = Tokens::open(&config.data.join("admin-tokens.json"), config.admin.tokens_max)?;
+    let tokens = Tokens::new(Arc::clone(&ground.engine.rows), &config.admin);
+    tokens.take_over(&config.data.join("admin-tokens.json")).await?;
     Ok(Api::new(Parts {
         config: config.admin.clone(),
         directory: ground.directory.clone(),

@@ -21,7 +21,7 @@ use directory::config::Argon2Config;
 use directory::{AccountStores, Directory, LogKeys, Temporary};
 use engine::memory::MemoryEngine;
 use engine::seal::Unencrypted;
-use engine::{LogId, LogOptions, Sealer};
+use engine::{LogId, LogOptions, Rows, Sealer};
 use mail::address::{Address, ReversePath};
 use mail::envelope::{Envelope, Recipient};
 use mail::id::{AccountId, QueueId};
@@ -196,11 +196,15 @@ struct Bench {
     audit: Arc<AuditLines>,
     document: Value,
     used: Mutex<BTreeSet<String>>,
-    _folder: tempfile::TempDir,
 }
 
 impl Bench {
     async fn new() -> Self {
+        Self::with_tokens_in(MemoryEngine::new().engine().rows).await
+    }
+
+    /// One of those that keep their tokens in these rows.
+    async fn with_tokens_in(rows: Arc<dyn Rows>) -> Self {
         let (storage, queue, queue_id) = stores().await;
         let directory = Directory::open(directory::Parts {
             config: directory::Config {
@@ -218,14 +222,16 @@ impl Bench {
         })
         .await
         .unwrap();
-        let folder = tempfile::tempdir().unwrap();
         let audit = Arc::new(AuditLines::default());
         let api = Api::new(Parts {
             config: Config { body_bytes_max: 4096, request_seconds_max: 2, ..Config::default() },
             directory,
             storage: storage.clone(),
             queue: Some(queue),
-            tokens: Tokens::open(&folder.path().join("tokens.json"), 10).unwrap(),
+            tokens: Tokens::new(
+                rows,
+                &Config { tokens_max: 10, tokens_read_seconds: 0, ..Config::default() },
+            ),
             audit: Arc::clone(&audit) as Arc<dyn Audit>,
             monitor: Arc::new(Fine::default()),
         });
@@ -237,7 +243,6 @@ impl Bench {
             audit,
             document: Value::Null,
             used: Mutex::default(),
-            _folder: folder,
         };
         let (_, document) =
             bench.send(&Connection::Process, None, "GET", "/admin/v1/openapi.json", None).await;
@@ -590,8 +595,9 @@ async fn every_endpoint_is_what_the_document_says() {
 async fn callers_get_what_they_may_have() {
     let bench = Bench::new().await;
     let tcp = |private| Connection::Tcp { remote: ([127, 0, 0, 1], 9).into(), private };
-    let (_, reader) = bench.api.tokens().create("reader", vec![Scope::Read], None).unwrap();
-    let (_, writer) = bench.api.tokens().create("writer", vec![Scope::Read, Scope::Write], None).unwrap();
+    let tokens = bench.api.tokens();
+    let (_, reader) = tokens.create("reader", vec![Scope::Read], None).await.unwrap();
+    let (_, writer) = tokens.create("writer", vec![Scope::Read, Scope::Write], None).await.unwrap();
     let own = rustix::process::geteuid().as_raw();
     let unix = |uid| Connection::Unix { uid };
     for (connection, token, method, path, expected) in [
@@ -614,6 +620,25 @@ async fn callers_get_what_they_may_have() {
         let (status, answer) = bench.send(&connection, token, method, path, None).await;
         assert_eq!(status.as_u16(), expected, "{connection:?} {method} {path}: {answer}");
     }
+}
+
+/// A token is good at every node, whichever made it, and withdrawn at any.
+#[tokio::test]
+async fn tokens_are_the_same_at_every_node() {
+    let rows = MemoryEngine::new().engine().rows;
+    let (one, other) = (Bench::with_tokens_in(Arc::clone(&rows)).await, Bench::with_tokens_in(rows).await);
+    let new = json!({ "name": "deploy", "scopes": ["read"], "expires": null });
+    let (status, made) = one.call("POST", "/admin/v1/tokens", Some(new)).await;
+    assert_eq!(status, 201);
+    let secret = made["secret"].as_str().unwrap();
+    let connection = Connection::Tcp { remote: ([192, 0, 2, 1], 9).into(), private: true };
+    let domains = async |bench: &Bench| {
+        bench.send(&connection, Some(secret), "GET", "/admin/v1/domains", None).await.0.as_u16()
+    };
+    assert_eq!((domains(&one).await, domains(&other).await), (200, 200));
+    assert_eq!(other.call("GET", "/admin/v1/tokens", None).await.1[0]["name"], "deploy");
+    assert_eq!(other.call("DELETE", "/admin/v1/tokens/deploy", None).await.0, 204);
+    assert_eq!((domains(&one).await, domains(&other).await), (401, 401));
 }
 
 #[tokio::test]

@@ -76,7 +76,8 @@ impl Client {
                         Some(opened.context("queue")?)
                     }
                 };
-                let router = wire::admin_api(&config, &ground, queue.clone(), Arc::new(Command))?.router();
+                let api = wire::admin_api(&config, &ground, queue.clone(), Arc::new(Command)).await?;
+                let router = api.router();
                 Ok(Self::Process { router, ground: Box::new(ground), queue })
             }
             Err(error) => {

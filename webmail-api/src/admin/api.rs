@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use directory::Directory;
@@ -97,32 +97,48 @@ impl Api {
     }
 
     /// Who calls. A token that is not known is an error rather than nobody, so that a caller learns that it is wrong.
-    fn caller(&self, request: &Request) -> Result<Caller, Problem> {
+    async fn caller(&self, presented: Presented) -> Result<Caller, Problem> {
+        let Presented { connection, authorization } = presented;
         let refused = |status, why: &str| Err(Problem::new(status, why));
-        match request.extensions().get::<Connection>() {
+        match connection {
             None | Some(Connection::Unix { uid: None }) => Ok(Caller::Anonymous),
             Some(Connection::Process) => Ok(Caller::Process),
             Some(Connection::Unix { uid: Some(uid) }) => {
-                if *uid == 0 || *uid == own_uid() || self.config().uids.contains(uid) {
-                    return Ok(Caller::User(*uid));
+                if uid == 0 || uid == own_uid() || self.config().uids.contains(&uid) {
+                    return Ok(Caller::User(uid));
                 }
                 refused(StatusCode::FORBIDDEN, "this user may not use the admin socket")
             }
             Some(Connection::Tcp { remote, private }) => {
-                let Some(given) = request.headers().get(header::AUTHORIZATION) else {
-                    return Ok(Caller::Anonymous);
-                };
+                let Some(given) = authorization else { return Ok(Caller::Anonymous) };
                 if !private {
                     return refused(StatusCode::FORBIDDEN, "tokens are taken over TLS only");
                 }
                 let secret = given.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
-                match secret.and_then(|secret| self.tokens().find(secret.trim())) {
-                    Some(token) => {
-                        Ok(Caller::Token { name: token.name, scopes: token.scopes, remote: *remote })
-                    }
+                let token = match secret {
+                    Some(secret) => self.tokens().find(secret.trim()).await?,
+                    None => None,
+                };
+                match token {
+                    Some(token) => Ok(Caller::Token { name: token.name, scopes: token.scopes, remote }),
                     None => refused(StatusCode::UNAUTHORIZED, "not a token that is good here"),
                 }
             }
+        }
+    }
+}
+
+/// What a caller shows of itself.
+struct Presented {
+    connection: Option<Connection>,
+    authorization: Option<HeaderValue>,
+}
+
+impl Presented {
+    fn by(request: &Request) -> Self {
+        Self {
+            connection: request.extensions().get::<Connection>().cloned(),
+            authorization: request.headers().get(header::AUTHORIZATION).cloned(),
         }
     }
 }
@@ -133,7 +149,8 @@ fn own_uid() -> u32 {
 
 /// Around every request: time limit, caller, audit.
 async fn around(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    let caller = match api.caller(&request) {
+    let presented = Presented::by(&request);
+    let caller = match api.caller(presented).await {
         Ok(caller) => caller,
         Err(problem) => return problem.into_response(),
     };

@@ -16,6 +16,9 @@ pub struct Config {
     pub page_entries_max: usize,
     /// Tokens that there can be.
     pub tokens_max: usize,
+    /// Seconds after which a node reads the tokens again: for so long a token that was withdrawn at another node is still
+    /// good at this one. One that was made at another node is good here within a second.
+    pub tokens_read_seconds: u64,
 }
 
 impl Default for Config {
@@ -26,6 +29,7 @@ impl Default for Config {
             request_seconds_max: 60,
             page_entries_max: 1_000,
             tokens_max: 100,
+            tokens_read_seconds: 10,
         }
     }
 }

@@ -37,40 +37,35 @@ pub(crate) struct Secret {
     pub(crate) secret: String,
 }
 
-pub(crate) async fn list(State(api): State<Api>) -> Json<Vec<TokenBody>> {
+pub(crate) async fn list(State(api): State<Api>) -> Result<Json<Vec<TokenBody>>, Problem> {
     let body = |token: Token| TokenBody {
         name: token.name,
         scopes: token.scopes,
         created: token.created,
         expires: token.expires,
     };
-    Json(api.tokens().list().into_iter().map(body).collect())
+    Ok(Json(api.tokens().list().await?.into_iter().map(body).collect()))
 }
 
 pub(crate) async fn create(State(api): State<Api>, Body(new): Body<NewToken>) -> Result<Response, Problem> {
-    let name = new.name.clone();
-    let (_, secret) = blocking(move || api.tokens().create(&new.name, new.scopes, new.expires)).await?;
-    Ok(acted(StatusCode::CREATED, name, Secret { secret }))
+    let (_, secret) = api.tokens().create(&new.name, new.scopes, new.expires).await?;
+    Ok(acted(StatusCode::CREATED, new.name, Secret { secret }))
 }
 
 pub(crate) async fn delete(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, Problem> {
-    let gone = name.clone();
-    blocking(move || api.tokens().delete(&name)).await?;
-    Ok(done(gone))
+    api.tokens().delete(&name).await?;
+    Ok(done(name))
 }
 
-async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> Result<R, TokenError> + Send + 'static,
-) -> Result<R, Problem> {
-    let failed = |detail| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail);
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(|error| match &error {
-            TokenError::Exists(_) => Problem::new(StatusCode::CONFLICT, error.to_string()),
-            TokenError::Missing(_) => Problem::new(StatusCode::NOT_FOUND, error.to_string()),
-            TokenError::Invalid(_) | TokenError::TooMany(_) => Problem::unprocessable(error.to_string()),
-            TokenError::File { source, .. } => failed(format!("{error}: {source}")),
-            TokenError::Random => failed(error.to_string()),
-        }),
-        Err(_) => Err(failed("the work was broken off".to_owned())),
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let status = match &error {
+            TokenError::Exists(_) => StatusCode::CONFLICT,
+            TokenError::Missing(_) => StatusCode::NOT_FOUND,
+            TokenError::Invalid(_) | TokenError::TooMany(_) => return Self::unprocessable(error.to_string()),
+            TokenError::Rows(_) => StatusCode::SERVICE_UNAVAILABLE,
+            TokenError::File { .. } | TokenError::Random => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::new(status, error.to_string())
     }
 }
