@@ -92,16 +92,14 @@ impl Directory {
         change: AccountChange,
     ) -> Result<AccountEntry, AdminError> {
         check_display_name(change.display_name.as_deref().unwrap_or_default())?;
-        if change.status == Some(AccountStatus::Closing) {
-            let why = "an account closes by being deleted".to_owned();
+        if matches!(change.status, Some(AccountStatus::Closing | AccountStatus::Moving { .. })) {
+            let why = "an account closes by being deleted, and moves by being moved".to_owned();
             return Err(AdminError::Invalid { what: "status", why });
         }
         let quota = change.quota;
         let account = self
             .amend_account(address, move |account| {
-                if account.status == AccountStatus::Closing {
-                    return Err(AdminError::Invalid { what: "account", why: "is being deleted".to_owned() });
-                }
+                stays(account)?;
                 if let Some(name) = &change.display_name {
                     account.display_name.clone_from(name);
                 }
@@ -126,6 +124,9 @@ impl Directory {
     pub async fn delete_account(&self, address: &Address) -> Result<AccountId, AdminError> {
         let closed = self
             .amend_account(address, |account| {
+                if matches!(account.status, AccountStatus::Moving { .. }) {
+                    stays(account)?;
+                }
                 if account.status != AccountStatus::Closing {
                     account.status = AccountStatus::Closing;
                     account.generation += 1;
@@ -144,6 +145,7 @@ impl Directory {
                 return Err(error);
             }
         };
+        self.forget_journey(id).await?;
         self.inner.stores.delete(id).await?;
         remove_account(&open, key.clone(), id).await?;
         self.release(&open, &key).await?;
@@ -180,6 +182,16 @@ async fn remove_account(open: &OpenDomain, key: String, id: AccountId) -> Result
         Ok((if ours { state.remove(&key).into_iter().collect() } else { Vec::new() }, ()))
     })
     .await
+}
+
+/// An account that goes away is not changed any more.
+fn stays(account: &AccountEntry) -> Result<(), AdminError> {
+    let why = match account.status {
+        AccountStatus::Closing => "is being deleted",
+        AccountStatus::Moving { .. } => "is moving to another region",
+        AccountStatus::Active | AccountStatus::LoginDisabled | AccountStatus::Disabled => return Ok(()),
+    };
+    Err(AdminError::Invalid { what: "account", why: why.to_owned() })
 }
 
 fn check_display_name(name: &str) -> Result<(), AdminError> {
