@@ -132,10 +132,16 @@ async fn admin_token(started: &Started<'_>, config: &Config) -> anyhow::Result<S
     {
         return Ok(token);
     }
-    if tokens.list().await?.iter().any(|token| token.name == ADMIN_TOKEN) {
-        tokens.delete(ADMIN_TOKEN).await?;
+    // Of its port: tokens are for all nodes, and there may be several of this kind, which must not withdraw each other's.
+    let port = config.listeners.iter().find_map(|listener| match listener.address {
+        Address::Tcp(address) if listener.service == ServiceKind::Admin => Some(address.port()),
+        _ => None,
+    });
+    let name = format!("{ADMIN_TOKEN} {}", port.unwrap_or_default());
+    if tokens.list().await?.iter().any(|token| token.name == name) {
+        tokens.delete(&name).await?;
     }
-    let (_, token) = tokens.create(ADMIN_TOKEN, Scope::ALL.to_vec(), None).await?;
+    let (_, token) = tokens.create(&name, Scope::ALL.to_vec(), None).await?;
     write_private(&path, token.as_bytes())?;
     Ok(token)
 }
