@@ -3,19 +3,21 @@
 
 use std::sync::Arc;
 
+use directory::journey::Journey;
 use futures_util::{FutureExt, StreamExt};
-use mail::address::ReversePath;
+use mail::address::{Address, ReversePath};
 use mail::dsn::Action;
 use mail::flag::FlagSet;
 use mail::id::AccountId;
 use mail::mime::Facts;
 use queue::item::{Destination, Failure, MessageDetails, Outcome, Slice, Target};
 use queue::{Claimed, WorkError};
-use storage::{AppendError, AppendRequest, Delivered, IngestId, OpenError, Principal, StorageError};
+use storage::{AppendError, AppendRequest, Delivered, IngestId, StorageError};
 
 use crate::agent::{Inner, Next, Trouble};
 use crate::bounce::{self, News};
 use crate::config::Subaddress;
+use crate::whereabouts::{self, Whereabouts};
 use crate::{expand, suppression, trace};
 
 /// Works on an ingest item until nothing is left of it, or until something has to wait.
@@ -209,6 +211,10 @@ async fn end_of(
                     Ok(End::Outcome(Outcome::Delivered))
                 }
                 Fate::Failed(failure) => fail(agent, claimed, details, facts, number, target, failure).await,
+                Fate::Moved(address) => {
+                    send_after(agent, claimed, details, number, target, address).await?;
+                    Ok(End::Outcome(Outcome::Queued))
+                }
                 Fate::Expired => {
                     let failure = expired();
                     let news = News { number, target, action: Action::Failed, failure: &failure };
@@ -223,6 +229,28 @@ async fn end_of(
         Destination::Same { .. } => Ok(End::Outcome(Outcome::Merged)),
         Destination::Remote { .. } => Ok(End::Outcome(Outcome::Queued)),
     }
+}
+
+/// Sends a message after an account that has moved, as somebody else's mail is sent. Done again it does nothing.
+pub(crate) async fn send_after(
+    agent: &Inner,
+    claimed: &Claimed,
+    details: &MessageDetails,
+    number: u32,
+    target: &Target,
+    address: Address,
+) -> Result<(), WorkError> {
+    let written_to = details.recipients.get(target.recipient as usize).map(|recipient| &recipient.address);
+    // With the detail that the sender has written.
+    let detailed = written_to.filter(|written_to| {
+        let base = written_to.local_key();
+        written_to.domain() == address.domain() && base.starts_with(&address.local_key())
+    });
+    let detailed =
+        matches!(&target.to, Destination::Local { detail: Some(_), .. }).then_some(detailed).flatten();
+    let to = agent.queue.remote(detailed.unwrap_or(&address).clone());
+    let onward = Target { to, ..target.clone() };
+    agent.queue.place_remote(claimed, details, &[(number, &onward)]).await
 }
 
 /// What expired recipients are told.
@@ -262,6 +290,8 @@ enum Fate {
     /// It will not be delivered: the account has committed that, or is gone.
     Failed(Failure),
     Expired,
+    /// The account is in another region now, under this address.
+    Moved(Address),
 }
 
 #[expect(
@@ -278,66 +308,25 @@ async fn place_local(
     account: AccountId,
     detail: Option<&str>,
 ) -> Result<Fate, Trouble> {
-    let trouble = |reason: String| Trouble::Account { account, reason };
-    let opened = match agent.storage.account(&Principal::Delivery, account).await {
-        Ok(opened) => opened,
-        Err(OpenError::Missing) => return Ok(Fate::Failed(gone())),
-        Err(OpenError::Storage(error)) => return Err(trouble(error.to_string())),
+    let (opened, journey) = match whereabouts::find(agent, claimed, number, account).await? {
+        Whereabouts::Here(opened, journey) => (opened, journey),
+        Whereabouts::Nowhere => return Ok(Fate::Failed(gone())),
+        Whereabouts::Onward(address) => return Ok(Fate::Moved(address)),
+        Whereabouts::Ended(Delivered::Rejected) => return Ok(rejected_before(claimed)),
+        Whereabouts::Ended(Delivered::Placed(_) | Delivered::Already) => return Ok(Fate::Delivered),
     };
-    let attempt = Attempt { claimed, number, account: &opened };
-    // After an attempt that may have got this far, asking is cheaper than doing it all again.
-    let item = claimed.item();
-    if (item.attempts > 0 || item.crashes > 0)
-        && let Ok(Some(known)) = opened.delivered(attempt.ingest()).await
-    {
-        match known {
-            Delivered::Placed(_) | Delivered::Already => return Ok(Fate::Delivered),
-            Delivered::Rejected => return Ok(attempt.rejected_before()),
-        }
+    let attempt = Attempt { agent, claimed, number, account: &opened, journey: journey.as_ref() };
+    let fate = attempt.place(details, facts, target, detail).await?;
+    whereabouts::still_here(agent, account, journey.as_ref()).await?;
+    Ok(fate)
+}
+
+/// An attempt that failed before has committed it, and did not come to report why.
+fn rejected_before(claimed: &Claimed) -> Fate {
+    if claimed.expired() {
+        return Fate::Expired;
     }
-    let facts = match facts.get(agent, claimed).await {
-        Ok(facts) => facts,
-        Err(error) => return attempt.give_up(error.into()).await,
-    };
-    let reverse_path = reverse_path(claimed, target);
-    let recipient = details
-        .recipients
-        .get(target.recipient as usize)
-        .ok_or(WorkError::Misused("a target has no recipient"))?;
-    let prefix = trace::prefix(&reverse_path, &recipient.address, &details.prefix);
-    let mut mailbox = mailbox(agent.config.subaddress, detail);
-    loop {
-        let body = &claimed.message().body;
-        let adopted = opened.adopt(body, body.key, (*facts).clone(), prefix.clone()).await;
-        let body = match adopted {
-            Ok(body) => body,
-            Err(StorageError::Closed) => return Ok(Fate::Failed(gone())),
-            Err(error) => return attempt.give_up(trouble(error.to_string())).await,
-        };
-        let request =
-            AppendRequest { target: mailbox.clone(), body, flags: FlagSet::default(), internal_date: None };
-        let delivery =
-            storage::Delivery { ingest: attempt.ingest(), watermark: claimed.watermark(), request };
-        return match opened.deliver(delivery).await {
-            Ok(Delivered::Placed(_)) => {
-                suppression::learn(agent, claimed, &facts, &recipient.address, &opened).await;
-                Ok(Fate::Delivered)
-            }
-            Ok(Delivered::Already) => Ok(Fate::Delivered),
-            Ok(Delivered::Rejected) => Ok(attempt.rejected_before()),
-            Err(AppendError::OverQuota) => attempt.reject(Failure::new("5.2.2", "the mailbox is full")).await,
-            Err(AppendError::Mailbox(_) | AppendError::NoMailbox) if mailbox != inbox() => {
-                mailbox = inbox();
-                continue;
-            }
-            Err(AppendError::Storage(StorageError::Closed)) => Ok(Fate::Failed(gone())),
-            Err(AppendError::Storage(error)) => attempt.give_up(trouble(error.to_string())).await,
-            Err(error @ AppendError::TooLarge) => {
-                attempt.reject(Failure::new("5.3.4", error.to_string())).await
-            }
-            Err(error) => attempt.reject(Failure::new("5.2.0", error.to_string())).await,
-        };
-    }
+    Fate::Failed(Failure::new("5.2.0", "the mailbox did not take the message"))
 }
 
 fn gone() -> Failure {
@@ -370,14 +359,97 @@ pub(crate) fn reverse_path(claimed: &Claimed, target: &Target) -> ReversePath {
 
 /// One target and its account.
 pub(crate) struct Attempt<'a> {
+    pub(crate) agent: &'a Inner,
     pub(crate) claimed: &'a Claimed,
     pub(crate) number: u32,
     pub(crate) account: &'a storage::Account,
+    /// Of an account that was elsewhere before: as it was when the account was found here.
+    pub(crate) journey: Option<&'a Journey>,
 }
 
 impl Attempt<'_> {
     pub(crate) fn ingest(&self) -> IngestId {
         IngestId { producer: self.claimed.producer(), item: self.claimed.number(), part: self.number }
+    }
+
+    /// Puts the message, unless that has happened.
+    async fn place(
+        &self,
+        details: &MessageDetails,
+        facts: &LazyFacts,
+        target: &Target,
+        detail: Option<&str>,
+    ) -> Result<Fate, Trouble> {
+        let &Self { agent, claimed, account, .. } = self;
+        // After an attempt that may have got this far, asking is cheaper than doing it all again.
+        let item = claimed.item();
+        if (item.attempts > 0 || item.crashes > 0)
+            && let Ok(Some(known)) = account.delivered(self.ingest()).await
+        {
+            match known {
+                Delivered::Placed(_) | Delivered::Already => return Ok(Fate::Delivered),
+                Delivered::Rejected => return Ok(rejected_before(claimed)),
+            }
+        }
+        let facts = match facts.get(agent, claimed).await {
+            Ok(facts) => facts,
+            Err(error) => return self.give_up(error.into()).await,
+        };
+        let reverse_path = reverse_path(claimed, target);
+        let recipient = details
+            .recipients
+            .get(target.recipient as usize)
+            .ok_or(WorkError::Misused("a target has no recipient"))?;
+        let prefix = trace::prefix(&reverse_path, &recipient.address, &details.prefix);
+        let mut mailbox = mailbox(agent.config.subaddress, detail);
+        loop {
+            let body = &claimed.message().body;
+            let adopted = account.adopt(body, body.key, (*facts).clone(), prefix.clone()).await;
+            let body = match adopted {
+                Ok(body) => body,
+                Err(StorageError::Closed) => return self.closed().await,
+                Err(error) => return self.give_up(self.trouble(&error)).await,
+            };
+            let request = AppendRequest {
+                target: mailbox.clone(),
+                body,
+                flags: FlagSet::default(),
+                internal_date: None,
+            };
+            let delivery =
+                storage::Delivery { ingest: self.ingest(), watermark: claimed.watermark(), request };
+            return match account.deliver(delivery).await {
+                Ok(Delivered::Placed(_)) => {
+                    suppression::learn(agent, claimed, &facts, &recipient.address, account).await;
+                    Ok(Fate::Delivered)
+                }
+                Ok(Delivered::Already) => Ok(Fate::Delivered),
+                Ok(Delivered::Rejected) => Ok(rejected_before(claimed)),
+                Err(AppendError::OverQuota) => {
+                    self.reject(Failure::new("5.2.2", "the mailbox is full")).await
+                }
+                Err(AppendError::Mailbox(_) | AppendError::NoMailbox) if mailbox != inbox() => {
+                    mailbox = inbox();
+                    continue;
+                }
+                Err(AppendError::Storage(StorageError::Closed)) => self.closed().await,
+                Err(AppendError::Storage(error)) => self.give_up(self.trouble(&error)).await,
+                Err(error @ AppendError::TooLarge) => {
+                    self.reject(Failure::new("5.3.4", error.to_string())).await
+                }
+                Err(error) => self.reject(Failure::new("5.2.0", error.to_string())).await,
+            };
+        }
+    }
+
+    /// The account has been closed meanwhile.
+    async fn closed(&self) -> Result<Fate, Trouble> {
+        whereabouts::is_deleted(self.agent, self.account.id()).await?;
+        Ok(Fate::Failed(gone()))
+    }
+
+    fn trouble(&self, error: &StorageError) -> Trouble {
+        Trouble::Account { account: self.account.id(), reason: error.to_string() }
     }
 
     /// Commits that the target will not be delivered. Unless it was.
@@ -388,19 +460,19 @@ impl Attempt<'_> {
 
     /// `false`: it was delivered before.
     pub(crate) async fn commit_rejection(&self) -> Result<bool, Trouble> {
-        match self.account.reject_ingest(self.ingest(), self.claimed.watermark()).await {
-            Ok(Delivered::Rejected) | Err(StorageError::Closed) => Ok(true),
-            Ok(Delivered::Already | Delivered::Placed(_)) => Ok(false),
-            Err(error) => Err(Trouble::Account { account: self.account.id(), reason: error.to_string() }),
-        }
-    }
-
-    /// An attempt that failed before has committed it, and did not come to report why.
-    fn rejected_before(&self) -> Fate {
-        if self.claimed.expired() {
-            return Fate::Expired;
-        }
-        Fate::Failed(Failure::new("5.2.0", "the mailbox did not take the message"))
+        let account = self.account.id();
+        let rejected = match self.account.reject_ingest(self.ingest(), self.claimed.watermark()).await {
+            Ok(Delivered::Rejected) => true,
+            Ok(Delivered::Already | Delivered::Placed(_)) => false,
+            // Nothing can be put into an account that is being deleted, which is as good.
+            Err(StorageError::Closed) => {
+                whereabouts::is_deleted(self.agent, account).await?;
+                return Ok(true);
+            }
+            Err(error) => return Err(self.trouble(&error)),
+        };
+        whereabouts::still_here(self.agent, account, self.journey).await?;
+        Ok(rejected)
     }
 
     /// Trouble that may pass: but not for a message that has expired.

@@ -3,13 +3,14 @@
 //! whoever did.
 
 use mail::dsn::Action;
-use queue::item::{Destination, Outcome, Target};
+use queue::item::{Destination, MessageDetails, Outcome, Target};
 use queue::{Claimed, WorkError};
-use storage::{OpenError, Principal};
+use storage::Delivered;
 
 use crate::agent::{Inner, Next, Trouble};
 use crate::bounce::{self, News};
-use crate::place::{Attempt, LazyFacts};
+use crate::place::{Attempt, LazyFacts, send_after};
+use crate::whereabouts::{self, Whereabouts};
 
 /// Settles remote and unreachable targets, and local ones whose end is known; commits *rejected* for the others.
 pub(crate) async fn secure(agent: &Inner, claimed: &mut Claimed) -> Result<Next, Trouble> {
@@ -24,7 +25,7 @@ pub(crate) async fn secure(agent: &Inner, claimed: &mut Claimed) -> Result<Next,
     for (number, target) in open {
         match &target.to {
             Destination::Local { .. } => {
-                if let Some(outcome) = secure_local(agent, claimed, number, target).await? {
+                if let Some(outcome) = secure_local(agent, claimed, &details, number, target).await? {
                     outcomes.push((number, outcome));
                 }
             }
@@ -48,22 +49,31 @@ pub(crate) async fn secure(agent: &Inner, claimed: &mut Claimed) -> Result<Next,
 async fn secure_local(
     agent: &Inner,
     claimed: &Claimed,
+    details: &MessageDetails,
     number: u32,
     target: &Target,
 ) -> Result<Option<Outcome>, Trouble> {
     let Some(account) = bounce::account_of(target) else { return Ok(None) };
-    let opened = match agent.storage.account(&Principal::Delivery, account).await {
-        Ok(opened) => opened,
-        Err(OpenError::Missing) => return Ok(None),
-        Err(OpenError::Storage(error)) => {
-            return Err(Trouble::Account { account, reason: error.to_string() });
+    let (opened, journey) = match whereabouts::find(agent, claimed, number, account).await? {
+        Whereabouts::Here(opened, journey) => (opened, journey),
+        Whereabouts::Nowhere => return Ok(None),
+        Whereabouts::Onward(address) => {
+            send_after(agent, claimed, details, number, target, address).await?;
+            return Ok(Some(Outcome::Queued));
         }
+        Whereabouts::Ended(Delivered::Placed(_) | Delivered::Already) => return Ok(Some(Outcome::Delivered)),
+        Whereabouts::Ended(Delivered::Rejected) => return told_or_left(agent, claimed, number).await,
     };
-    let attempt = Attempt { claimed, number, account: &opened };
+    let attempt = Attempt { agent, claimed, number, account: &opened, journey: journey.as_ref() };
     // Model quarantine: Rule::RejectedThenMoved, Rule::PlacedCounts.
     if !attempt.commit_rejection().await? {
         return Ok(Some(Outcome::Delivered));
     }
+    told_or_left(agent, claimed, number).await
+}
+
+/// The end of a target that was rejected: its sender may know.
+async fn told_or_left(agent: &Inner, claimed: &Claimed, number: u32) -> Result<Option<Outcome>, Trouble> {
     // An attempt that has told the sender did not come to report it: then that was the end.
     // Model quarantine: Rule::ToldCounts.
     let failure = queue::item::Failure::new("5.2.0", "the mailbox did not take the message");

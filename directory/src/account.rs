@@ -41,12 +41,30 @@ pub enum AccountStatus {
     Disabled,
     /// Is being deleted: receives nothing, cannot log in, and its data goes.
     Closing,
+    /// Moves to another region: receives nothing and cannot log in until it is there, which is not for long.
+    Moving {
+        /// Whether it could log in before.
+        logs_in: bool,
+        /// Whether it received mail before.
+        receives: bool,
+    },
 }
 
 impl AccountStatus {
     /// Whether mail is taken for it.
     pub fn receives(self) -> bool {
         matches!(self, Self::Active | Self::LoginDisabled)
+    }
+
+    /// What it may do where it has moved to.
+    #[must_use]
+    pub(crate) fn arrived(self) -> Self {
+        match self {
+            Self::Moving { logs_in: true, .. } => Self::Active,
+            Self::Moving { receives: true, .. } => Self::LoginDisabled,
+            Self::Moving { .. } => Self::Disabled,
+            other => other,
+        }
     }
 
     /// Whether it can log in.

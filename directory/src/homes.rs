@@ -75,6 +75,19 @@ impl Homes {
         self.replace(name, Some(&self.here), None).await.map(drop).map_err(|error| temporary(&error))
     }
 
+    /// Says that another region has a name that is ours. Done again it does nothing.
+    pub(crate) async fn hand_over(&self, name: &str, to: &Region) -> Result<(), AdminError> {
+        // A commit of unknown outcome is seen below.
+        let outcome = self.replace(name, Some(&self.here), Some(to)).await;
+        match self.of(name).await? {
+            Some(region) if region == *to => Ok(()),
+            found => Err(match outcome {
+                Err(error) => temporary(&error).into(),
+                Ok(_) => AdminError::Undecided(format!("{name} is in region {found:?}")),
+            }),
+        }
+    }
+
     async fn replace(
         &self,
         name: &str,

@@ -18,6 +18,7 @@ pub mod credential;
 pub mod entry;
 mod hasher;
 pub mod homes;
+pub mod journey;
 pub mod login;
 pub mod look;
 pub mod route;

@@ -15,7 +15,7 @@ use mail::address::Address;
 use mail::id::AccountId;
 use mail::region::Region;
 
-use crate::account::AccountEntry;
+use crate::account::{AccountEntry, AccountStatus};
 use crate::app_password::{Service, ServiceSet};
 use crate::credential::{Credential, ScramVerifier, prepare};
 use crate::entry::Entry;
@@ -351,6 +351,11 @@ impl Directory {
     /// The same, or that it is in another region.
     async fn account_here(&self, key: &str) -> Result<Option<(Address, AccountEntry)>, AuthError> {
         let found = self.account_of(key).await?;
+        if let Some((_, account)) = &found
+            && matches!(account.status, AccountStatus::Moving { .. })
+        {
+            return Err(Temporary("the account is moving to another region".to_owned()).into());
+        }
         if found.is_none()
             && let Some(region) = self.login_elsewhere(key).await?
         {

@@ -6,8 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use engine::{
-    Archive, Build, CommitError, CreateError, Engine, LogHandle, LogId, LogOptions, Logs, OpenError, Sealer,
-    State, with_causes,
+    Archive, Build, CommitError, CreateError, Engine, LogHandle, LogId, LogOptions, Logs, OpenError, Rows,
+    Sealer, State, with_causes,
 };
 use mail::address::{Address, Domain};
 use mail::region::Region;
@@ -124,6 +124,7 @@ pub(crate) struct Inner {
     keys: Arc<dyn LogKeys>,
     pub(crate) stores: Arc<dyn AccountStores>,
     pub(crate) homes: Option<Homes>,
+    rows: Arc<dyn Rows>,
     pub(crate) hasher: Hasher,
     pub(crate) throttle: Mutex<Throttle>,
     /// Tells other nodes of failed logins, where there are any.
@@ -195,7 +196,7 @@ impl OpenDomain {
     }
 
     /// A name of this domain as the regions' table has it.
-    fn whole(&self, local_key: &str) -> String {
+    pub(crate) fn whole(&self, local_key: &str) -> String {
         format!("{local_key}@{}", self.name)
     }
 
@@ -243,6 +244,7 @@ impl Directory {
             tell_others: OnceLock::new(),
             verified: Mutex::new(Verified::new(config.verified_seconds).map_err(|_| StartError::Random)?),
             decoy_secret: registry.state().settings().decoy_secret,
+            rows: Arc::clone(&engine.rows),
             domains: domain_logs(engine, options, archive),
             registries,
             registry,
@@ -280,6 +282,15 @@ impl Directory {
                 _ => Ok(None),
             },
         }
+    }
+
+    pub(crate) fn rows(&self) -> &dyn Rows {
+        &*self.inner.rows
+    }
+
+    /// What seals the registry, for what is not of one domain.
+    pub(crate) async fn registry_sealer(&self) -> Result<Arc<dyn Sealer>, Temporary> {
+        self.inner.keys.open(LogId::registry(REGISTRY)).await
     }
 
     /// The other region that has a name of this domain. Nobody is asked where there is one region only.

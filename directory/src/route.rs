@@ -112,7 +112,10 @@ pub enum FailureReason {
 impl Directory {
     /// What an address stands for. That it stands for nothing is said only after a fresh look.
     pub async fn resolve(&self, address: &Address) -> Result<Resolution, Temporary> {
-        let known = self.resolve_at(address, Look::Known).await?;
+        let Ok(known) = self.resolve_at(address, Look::Known).await else {
+            // What could not be decided may be decided by now.
+            return self.resolve_at(address, Look::Fresh).await;
+        };
         match known {
             Resolution::Disabled | Resolution::NoSuchUser | Resolution::NotLocal => {
                 self.resolve_at(address, Look::Fresh).await
@@ -169,6 +172,13 @@ impl Directory {
             return Ok(Resolution::Disabled);
         }
         let at_home = |local: &str| domain.address(local);
+        for name in std::iter::once(&key).chain(&base_key) {
+            if let Some(Entry::Account(account)) = state.get(name).map(|entry| &**entry)
+                && matches!(account.status, AccountStatus::Moving { .. })
+            {
+                return Err(Temporary("the account is moving to another region".to_owned()));
+            }
+        }
         if let Some(entry) = state.get(&key) {
             return Ok(resolution_of(entry, None, at_home));
         }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use blob::{BlobStore, Holder, KeyRing};
 use engine::{Archive, CreateError, Engine, LogId, LogOptions, Logs, with_causes};
+use mail::address::Address;
 use mail::envelope::{ByMode, DeliverBy};
 use mail::id::{AccountId, QueueId};
 use mail::mime::{Facts, Splitter};
@@ -241,6 +242,20 @@ impl Queue {
         let shard = &self.inner.ingest[derived_index(queue_id, self.inner.layout().ingest) as usize];
         let (derived, _) = claimed.derivation(target);
         // Model quarantine: Rule::ToldAskedInOrder.
+        Ok(shard.has_taken(derived).await?)
+    }
+
+    /// Whether this target of a claimed item was placed on its own, to be sent to an address elsewhere. Asked behind whatever
+    /// is on its way to the shard, so a `false` can be acted upon.
+    pub async fn was_sent_on(
+        &self,
+        claimed: &Claimed,
+        target: u32,
+        address: &Address,
+    ) -> Result<bool, WorkError> {
+        let Destination::Remote { shard, .. } = self.remote(address.clone()) else { return Ok(false) };
+        let Some(shard) = self.inner.outbound_made(shard).await? else { return Ok(false) };
+        let (derived, _) = claimed.derivation(target);
         Ok(shard.has_taken(derived).await?)
     }
 

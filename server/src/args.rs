@@ -325,6 +325,19 @@ pub(crate) enum AccountCommand {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Take an account to another region, where it goes on as it is. Whoever uses it has to wait meanwhile. Cut short, it is
+    /// finished by giving the command again.
+    Move {
+        address: String,
+        /// The region.
+        #[arg(long)]
+        region: String,
+        /// The configuration file of a node of that region.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+        #[command(flatten)]
+        store: Store,
+    },
     /// Delete an account and all it holds.
     Remove {
         address: String,

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Arguments, ClusterCommand, Command, ConfigCommand};
+use crate::args::{AccountCommand, Arguments, ClusterCommand, Command, ConfigCommand};
 use crate::config::Config;
 use crate::run::Mode;
 
@@ -71,6 +71,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             runtime()?.block_on(Box::pin(check::run(&config, bodies)))
         }
         Command::Migrate { to, reach } => runtime()?.block_on(Box::pin(ctl::migrate(&to, &reach))),
+        Command::Account(AccountCommand::Move { address, region, to, store }) => {
+            runtime()?.block_on(Box::pin(ctl::account_move(&address, &region, &to, &store)))
+        }
         Command::Cluster(ClusterCommand::Schema(command)) => {
             runtime()?.block_on(Box::pin(ctl::schema(command)))
         }

@@ -129,7 +129,6 @@ pub(crate) fn for_append(error: &AppendError) -> Reply {
 pub(crate) fn for_storage(error: &StorageError) -> Reply {
     match error {
         StorageError::Full => no_space(),
-        StorageError::Closed => Reply::new(550, status(5, 2, 1), "Mailbox disabled"),
         _ => later(),
     }
 }

@@ -112,6 +112,15 @@ pub enum Delivered {
     Rejected,
 }
 
+impl From<Outcome> for Delivered {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Placed { .. } | Outcome::Done => Self::Already,
+            Outcome::Rejected => Self::Rejected,
+        }
+    }
+}
+
 /// Why a message was not put.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AppendError {
@@ -279,10 +288,10 @@ impl Account {
         parts.push(Part::Producers);
         let config = self.storage.config().clone();
         let build = move |state: &AccountState| -> Result<_, Refusal<AppendError>> {
+            let mut draft = Draft::new::<AppendError>(state)?;
             if let Some(known) = known(state, ingest)? {
                 return Ok(Build::nothing(known));
             }
-            let mut draft = Draft::new::<AppendError>(state)?;
             if !state.quota().has_room_for_delivery(1, message.size.into()) {
                 return Err(AppendError::OverQuota.into());
             }
@@ -296,9 +305,13 @@ impl Account {
         Ok(self.commit_with(options, parts, build).await?.answer)
     }
 
-    /// What became of a delivery, if anything is known: a look before the work.
+    /// What became of a delivery, if anything is known: a look before the work. A closed account does not say: it may be
+    /// under way to here, and know of another region's items.
     pub async fn delivered(&self, ingest: IngestId) -> Result<Option<Delivered>, StorageError> {
         let state = self.log.with(&[Part::Producers]).await?;
+        if state.is_closed() {
+            return Err(StorageError::Closed);
+        }
         known(&state, ingest).map_err(|refusal| match refusal {
             Refusal::Error(error) => error,
             Refusal::Load(_) => StorageError::Unavailable("the account changes too fast".to_owned()),
@@ -309,14 +322,10 @@ impl Account {
     /// this id answers [`Delivered::Rejected`]. Answers what is true now: [`Delivered::Already`] if it had been put.
     pub async fn reject_ingest(&self, ingest: IngestId, watermark: u64) -> Result<Delivered, StorageError> {
         let build = move |state: &AccountState| -> Result<_, Refusal<StorageError>> {
+            let mut draft = Draft::new::<StorageError>(state)?;
             if let Some(known) = known(state, ingest)? {
                 return Ok(Build::nothing(known));
             }
-            if state.is_closed() {
-                // Nothing can be put into a closed account, which is as good.
-                return Ok(Build::nothing(Delivered::Rejected));
-            }
-            let mut draft = Draft::new::<StorageError>(state)?;
             draft.push(Operation::IngestRejected(Ingest { id: ingest, watermark }));
             Ok(draft.build(Delivered::Rejected))
         };
@@ -369,9 +378,7 @@ fn key_parts(keys: &[u64]) -> Vec<Part> {
 /// What is known of an item of the queue.
 fn known<E>(state: &AccountState, ingest: IngestId) -> Result<Option<Delivered>, Refusal<E>> {
     match state.ingest_outcome(ingest) {
-        Ok(Some(Outcome::Placed { .. } | Outcome::Done)) => Ok(Some(Delivered::Already)),
-        Ok(Some(Outcome::Rejected)) => Ok(Some(Delivered::Rejected)),
-        Ok(None) => Ok(None),
+        Ok(outcome) => Ok(outcome.map(Delivered::from)),
         Err(part) => Err(Refusal::Load(vec![part])),
     }
 }

@@ -87,7 +87,7 @@ pub enum Operation {
         #[serde(with = "packed_numbers")]
         emails: Vec<u64>,
     },
-    /// The account is closed; nothing follows.
+    /// The account is closed; nothing follows but what opens it again.
     Closed,
     /// New limits.
     QuotaLimit {
@@ -109,6 +109,13 @@ pub enum Operation {
         address: String,
         /// Why not. `None`: it is sent again.
         why: Option<Suppressed>,
+    },
+    /// An account that was closed goes on: it has come from another region.
+    Opened {
+        /// From which one.
+        from: String,
+        /// Into which one.
+        into: String,
     },
 }
 
@@ -414,6 +421,7 @@ mod tests {
             Operation::QuotaLimit { bytes_max: Some(1), messages_max: None },
             Operation::MailboxRole { mailbox: 1, role: None },
             Operation::Suppress { address: "a@b".into(), why: Some(Suppressed::new(7, "5.1.1", "no")) },
+            Operation::Opened { from: "eu".into(), into: "us".into() },
         ]
     }
 
@@ -428,6 +436,11 @@ mod tests {
             assert_eq!(&Operation::decode(&bytes).unwrap(), operation);
             for cut in 0..bytes.len() {
                 assert!(Operation::decode(&bytes[..cut]).is_err());
+            }
+            if matches!(operation, Operation::Opened { .. }) {
+                // It came after the digest was taken, and is short enough to stand here.
+                assert_eq!(bytes, b"\x01\x12\x02eu\x02us");
+                continue;
             }
             stored.extend(bytes);
         }

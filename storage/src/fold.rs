@@ -26,7 +26,7 @@ impl AccountState {
         if self.seq.checked_add(1) != Some(seq) {
             return Err(misfit("it is not the next"));
         }
-        if self.base.closed && !matches!(operation, Operation::Archived { .. }) {
+        if self.base.closed && !matches!(operation, Operation::Archived { .. } | Operation::Opened { .. }) {
             return Err(misfit("the account is closed"));
         }
         match operation {
@@ -75,6 +75,13 @@ impl AccountState {
                 self.emails.forget(emails);
             }
             Operation::Closed => self.base_mut().closed = true,
+            Operation::Opened { from, into } => {
+                if !self.base.closed {
+                    return Err(misfit("the account is not closed"));
+                }
+                self.base_mut().closed = false;
+                self.producers.moved(from, into);
+            }
             Operation::QuotaLimit { bytes_max, messages_max } => {
                 let quota = &mut self.base_mut().quota;
                 quota.bytes_max = *bytes_max;

@@ -2,6 +2,9 @@
 //!
 //! A producer is a shard of the queue. Everything it sends carries its low watermark, below which all its items are
 //! done; so only what lies above has to be remembered, and nothing is remembered by the clock.
+//!
+//! Shards have the same names in every installation. So of an account that has moved, what was delivered is kept by the
+//! installation whose shards are meant, and what is asked and noted is always about those of where the account is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +14,15 @@ use engine::{FormatError, PageId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::append::IngestId;
+use crate::append::{Delivered, IngestId};
 use crate::entry::Ingest;
 use crate::index::StoredPage;
 use crate::pack::row_digest;
 
+/// All producers are of the installation where the account is.
 const VERSION: u8 = 1;
+/// Each has its home beside its name.
+const VERSION_WITH_HOMES: u8 = 2;
 
 /// What became of an item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -35,10 +41,27 @@ struct Producer {
     done: BTreeMap<(u64, u32), Outcome>,
 }
 
+/// An installation, by a hash of its region's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Home([u8; 16]);
+
+impl Home {
+    /// Wherever the account is.
+    const HERE: Self = Self([0; 16]);
+
+    fn of(region: &str) -> Self {
+        let hash = blake3::derive_key("postrider storage 2026 home of producers", region.as_bytes());
+        Self(hash[..16].try_into().expect("a hash is longer than that"))
+    }
+}
+
+type Known = BTreeMap<(Home, Uuid), Arc<Producer>>;
+
 #[derive(Clone, Debug)]
 enum Effect {
     Outcome(IngestId, Outcome),
     Watermark(Uuid, u64),
+    Moved { from: Home, into: Home },
 }
 
 /// All producers, on one page. Cheap to clone.
@@ -46,14 +69,14 @@ enum Effect {
 pub(crate) struct Producers {
     /// Where the page is stored, as long as nothing has changed since.
     stored: Option<StoredPage>,
-    loaded: Option<Arc<BTreeMap<Uuid, Arc<Producer>>>>,
+    loaded: Option<Arc<Known>>,
     pending: Vec<Effect>,
 }
 
 /// What a snapshot did, to be taken over when it is current.
 #[derive(Debug)]
 pub(crate) struct ProducersWritten {
-    written: Option<Arc<BTreeMap<Uuid, Arc<Producer>>>>,
+    written: Option<Arc<Known>>,
     pub(crate) stored: Option<StoredPage>,
 }
 
@@ -65,11 +88,26 @@ impl Producers {
     /// What became of an item. `Err`: the page is not loaded.
     pub(crate) fn get(&self, id: IngestId) -> Result<Option<Outcome>, Option<PageId>> {
         let loaded = self.loaded.as_ref().ok_or(self.stored.map(|stored| stored.id))?;
-        let Some(producer) = loaded.get(&id.producer) else { return Ok(None) };
-        if id.item < producer.below {
-            return Ok(Some(Outcome::Done));
-        }
-        Ok(producer.done.get(&(id.item, id.part)).copied())
+        Ok(loaded.get(&(Home::HERE, id.producer)).and_then(|producer| producer.outcome(id)))
+    }
+
+    /// Whether the account has ever moved. `Err`: the page is not loaded.
+    pub(crate) fn have_moved(&self) -> Result<bool, Option<PageId>> {
+        let loaded = self.loaded.as_ref().ok_or(self.stored.map(|stored| stored.id))?;
+        Ok(loaded.keys().any(|(home, _)| *home != Home::HERE))
+    }
+
+    /// What was delivered where the account is. `Err`: the page is not loaded.
+    pub(crate) fn of_here(&self) -> Result<Deliveries, Option<PageId>> {
+        let loaded = self.loaded.as_ref().ok_or(self.stored.map(|stored| stored.id))?;
+        let here = loaded.iter().filter(|((home, _), _)| *home == Home::HERE);
+        Ok(Deliveries(here.map(|((_, id), producer)| (*id, Arc::clone(producer))).collect()))
+    }
+
+    /// The account has come from one region into another: what was delivered there is put aside under its name, and what
+    /// was delivered here before, if it ever was here, counts again.
+    pub(crate) fn moved(&mut self, from: &str, into: &str) {
+        self.apply(Effect::Moved { from: Home::of(from), into: Home::of(into) });
     }
 
     pub(crate) fn done(&mut self, ingest: &Ingest, outcome: Outcome) {
@@ -88,27 +126,25 @@ impl Producers {
             self.pending.push(effect);
             return;
         };
-        let (producer, changes) = match effect {
-            Effect::Outcome(id, _) => (id.producer, true),
-            Effect::Watermark(producer, below) => {
-                (producer, loaded.get(&producer).is_none_or(|known| known.below < below))
-            }
-        };
-        if !changes {
-            return;
-        }
-        self.stored = None;
-        let known = Arc::make_mut(Arc::make_mut(loaded).entry(producer).or_default());
         match effect {
-            Effect::Outcome(id, outcome) if id.item >= known.below => {
-                known.done.insert((id.item, id.part), outcome);
+            Effect::Outcome(id, outcome) => {
+                let known = Arc::make_mut(loaded).entry((Home::HERE, id.producer)).or_default();
+                if id.item >= known.below {
+                    Arc::make_mut(known).done.insert((id.item, id.part), outcome);
+                }
             }
-            Effect::Outcome(..) => {}
-            Effect::Watermark(_, below) => {
+            Effect::Watermark(producer, below) => {
+                let key = (Home::HERE, producer);
+                if loaded.get(&key).is_some_and(|known| known.below >= below) {
+                    return;
+                }
+                let known = Arc::make_mut(Arc::make_mut(loaded).entry(key).or_default());
                 known.below = below;
                 known.done = known.done.split_off(&(below, 0));
             }
+            Effect::Moved { from, into } => *loaded = Arc::new(rehomed(loaded, from, into)),
         }
+        self.stored = None;
     }
 
     pub(crate) fn missing(&self) -> Vec<PageId> {
@@ -152,9 +188,13 @@ impl Producers {
     pub(crate) fn digest(&self) -> u128 {
         match (&self.loaded, self.stored) {
             (_, Some(stored)) => stored.digest,
-            (Some(loaded), None) => loaded.iter().fold(0, |sum, producer| {
-                let bytes = postcard::to_stdvec(&producer).expect("ids and numbers only");
-                sum.wrapping_add(row_digest(5, &bytes))
+            (Some(loaded), None) => loaded.iter().fold(0, |sum, ((home, id), producer)| {
+                let bytes = if *home == Home::HERE {
+                    postcard::to_stdvec(&(id, producer))
+                } else {
+                    postcard::to_stdvec(&(home, id, producer))
+                };
+                sum.wrapping_add(row_digest(5, &bytes.expect("ids and numbers only")))
             }),
             (None, None) => 0,
         }
@@ -175,17 +215,80 @@ impl Producers {
     }
 }
 
-fn encode(producers: &BTreeMap<Uuid, Arc<Producer>>) -> Vec<u8> {
-    postcard::to_extend(producers, vec![VERSION]).expect("ids and numbers only")
+impl Producer {
+    fn outcome(&self, id: IngestId) -> Option<Outcome> {
+        if id.item < self.below {
+            return Some(Outcome::Done);
+        }
+        self.done.get(&(id.item, id.part)).copied()
+    }
 }
 
-fn decode(bytes: &[u8]) -> Result<BTreeMap<Uuid, Arc<Producer>>, FormatError> {
-    let (version, payload) =
-        bytes.split_first().ok_or_else(|| FormatError::malformed("page of producers", "empty"))?;
-    if *version != VERSION {
-        return Err(FormatError::Unknown { what: "version of page of producers", number: (*version).into() });
+/// What was delivered to an account in the region where it was: for whoever has items there that were for it, when it
+/// has gone.
+#[derive(Clone, Debug, Default)]
+pub struct Deliveries(BTreeMap<Uuid, Arc<Producer>>);
+
+impl Deliveries {
+    /// What became of an item; `None`: nothing, and nothing ever will in that region.
+    #[must_use]
+    pub fn of(&self, id: IngestId) -> Option<Delivered> {
+        self.0.get(&id.producer).and_then(|producer| producer.outcome(id)).map(Delivered::from)
     }
-    postcard::from_bytes(payload).map_err(|error| FormatError::malformed("page of producers", error))
+
+    /// As bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        postcard::to_extend(&self.0, vec![VERSION]).expect("ids and numbers only")
+    }
+
+    /// Reverse of [`Self::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        match bytes.split_first() {
+            Some((&VERSION, payload)) => postcard::from_bytes(payload).map(Self).map_err(malformed),
+            _ => Err(malformed("not version 1")),
+        }
+    }
+}
+
+/// What was of here is of `from`, and what was of `into` is of here. `from` stands there in any case, so that it can be seen
+/// that the account has moved.
+fn rehomed(known: &Known, from: Home, into: Home) -> Known {
+    let moved = known.iter().map(|((home, id), producer)| {
+        let home = match *home {
+            Home::HERE => from,
+            home if home == into => Home::HERE,
+            home => home,
+        };
+        ((home, *id), Arc::clone(producer))
+    });
+    let mut moved: Known = moved.filter(|((home, id), _)| *home != Home::HERE || !id.is_nil()).collect();
+    moved.entry((from, Uuid::nil())).or_default();
+    moved
+}
+
+fn encode(producers: &Known) -> Vec<u8> {
+    if producers.keys().any(|(home, _)| *home != Home::HERE) {
+        return postcard::to_extend(producers, vec![VERSION_WITH_HOMES]).expect("ids and numbers only");
+    }
+    let here: BTreeMap<_, _> = producers.iter().map(|((_, id), producer)| (id, producer)).collect();
+    postcard::to_extend(&here, vec![VERSION]).expect("ids and numbers only")
+}
+
+fn decode(bytes: &[u8]) -> Result<Known, FormatError> {
+    let (version, payload) = bytes.split_first().ok_or_else(|| malformed("empty"))?;
+    match *version {
+        VERSION => {
+            let here: BTreeMap<Uuid, Arc<Producer>> = postcard::from_bytes(payload).map_err(malformed)?;
+            Ok(here.into_iter().map(|(id, producer)| ((Home::HERE, id), producer)).collect())
+        }
+        VERSION_WITH_HOMES => postcard::from_bytes(payload).map_err(malformed),
+        other => Err(FormatError::Unknown { what: "version of page of producers", number: other.into() }),
+    }
+}
+
+fn malformed(error: impl std::fmt::Display) -> FormatError {
+    FormatError::malformed("page of producers", error)
 }
 
 #[cfg(test)]
@@ -237,5 +340,62 @@ mod tests {
         assert_eq!(reopened.digest(), producers.digest());
         assert_eq!(reopened.get(ingest(5, 0, 0).id), Ok(Some(Outcome::Done)));
         assert_eq!(reopened.get(ingest(8, 0, 0).id), Ok(Some(Outcome::Rejected)));
+    }
+
+    /// Shards of two installations have the same names, and this one's are far behind.
+    #[test]
+    fn items_of_another_installation_are_other_items() {
+        let mut producers = Producers::from_stored(None);
+        let get = |producers: &Producers, item| producers.get(ingest(item, 0, 0).id).unwrap();
+        producers.done(&ingest(1_007, 0, 1_000), Outcome::Rejected);
+        assert_eq!(producers.have_moved(), Ok(false));
+        let left = Deliveries::decode(&producers.of_here().unwrap().encode()).unwrap();
+        producers.moved("eu", "us");
+        assert_eq!(producers.have_moved(), Ok(true));
+        for item in [1, 999, 1_007] {
+            assert_eq!(get(&producers, item), None, "{item} of us");
+        }
+        producers.done(&ingest(3, 0, 2), Outcome::Rejected);
+        assert_eq!(get(&producers, 1), Some(Outcome::Done));
+        assert_eq!(get(&producers, 3), Some(Outcome::Rejected));
+        // What stays where it came from.
+        assert_eq!(left.of(ingest(999, 0, 0).id), Some(Delivered::Already));
+        assert_eq!(left.of(ingest(1_007, 0, 0).id), Some(Delivered::Rejected));
+        assert_eq!(left.of(ingest(1_008, 0, 0).id), None);
+        // And what counts again, by way of a third.
+        producers.moved("us", "asia");
+        assert_eq!(get(&producers, 1), None);
+        producers.moved("asia", "eu");
+        assert_eq!(get(&producers, 999), Some(Outcome::Done), "delivered, and not reported, before all that");
+        assert_eq!(get(&producers, 1_007), Some(Outcome::Rejected));
+        assert_eq!(get(&producers, 1_008), None);
+        producers.moved("eu", "us");
+        assert_eq!(get(&producers, 3), Some(Outcome::Rejected));
+        assert_eq!(get(&producers, 4), None);
+    }
+
+    #[test]
+    fn a_move_is_folded_without_the_page() {
+        let mut producers = Producers::from_stored(None);
+        producers.done(&ingest(5, 0, 4), Outcome::Rejected);
+        producers.moved("eu", "us");
+        producers.done(&ingest(1, 0, 0), Outcome::Rejected);
+        let mut page = Bytes::new();
+        let id = PageId { base_seq: 0, attempt: Uuid::nil(), number: 1 };
+        let written = producers.store(|bytes, digest| {
+            page = Bytes::from(bytes);
+            StoredPage { id, digest, bytes: 0 }
+        });
+        producers.stored(&written);
+        assert_eq!(page[0], VERSION_WITH_HOMES);
+        let mut reopened = Producers::from_stored(written.stored);
+        for producers in [&mut producers, &mut reopened] {
+            producers.moved("us", "eu");
+            producers.done(&ingest(6, 0, 4), Outcome::Rejected);
+        }
+        reopened.install(&[(id, page)]).unwrap();
+        assert_eq!(reopened.digest(), producers.digest());
+        assert_eq!(reopened.get(ingest(3, 0, 0).id), Ok(Some(Outcome::Done)));
+        assert_eq!(reopened.get(ingest(5, 0, 0).id), Ok(Some(Outcome::Rejected)));
     }
 }

@@ -11,7 +11,7 @@ use mail::id::{EmailId, MailboxId, ModSeq};
 use crate::append::IngestId;
 use crate::email_page::EmailPages;
 use crate::index::MailboxIndex;
-use crate::ingest::{Outcome, Producers};
+use crate::ingest::{Deliveries, Outcome, Producers};
 use crate::mailbox::{INBOX, Mailbox, Role};
 use crate::marks::{KEYWORDS_MAX, Marks};
 use crate::quota::Quota;
@@ -216,6 +216,16 @@ impl AccountState {
 
     pub(crate) fn root_by_name(&self, name: &str) -> Option<&MailboxRoot> {
         self.mailboxes.values().map(|mailbox| &mailbox.root).find(|root| root.name == name)
+    }
+
+    /// Whether the account has ever moved. `Err`: [`Part::Producers`] is not loaded.
+    pub(crate) fn has_moved(&self) -> Result<bool, Part> {
+        self.producers.have_moved().map_err(|_| Part::Producers)
+    }
+
+    /// What was delivered where the account is. `Err`: [`Part::Producers`] is not loaded.
+    pub(crate) fn deliveries(&self) -> Result<Deliveries, Part> {
+        self.producers.of_here().map_err(|_| Part::Producers)
     }
 
     /// What became of an item of the queue. `Err`: [`Part::Producers`] is not loaded.

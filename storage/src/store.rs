@@ -240,7 +240,7 @@ impl Account {
     }
 
     /// Closes the account: nothing can be changed in it any more.
-    async fn close(&self) -> Result<(), StorageError> {
+    pub(crate) async fn close(&self) -> Result<(), StorageError> {
         let build = |state: &AccountState| -> Result<_, Refusal<StorageError>> {
             if state.is_closed() {
                 return Ok(engine::Build::nothing(()));

@@ -103,7 +103,7 @@ impl Account {
     }
 
     /// The state with everything in memory that a check looks at.
-    async fn load_all(&self) -> Result<Arc<AccountState>, StorageError> {
+    pub(crate) async fn load_all(&self) -> Result<Arc<AccountState>, StorageError> {
         let mut state = self.log.refresh(&[]).await?;
         for _ in 0..LOADS_MAX {
             let mailboxes = state.mailboxes.keys().map(|id| Part::Mailbox(MailboxId(*id)));
@@ -157,7 +157,11 @@ impl Account {
     }
 
     /// Addresses of the archive's chunks, oldest first.
-    async fn archive_chunks(&self, state: &AccountState, log: LogId) -> Result<Vec<Bytes>, String> {
+    pub(crate) async fn archive_chunks(
+        &self,
+        state: &AccountState,
+        log: LogId,
+    ) -> Result<Vec<Bytes>, String> {
         let mut addresses = Vec::new();
         let mut address = state.archived().address;
         let mut seen = HashSet::new();

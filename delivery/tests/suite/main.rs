@@ -2,5 +2,6 @@
 
 mod crash;
 mod delivery;
+mod regions;
 mod remote;
 mod world;

@@ -85,16 +85,14 @@ impl Directory {
         change: AccountChange,
     ) -> Result<AccountEntry, AdminError> {
         check_display_name(change.display_name.as_deref().unwrap_or_default())?;
-        if change.status == Some(AccountStatus::Closing) {
-            let why = "an account closes by being deleted".to_owned();
+        if matches!(change.status, Some(AccountStatus::Closing | AccountStatus::Moving { .. })) {
+            let why = "an account closes by being deleted, and moves by being moved".to_owned();
             return Err(AdminError::Invalid { what: "status", why });
         }
         let quota = change.quota;
         let account = self
             .amend_account(address, move |account| {
-                if account.status == AccountStatus::Closing {
-                    return Err(AdminError::Invalid { what: "account", why: "is being deleted".to_owned() });
-                }
+                stays(account)?;
                 if let Some(name) = &change.display_name {
                     account.display_name.clone_from(name);
                 }
@@ -119,6 +117,9 @@ impl Directory {
     pub async fn delete_account(&self, address: &Address) -> Result<AccountId, AdminError> {
         let account = self
             .amend_account(address, |account| {
+                if matches!(account.status, AccountStatus::Moving { .. }) {
+                    stays(account)?;
+                }
                 if account.status != AccountStatus::Closing {
                     account.status = AccountStatus::Closing;
                     account.generation += 1;
@@ -126,6 +127,7 @@ impl Directory {
                 Ok(())
             })
             .await?;
+        self.forget_journey(account.id).await?;
         self.inner.stores.delete(account.id).await?;
         let open = self.own_domain(&name_of(address.domain())?).await?;
         let (key, id) = (address.local_key(), account.id);
@@ -161,6 +163,16 @@ impl Directory {
         })
         .await
     }
+}
+
+/// An account that goes away is not changed any more.
+fn stays(account: &AccountEntry) -> Result<(), AdminError> {
+    let why = match account.status {
+        AccountStatus::Closing => "is being deleted",
+        AccountStatus::Moving { .. } => "is moving to another region",
+        AccountStatus::Active | AccountStatus::LoginDisabled | AccountStatus::Disabled => return Ok(()),
+    };
+    Err(AdminError::Invalid { what: "account", why: why.to_owned() })
 }
 
 fn check_display_name(name: &str) -> Result<(), AdminError> {

@@ -8,6 +8,7 @@ mod accounts;
 mod aliases;
 mod domains;
 mod lists;
+mod moves;
 mod passwords;
 
 use async_trait::async_trait;
@@ -17,6 +18,7 @@ use mail::region::Region;
 
 pub use accounts::{AccountChange, NewAccount};
 pub use domains::{DomainView, NamePage};
+pub use moves::Expected;
 pub use passwords::NewPassword;
 
 use crate::account::{AccountEntry, Quota};

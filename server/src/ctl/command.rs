@@ -233,6 +233,7 @@ fn account(command: AccountCommand) -> anyhow::Result<Option<Request>> {
             let body = json!({ "display_name": name, "status": status, "quota": quota(&options) });
             send(reach, Method::PATCH, one(&address), body)
         }
+        AccountCommand::Move { .. } => bail!("not a command for the admin API"),
         AccountCommand::Remove { address, yes, reach } => {
             if !yes && !secret::confirm(&format!("Delete {address} and all its mail?"))? {
                 return Ok(None);

@@ -55,6 +55,15 @@ impl Holder {
     }
 }
 
+/// The blob and the reference that the address of an archive chunk names. `None`: it is no such address.
+pub fn archive_holding(address: &[u8]) -> Option<(BlobAddress, Nonce)> {
+    let ArchiveAddress { blob, nonce } = match address.split_first() {
+        Some((&ADDRESS_VERSION, rest)) => postcard::from_bytes(rest).ok()?,
+        _ => return None,
+    };
+    Some((blob, nonce))
+}
+
 #[async_trait]
 impl Archive for BlobArchive {
     async fn write(&self, log: LogId, chunk: Bytes) -> Result<Bytes, ArchiveError> {
@@ -69,12 +78,9 @@ impl Archive for BlobArchive {
     }
 
     async fn read(&self, log: LogId, address: Bytes) -> Result<Bytes, ArchiveError> {
-        let decoded = match address.split_first() {
-            Some((&ADDRESS_VERSION, rest)) => postcard::from_bytes::<ArchiveAddress>(rest).ok(),
-            _ => None,
-        };
-        let blob = decoded.filter(|decoded| decoded.blob.size <= CHUNK_BYTES_MAX);
-        let blob = blob.ok_or_else(|| ArchiveError::Missing(address.clone()))?.blob;
+        let blob = archive_holding(&address).map(|(blob, _)| blob);
+        let blob = blob.filter(|blob| blob.size <= CHUNK_BYTES_MAX);
+        let blob = blob.ok_or_else(|| ArchiveError::Missing(address.clone()))?;
         let failed = |error: ReadError| match error {
             ReadError::Missing { .. } => ArchiveError::Missing(address.clone()),
             error => ArchiveError::Unavailable(with_causes(&error)),

@@ -15,6 +15,7 @@
 mod address;
 mod archive;
 mod blobs;
+mod carry;
 mod config;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -33,8 +34,9 @@ mod store;
 mod writer;
 
 pub use address::{BlobAddress, BlobId, Holder, Nonce, SegmentId, WrappedKey};
-pub use archive::BlobArchive;
+pub use archive::{BlobArchive, archive_holding};
 pub use blobs::{Appender, Blobs, BlobsError, Growth, SegmentInfo};
+pub use carry::CarryError;
 pub use config::Config;
 // For back ends, which know this crate alone.
 pub use engine::with_causes;

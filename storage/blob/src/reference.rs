@@ -146,6 +146,26 @@ impl References {
         Ok(answers)
     }
 
+    /// Puts references that have a name already, to frames that nobody sweeps: they were just written, or their segments are
+    /// not dying.
+    pub(crate) async fn put_as(
+        &self,
+        places: &[(SegmentId, u32)],
+        holder: Holder,
+        nonce: Nonce,
+    ) -> Result<(), ReferenceError> {
+        let rows = places.iter().map(|(segment, frame)| Row {
+            key: reference_key(*segment, *frame, holder, nonce),
+            value: Bytes::from_static(&[REFERENCE_VERSION]),
+        });
+        self.rows.put(rows.collect()).await.map_err(ReferenceError::Rows)
+    }
+
+    /// Whether a segment is marked as dying.
+    pub(crate) async fn is_dying(&self, segment: SegmentId) -> Result<bool, ReferenceError> {
+        Ok(self.rows.get(dying_key(segment)).await.map_err(ReferenceError::Rows)?.is_some())
+    }
+
     /// Removes exactly these references.
     pub async fn remove_many(
         &self,

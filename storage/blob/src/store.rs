@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use engine::Rows;
 use quick_cache::sync::Cache;
 
 use crate::format::Damage;
 use crate::format::segment::Index;
-use crate::group::Group;
+use crate::frame_builder::FrameFacts;
+use crate::group::{Group, Placed};
 use crate::reader::{ByWeight, ReaderShared};
 use crate::recovery::{self, Recovered};
 use crate::scan::Scan;
@@ -133,6 +135,20 @@ impl BlobStore {
     /// The keys.
     pub fn keys(&self) -> &KeyRing {
         &self.writers.keys
+    }
+
+    /// Writes a frame, all but its header, into the shared segment.
+    pub(crate) async fn write_frame(
+        &self,
+        pieces: Vec<Bytes>,
+        facts: FrameFacts,
+    ) -> Result<Placed, BlobsError> {
+        self.writers.group.write(pieces, facts).await
+    }
+
+    /// Frames up to this length go into the shared segment.
+    pub(crate) fn shared_bytes_max(&self) -> usize {
+        self.writers.config.shared_bytes_max
     }
 
     /// The back end.

@@ -226,14 +226,14 @@ impl Drop for Budget {
 }
 
 /// A segment that holds one large blob. Dropped before it is sealed, it is aborted.
-struct OwnSegment {
+pub(crate) struct OwnSegment {
     blobs: Arc<dyn Blobs>,
     appender: Option<Box<dyn Appender>>,
     layout: Layout,
 }
 
 impl OwnSegment {
-    async fn begin(blobs: Arc<dyn Blobs>, chunks: Vec<Bytes>) -> Result<Self, BlobsError> {
+    pub(crate) async fn begin(blobs: Arc<dyn Blobs>, chunks: Vec<Bytes>) -> Result<Self, BlobsError> {
         let layout = Layout::new(FLAG_STREAMED);
         let appender = blobs.begin(layout.segment, 0).await?;
         let mut pieces = vec![Bytes::copy_from_slice(&layout.header)];
@@ -245,7 +245,7 @@ impl OwnSegment {
         Ok(own)
     }
 
-    async fn append(&mut self, pieces: Vec<Bytes>) -> Result<(), BlobsError> {
+    pub(crate) async fn append(&mut self, pieces: Vec<Bytes>) -> Result<(), BlobsError> {
         self.appender
             .as_mut()
             .expect("an own segment has its appender until it is sealed")
@@ -253,7 +253,7 @@ impl OwnSegment {
             .await
     }
 
-    async fn seal(
+    pub(crate) async fn seal(
         mut self,
         mut pieces: Vec<Bytes>,
         known: &crate::frame_builder::FrameFacts,

@@ -11,6 +11,7 @@
 //! another back end", has the rules and what a crash leaves.
 
 mod blobs;
+mod carry;
 mod error;
 mod flip;
 mod gate;
@@ -27,6 +28,7 @@ mod standing;
 mod tests;
 
 pub use blobs::MovingBlobs;
+pub use carry::{carry_log, discard_log};
 pub use error::MoveError;
 pub use moving::Moving;
 pub use progress::{Progress, Stage};

@@ -1,7 +1,7 @@
 //! Two regions on one set of engines: each with a keyspace, a bucket, a key and a node of its own.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -159,19 +159,35 @@ impl Region {
         Ok(child.wait_with_output()?)
     }
 
-    /// Begins a command about this region and the configuration of another, for whoever wants to kill it.
-    pub fn begin(&self, arguments: &[&str], other: &Self) -> Result<Child> {
-        let mut command = Life::Bound.command(&binary()?);
-        command.args(arguments).arg(other.file()).arg("--config").arg(self.file());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        Ok(child::spawn(command)?)
-    }
-
     /// The same, which has to succeed.
     pub fn succeeds(&self, arguments: &[&str], input: &str) -> Result<String> {
         let output = self.command(arguments, input)?;
         ensure!(output.status.success(), "{arguments:?} in {}: {}", self.name, told(&output));
         Ok(told(&output))
+    }
+
+    /// Gives a command about this region, and kills it (SIGKILL) when it has said something. `false`: it had nothing to say
+    /// of this, and has ended in order.
+    pub fn killed_after(&self, arguments: &[&str], said: &str) -> Result<bool> {
+        let mut command = Life::Bound.command(&binary()?);
+        command.args(arguments).arg("--config").arg(self.file());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = child::spawn(command)?;
+        let output = BufReader::new(process.stdout.take().context("its output")?);
+        let mut heard = Vec::new();
+        for line in output.lines() {
+            heard.push(line?);
+            if heard.last().is_some_and(|line| line.contains(said)) {
+                process.kill()?;
+                process.wait()?;
+                return Ok(true);
+            }
+        }
+        let mut errors = String::new();
+        process.stderr.take().context("its errors")?.read_to_string(&mut errors)?;
+        let status = process.wait()?;
+        ensure!(status.success(), "{arguments:?} in {}: {heard:?}, {status}: {errors}", self.name);
+        Ok(false)
     }
 
     /// Makes an account.

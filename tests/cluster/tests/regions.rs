@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -33,6 +34,37 @@ fn who_connects_to_another_region_is_served_by_the_own() -> Result<()> {
     Scene::play(Scene::everything)
 }
 
+#[test]
+fn an_account_moves_and_comes_back() -> Result<()> {
+    Scene::play(|scene| {
+        scene.begin()?;
+        // The queue of her region is far ahead of the other's: what is done here says nothing about there.
+        for nth in 0..20 {
+            send(&scene.eu, ALICE, &format!("first {nth}."))?;
+        }
+        for nth in 0..20 {
+            arrives(&scene.eu, ALICE, &format!("first {nth}."))?;
+        }
+        let mut client = Imap::login(scene.eu.imap()?, ALICE, PASSWORD)?;
+        let large = format!("Subject: large\r\n\r\n{}", "0123456789\r\n".repeat(300_000));
+        ensure!(client.append("INBOX", "\\Flagged", large.as_bytes())?.ok(), "APPEND");
+        client.ok("SELECT INBOX")?;
+        client.ok("STORE 2 +FLAGS (\\Seen $Label)")?;
+        client.ok("CREATE Elsewhere")?;
+        client.ok("CREATE Elsewhere/Deeper")?;
+        client.ok("COPY 1:3 Elsewhere")?;
+        client.ok("MOVE 4 Elsewhere/Deeper")?;
+        client.ok("STORE 6 +FLAGS (\\Deleted)")?;
+        client.ok("EXPUNGE")?;
+        drop(client);
+        scene.wrong_moves_are_refused()?;
+        scene.moves()
+    })
+}
+
+/// One scene at a time: each has engines of its own.
+static TURN: Mutex<()> = Mutex::new(());
+
 struct Scene {
     /// Alice's.
     eu: Region,
@@ -44,6 +76,7 @@ struct Scene {
 
 impl Scene {
     fn play(what: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scene = Self::start()?;
         let seen = what(&mut scene);
         if seen.is_err() {
@@ -246,6 +279,158 @@ impl Scene {
         Ok(())
     }
 
+    /// What cannot be done is said, and does nothing.
+    fn wrong_moves_are_refused(&self) -> Result<()> {
+        let (eu, us) = (&self.eu, &self.us);
+        self.eu.succeeds(&["alias", "add", "sales@example.test", ALICE], "")?;
+        for (region, address, to, file, expected) in [
+            (eu, ALICE, "mars", us, "no region mars is configured here"),
+            (eu, ALICE, "us", eu, "is of region eu and not of us"),
+            (eu, ALICE, "eu", us, "this is region eu itself"),
+            (eu, "nobody@example.test", "us", us, "no such account: nobody@example.test"),
+            (eu, "sales@example.test", "us", us, "no such account: sales@example.test"),
+            (eu, "alice@example.org", "us", us, "no such domain"),
+        ] {
+            let output = region.command(&move_to(address, to, &file.file())?, "")?;
+            ensure!(!output.status.success(), "{address} to {to}: done");
+            ensure!(told(&output).contains(expected), "{address} to {to}: {}", told(&output));
+        }
+        // Who is there already is not moved, whoever is asked.
+        for (region, address, to) in [(eu, BOB, us), (us, ALICE, eu)] {
+            let said = region.succeeds(&move_to(address, to.name, &to.file())?, "")?;
+            ensure!(said.contains(&format!("{address} is in region {} already", to.name)), "{said}");
+        }
+        ensure!(curl(us, ALICE, PASSWORD)?, "she is where she was");
+        Ok(())
+    }
+
+    /// Alice moves, with the command killed again and again in the midst of it, comes back, and goes once more. She downloads
+    /// nothing again, and what is sent to her meanwhile arrives once.
+    fn moves(&self) -> Result<()> {
+        let home = self.folder.path().join("copy");
+        mbsync(&self.us, ALICE, &home)?;
+        let files = files(&home)?;
+        ensure!(files.len() == 19, "{files:?}");
+        let picture = self.picture()?;
+        // Names that take mail for her at either region whatever is under way.
+        for region in [&self.eu, &self.us] {
+            region.succeeds(&["alias", "add", &by_way_of(region), ALICE], "")?;
+        }
+        let (there, back) = ([&self.eu, &self.us], [&self.us, &self.eu]);
+        let mut sent: Vec<String> = Vec::new();
+        let mut killed = [0; STEPS.len()];
+        for (nth, [from, to]) in [there, back, there].into_iter().enumerate() {
+            let mut open = Imap::login(from.imap()?, ALICE, PASSWORD)?;
+            open.ok("SELECT INBOX")?;
+            // Somebody who was told that she is here, and says only afterwards what they have for her.
+            let mut slow = Smtp::hello(from.smtp()?)?;
+            slow.command("MAIL FROM:<sender@example.org>", 250)?;
+            slow.command(&format!("RCPT TO:<{ALICE}>"), 250)?;
+            let file = to.file();
+            let arguments = move_to(ALICE, to.name, &file)?;
+            let mut refused = 0;
+            for (step, mark) in STEPS.into_iter().enumerate() {
+                if from.killed_after(&arguments, mark)? {
+                    killed[step] += 1;
+                }
+                self.nobody_is_told_that_she_is_gone()?;
+                for region in [from, to] {
+                    let subject = format!("move {nth} step {step} at {}", region.name);
+                    if try_send(region, ALICE, &subject)? {
+                        sent.push(subject);
+                    } else {
+                        refused += 1;
+                        send(region, &by_way_of(region), &subject)?;
+                        sent.push(subject);
+                    }
+                }
+            }
+            ensure!(refused > 0, "nothing was sent while she was closed");
+            let said = from.succeeds(&arguments, "")?;
+            ensure!(said.contains(&format!("is in region {}", to.name)), "{said}");
+            let said = from.succeeds(&arguments, "")?;
+            ensure!(said.contains("already"), "{said}");
+            ensure!(
+                open.command("NOOP").is_err() || open.command("CHECK").is_err(),
+                "the old session goes on"
+            );
+            let subject = format!("move {nth} said late");
+            let message = format!("From: <sender@example.org>\r\nSubject: {subject}\r\n\r\nhello\r\n");
+            slow.command("DATA", 354)?;
+            slow.raw(format!("{message}.\r\n").as_bytes())?;
+            let reply = slow.reply()?;
+            ensure!(reply.code == 250, "{reply:?}");
+            sent.push(subject);
+            for region in [from, to] {
+                let subject = format!("move {nth} afterwards at {}", region.name);
+                send(region, ALICE, &subject)?;
+                sent.push(subject);
+                ensure!(curl(region, ALICE, PASSWORD)?, "she logs in at {}", region.name);
+            }
+            let shown = to.succeeds(&["account", "show", ALICE], "")?;
+            ensure!(shown.contains("active"), "{shown}");
+            ensure!(!from.command(&["account", "show", ALICE], "")?.status.success(), "two records");
+            for subject in &sent {
+                arrives(to, ALICE, subject).with_context(|| format!("after move {nth}"))?;
+            }
+            let after = self.picture()?;
+            ensure!(picture.iter().all(|line| after.contains(line)), "{picture:#?}\n{after:#?}");
+            mbsync(&self.us, ALICE, &home)?;
+            let now = self::files(&home)?;
+            ensure!(files.iter().all(|file| now.contains(file)), "mbsync has downloaded something again");
+            ensure!(
+                now.len() == files.len() + sent.len(),
+                "{} and {}, not {}",
+                files.len(),
+                sent.len(),
+                now.len()
+            );
+        }
+        println!("killed after each of {STEPS:?}: {killed:?}");
+        ensure!(killed.iter().all(|count| *count > 0), "it was never killed after some step");
+        // Nothing came late and twice.
+        for subject in &sent {
+            arrives(&self.eu, ALICE, subject)?;
+        }
+        for region in [&self.eu, &self.us] {
+            let checked = region.succeeds(&["check"], "")?;
+            println!("{}: {}", region.name, checked.lines().last().unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// What does not change about Alice's messages: UIDVALIDITY, and UID, flags and size of each.
+    fn picture(&self) -> Result<Vec<String>> {
+        let mut client = Imap::login(self.eu.imap()?, ALICE, PASSWORD)?;
+        let mut lines = Vec::new();
+        for mailbox in ["INBOX", "Elsewhere", "Elsewhere/Deeper"] {
+            let selected = client.ok(&format!("SELECT {mailbox}"))?.text();
+            lines.extend(selected.into_iter().filter(|line| line.contains("UIDVALIDITY")));
+            lines.push(mailbox.to_owned());
+            let facts = "(UID FLAGS RFC822.SIZE INTERNALDATE EMAILID THREADID MODSEQ)";
+            lines.extend(client.ok(&format!("UID FETCH 1:22 {facts}"))?.text());
+            let bodies = client.ok("UID FETCH 1:22 BODY.PEEK[]")?;
+            lines.extend(bodies.untagged.iter().map(|body| String::from_utf8_lossy(body).into_owned()));
+        }
+        Ok(lines)
+    }
+
+    /// Whatever is under way with Alice, no answer is final.
+    fn nobody_is_told_that_she_is_gone(&self) -> Result<()> {
+        for region in [&self.eu, &self.us] {
+            let mut client = Imap::connect(region.imap()?)?;
+            let answer = client.command(&format!("LOGIN {ALICE} {PASSWORD}"))?.tagged;
+            let fine = answer.starts_with("OK") || answer.starts_with("NO [UNAVAILABLE]");
+            ensure!(fine, "at {}: {answer}", region.name);
+            let mut client = Smtp::hello(region.smtp()?)?;
+            client.command("MAIL FROM:<sender@example.org>", 250)?;
+            client.raw(format!("RCPT TO:<{ALICE}>\r\n").as_bytes())?;
+            let reply = client.reply()?;
+            ensure!(reply.code == 250 || reply.code == 451, "at {}: {reply:?}", region.name);
+        }
+        Ok(())
+    }
+
     /// The home region is killed: its users are told to come again, those of the other notice nothing.
     fn a_region_that_is_away_is_no_wrong_password(&mut self) -> Result<()> {
         let mut open = Imap::login(self.us.imap()?, ALICE, PASSWORD)?;
@@ -292,12 +477,70 @@ impl Scene {
     }
 }
 
-/// Brings a message by SMTP to the node of a region where its recipient is at home, and waits until it is there.
-fn deliver(region: &Region, to: &str, subject: &str) -> Result<()> {
+/// Files of a mail folder with what is in them; what mbsync keeps beside them is left out.
+fn files(home: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for folder in ["new", "cur"] {
+        for entry in fs::read_dir(home.join("mail/INBOX").join(folder))? {
+            let entry = entry?;
+            // The flags behind the colon may change; a message that was downloaded again has another name.
+            let name = entry.file_name().to_string_lossy().into_owned();
+            found.push(name.split(':').next().unwrap_or_default().to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// What the command says as it goes, in this order.
+const STEPS: [&str; 6] = [
+    "the account is closed",
+    "blobs are copied",
+    "are verified",
+    "the account has moved",
+    "its name leads to region",
+    "goes after it",
+];
+
+/// The command that moves an account.
+fn move_to<'a>(address: &'a str, region: &'a str, file: &'a Path) -> Result<[&'a str; 7]> {
+    Ok(["account", "move", address, "--region", region, "--to", file.to_str().context("UTF-8")?])
+}
+
+/// A name at a region that leads to Alice.
+fn by_way_of(region: &Region) -> String {
+    format!("by-way-of-{}@example.test", region.name)
+}
+
+/// Brings a message, as another server does. `false`: told to come again later.
+fn try_send(region: &Region, to: &str, subject: &str) -> Result<bool> {
     let message = format!("From: <sender@example.org>\r\nSubject: {subject}\r\n\r\nhello\r\n");
     let mut client = Smtp::hello(region.smtp()?)?;
+    client.command("MAIL FROM:<sender@example.org>", 250)?;
+    client.raw(format!("RCPT TO:<{to}>\r\n").as_bytes())?;
+    let reply = client.reply()?;
+    if reply.code == 451 {
+        return Ok(false);
+    }
+    ensure!(reply.code == 250, "{to} at {}: {reply:?}", region.name);
+    client.command("RSET", 250)?;
     let reply = client.send("sender@example.org", &[to], message.as_bytes())?;
-    ensure!(reply.code == 250, "{reply:?}");
+    ensure!(reply.code == 250, "{to} at {}: {reply:?}", region.name);
+    Ok(true)
+}
+
+/// Brings a message, until it is taken.
+fn send(region: &Region, to: &str, subject: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !try_send(region, to, subject)? {
+        ensure!(Instant::now() < deadline, "{to} is put off for ever at {}", region.name);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+/// Brings a message by SMTP to the node of a region where its recipient is at home, and waits until it is there.
+fn deliver(region: &Region, to: &str, subject: &str) -> Result<()> {
+    send(region, to, subject)?;
     arrives(region, to, subject).map(drop)
 }
 

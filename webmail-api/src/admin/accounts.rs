@@ -37,6 +37,7 @@ pub(crate) enum Status {
     LoginDisabled,
     Disabled,
     Closing,
+    Moving,
 }
 
 /// What is known of a password.
@@ -130,6 +131,7 @@ impl From<AccountStatus> for Status {
             AccountStatus::LoginDisabled => Self::LoginDisabled,
             AccountStatus::Disabled => Self::Disabled,
             AccountStatus::Closing => Self::Closing,
+            AccountStatus::Moving { .. } => Self::Moving,
         }
     }
 }
@@ -141,6 +143,8 @@ impl From<Status> for AccountStatus {
             Status::LoginDisabled => Self::LoginDisabled,
             Status::Disabled => Self::Disabled,
             Status::Closing => Self::Closing,
+            // Nobody sets it; it is refused like the one above.
+            Status::Moving => Self::Moving { logs_in: false, receives: false },
         }
     }
 }

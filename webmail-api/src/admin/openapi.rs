@@ -150,7 +150,7 @@ fn schemas() -> Value {
     let one_of = |values: Vec<&str>| json!({ "type": "string", "enum": values });
     let service = || one_of(directory::Service::ALL.iter().map(|service| service.name()).collect());
     let scope = || one_of(super::caller::Scope::ALL.iter().map(|scope| scope.name()).collect());
-    let status = || one_of(vec!["active", "login-disabled", "disabled", "closing"]);
+    let status = || one_of(vec!["active", "login-disabled", "disabled", "closing", "moving"]);
     let kind = |name: &'static str, schema: &str| object("", &[(name, reference(schema))]);
     json!({
         "Problem": object("What went wrong (RFC 9457).", &[

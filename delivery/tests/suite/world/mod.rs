@@ -13,6 +13,7 @@ use directory::account::Quota;
 use directory::admin::{NewAccount, NewPassword};
 use directory::config::Argon2Config;
 use directory::entry::DomainSettings;
+use directory::homes::Homes;
 use directory::{AccountStores, Directory, LogKeys, Parts, Resolution, Temporary};
 use engine::memory::{Faults, MemoryEngine};
 use engine::seal::Unencrypted;
@@ -90,6 +91,11 @@ pub(crate) fn address(text: &str) -> Address {
 impl World {
     /// Opens everything; `None` when the disk fails meanwhile.
     pub(crate) async fn open(disk: &Disk, config: delivery::Config) -> Option<Self> {
+        Self::open_in(disk, config, None).await
+    }
+
+    /// The same in a region, with the table that it shares with others.
+    pub(crate) async fn open_in(disk: &Disk, config: delivery::Config, homes: Option<Homes>) -> Option<Self> {
         let kek = KeyEncryptionKey::from_secret(&[7; 32]);
         let engine = disk.engine.engine();
         let keys = KeyRing::new(kek, engine.rows.clone(), &blob::Config::default());
@@ -102,6 +108,8 @@ impl World {
             snapshot_bytes_min: 500,
             snapshot_entries_max: 16,
             deadline_seconds: 5,
+            // Whoever moves an account works on the logs beside this process.
+            shared: homes.is_some(),
             ..LogOptions::default()
         };
         let storage = Storage::new(
@@ -122,7 +130,7 @@ impl World {
             archive: None,
             keys: Arc::new(NoKeys),
             stores: Arc::new(Accounts(storage.clone())),
-            homes: None,
+            homes,
             on_login_failure: Box::new(|_| {}),
         })
         .await

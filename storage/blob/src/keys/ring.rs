@@ -143,6 +143,48 @@ impl KeyRing {
         Err(KeyError::Rows(EngineError::unavailable("the key's row does not come to rest")))
     }
 
+    /// Takes a key over from another ring, whose key-encryption key is another. Done again it does nothing.
+    pub async fn carry(&self, from: &Self, key: KeyId) -> Result<(), KeyError> {
+        let theirs = from.secret(key).await?.ok_or(KeyError::Missing(key))?;
+        if self.secret(key).await?.is_none() {
+            let sealed = self.0.kek.material.seal(&binding(key), theirs.as_slice());
+            let value = encode_row(&KeyRow::Live { kek: self.fingerprint(), sealed });
+            match self.0.rows.put_new(Row { key: row_key(key), value }).await {
+                Ok(_) | Err(EngineError::Undecided { .. }) => {}
+                Err(error) => return Err(KeyError::Rows(error)),
+            }
+        }
+        match self.secret(key).await? {
+            Some(ours) if ours == theirs => Ok(()),
+            // Two keys for one id: nothing of this could be read.
+            Some(_) => Err(KeyError::Damaged(key)),
+            None => Err(KeyError::Missing(key)),
+        }
+    }
+
+    /// Removes a key that another ring has taken over; other than an erased one it may come back.
+    pub async fn withdraw(&self, key: KeyId) -> Result<(), KeyError> {
+        for _ in 0..SWAPS_MAX {
+            let Some(old) = self.0.rows.get(row_key(key)).await.map_err(KeyError::Rows)? else { break };
+            match self.0.rows.replace_if(row_key(key), Some(old), None).await {
+                Ok(_) | Err(EngineError::Undecided { .. }) => {}
+                Err(error) => return Err(KeyError::Rows(error)),
+            }
+        }
+        self.forget(key);
+        Ok(())
+    }
+
+    /// The secret of a key, from its row.
+    async fn secret(&self, key: KeyId) -> Result<Option<Zeroizing<Vec<u8>>>, KeyError> {
+        let value = self.0.rows.get(row_key(key)).await.map_err(KeyError::Rows)?;
+        let Some(value) = value else { return Ok(None) };
+        match decode_row(key, &value)? {
+            KeyRow::Erased => Err(KeyError::Erased(key)),
+            KeyRow::Live { kek, sealed } => self.open_sealed(key, kek, &sealed).map(Some),
+        }
+    }
+
     pub(crate) async fn wrap(&self, key: KeyId, blob: &BlobKey) -> Result<WrappedKey, KeyError> {
         Ok(self.material(key).await?.wrap(blob))
     }
@@ -191,15 +233,24 @@ impl KeyRing {
     }
 
     fn unseal(&self, key: KeyId, kek: Fingerprint, sealed: &[u8]) -> Result<Material, KeyError> {
+        let secret = self.open_sealed(key, kek, sealed)?;
+        let secret =
+            secret.first_chunk::<32>().filter(|_| secret.len() == 32).ok_or(KeyError::Damaged(key))?;
+        Ok(Material::new(secret))
+    }
+
+    fn open_sealed(
+        &self,
+        key: KeyId,
+        kek: Fingerprint,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, KeyError> {
         let node = self.fingerprint();
         if kek != node {
             return Err(KeyError::OtherKek { key, row: kek, node });
         }
         let secret = self.0.kek.material.open(&binding(key), sealed).map_err(|_| KeyError::Damaged(key))?;
-        let secret = Zeroizing::new(secret);
-        let secret =
-            secret.first_chunk::<32>().filter(|_| secret.len() == 32).ok_or(KeyError::Damaged(key))?;
-        Ok(Material::new(secret))
+        Ok(Zeroizing::new(secret))
     }
 }
 
