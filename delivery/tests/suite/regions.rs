@@ -260,7 +260,7 @@ async fn another_regions_watermark_says_nothing_about_new_mail() {
 /// An item that was put into the account, and whose shard was not told before the account went.
 #[tokio::test(start_paused = true)]
 async fn what_was_delivered_and_not_reported_is_not_delivered_again() {
-    for comes_back in [false, true] {
+    for (comes_back, restarted) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut regions = Regions::new().await;
         regions.submit(0, true).await;
         regions.submit(0, true).await;
@@ -288,10 +288,46 @@ async fn what_was_delivered_and_not_reported_is_not_delivered_again() {
         if comes_back {
             regions.relocate(STEPS).await;
         }
+        if restarted {
+            // It remembers nothing of how the account was.
+            regions.restart(0, 1).await;
+        }
         regions.settle().await;
         regions.check(0).await;
         assert_eq!(regions.home, usize::from(!comes_back));
     }
+}
+
+/// An item that was sent after the account, and whose shard was not told before the account was back.
+#[tokio::test(start_paused = true)]
+async fn what_was_sent_on_and_not_reported_is_not_delivered_too() {
+    let mut seen = Vec::new();
+    for cut in 1..24 {
+        let mut regions = Regions::new().await;
+        regions.submit(0, true).await;
+        regions.relocate(STEPS).await;
+        regions.restart(0, 0).await;
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let engine = &regions.disks[0].engine;
+        let power_cut_after_sync = Some(engine.syncs() + cut);
+        engine.set_faults(Faults { seed: cut, power_cut_after_sync, ..Faults::default() });
+        for _ in 0..3 {
+            // What was waiting at a start comes alone, and later.
+            regions.disks[0].clock.set(regions.disks[0].clock.now() + 3_600);
+            regions.worlds[0].delivery.run_once().await;
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+        }
+        regions.restart(0, cut).await;
+        let mut left = Vec::new();
+        for kind in [ShardKind::Ingest, ShardKind::Outbound] {
+            left.push(regions.worlds[0].queue.list(kind, 10).await.unwrap().len());
+        }
+        seen.push((left[0], left[1]));
+        regions.relocate(STEPS).await;
+        regions.settle().await;
+        regions.check(cut).await;
+    }
+    assert!(seen.contains(&(1, 1)), "no power cut was between the two: {seen:?}");
 }
 
 /// Mail and moves, each cut short anywhere, by power cuts too.
