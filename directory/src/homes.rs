@@ -2,8 +2,8 @@
 //!
 //! A region is an installation of its own; this is the only thing that all of them share: rows of an engine that each of
 //! them reaches, from the hash of a name to the region whose directory has it. A name is claimed before it is made and
-//! given back after it is removed, so that whatever is cut short in between it is in one region only. A directory asks here about names of its
-//! domains that it has not itself, and about no others: who is at home needs nobody else.
+//! given back after it is removed, so that it is in one region only, whatever is cut short in between. A directory asks
+//! here about names of its domains that it has not itself, and about no others: who is at home needs nobody else.
 
 use std::fmt;
 use std::sync::Arc;
@@ -86,7 +86,10 @@ impl Homes {
             Some(region) if region == *to => Ok(()),
             found => Err(match outcome {
                 Err(error) => temporary(&error).into(),
-                Ok(_) => AdminError::Undecided(format!("{name} is in region {found:?}")),
+                Ok(_) => AdminError::Undecided(match found {
+                    Some(region) => format!("{name} is in region {region}"),
+                    None => format!("{name} is in no region"),
+                }),
             }),
         }
     }
