@@ -190,27 +190,56 @@ impl Window {
         })
     }
 
-    /// Where the results begin, and the results; and the limit where it is less than what was asked for.
-    pub fn cut<'a>(
+    /// Where the results begin, and the results; and the limit where it is less than what was asked for. `is` says which
+    /// of all results the anchor is.
+    pub fn cut<'a, T>(
         &self,
-        ids: &'a [Id],
+        all: &'a [T],
+        is: impl Fn(&T, &Id) -> bool,
         limit_max: usize,
-    ) -> Result<(usize, &'a [Id], Option<usize>), MethodError> {
-        let count = ids.len() as i64;
+    ) -> Result<(usize, &'a [T], Option<usize>), MethodError> {
+        let count = all.len() as i64;
         let start = match &self.anchor {
             Some(anchor) => {
-                let at = ids.iter().position(|id| id == anchor).ok_or(MethodError::AnchorNotFound)?;
-                (at as i64).saturating_add(self.anchor_offset).max(0)
+                let at = all.iter().position(|result| is(result, anchor));
+                (at.ok_or(MethodError::AnchorNotFound)? as i64).saturating_add(self.anchor_offset).max(0)
             }
             None if self.position < 0 => (count + self.position).max(0),
             None => self.position,
         };
         let asked = self.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let limit = asked.min(limit_max);
-        let begin = usize::try_from(start).unwrap_or(usize::MAX).min(ids.len());
-        let end = begin.saturating_add(limit).min(ids.len());
+        let begin = usize::try_from(start).unwrap_or(usize::MAX).min(all.len());
+        let end = begin.saturating_add(limit).min(all.len());
         // RFC 8620 §5.5: `limit` is told when it is the server's.
-        Ok((begin, &ids[begin..end], (asked > limit_max).then_some(limit_max)))
+        Ok((begin, &all[begin..end], (asked > limit_max).then_some(limit_max)))
+    }
+
+    /// The answer of `Foo/query`.
+    pub fn answer<T>(
+        &self,
+        account: &Id,
+        state: &str,
+        all: &[T],
+        id: impl Fn(&T) -> Id,
+        limit_max: usize,
+    ) -> Result<Object, MethodError> {
+        let (position, found, limit) = self.cut(all, |result, anchor| id(result) == *anchor, limit_max)?;
+        let ids: Vec<Id> = found.iter().map(id).collect();
+        let mut answer = object(json!({
+            "accountId": account,
+            "queryState": state,
+            "canCalculateChanges": false,
+            "position": position,
+            "ids": ids,
+        }));
+        if self.calculate_total {
+            answer.insert("total".to_owned(), json!(all.len()));
+        }
+        if let Some(limit) = limit {
+            answer.insert("limit".to_owned(), json!(limit));
+        }
+        Ok(answer)
     }
 }
 
@@ -252,7 +281,7 @@ mod tests {
     fn windows() {
         let all = ids(&["a", "b", "c", "d", "e"]);
         let check = |value: Value, start: usize, expected: &[&str], limit: Option<usize>| {
-            let (at, found, told) = window(value.clone()).cut(&all, 3).unwrap();
+            let (at, found, told) = window(value.clone()).cut(&all, Id::eq, 3).unwrap();
             assert_eq!((at, found, told), (start, &ids(expected)[..], limit), "{value}");
         };
         check(json!({}), 0, &["a", "b", "c"], Some(3));
@@ -266,7 +295,7 @@ mod tests {
         check(json!({"anchor": "c", "anchorOffset": -1, "limit": 2}), 1, &["b", "c"], None);
         check(json!({"anchor": "c", "anchorOffset": -9, "limit": 1}), 0, &["a"], None);
         check(json!({"anchor": "c", "anchorOffset": 9, "limit": 1}), 5, &[], None);
-        let error = window(json!({"anchor": "x"})).cut(&all, 3).unwrap_err();
+        let error = window(json!({"anchor": "x"})).cut(&all, Id::eq, 3).unwrap_err();
         assert_eq!(error, MethodError::AnchorNotFound);
     }
 
