@@ -8,11 +8,9 @@ pub mod part;
 mod preview;
 pub mod section;
 pub mod splitter;
-pub mod transfer;
 
 pub use facts::Facts;
 pub use limits::Limits;
 pub use part::{Disposition, EmbeddedMessage, Kind, MediaType, Parameter, Part};
 pub use section::{Section, SectionText};
 pub use splitter::Splitter;
-pub use transfer::TransferDecoder;

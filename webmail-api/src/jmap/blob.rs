@@ -1,13 +1,13 @@
-//! What a blob id leads to: the bytes of an email, or of one of its parts.
+//! What a blob id leads to: the bytes of an email or of an upload, or of a part of one.
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use jmap_protocol::Id;
-use mail::mime::{Facts, Kind, Limits, Part, Splitter, TransferDecoder};
-use storage::{Account, BodyError, StorageError};
+use mail::mime::{Facts, Kind, Limits, Part, Splitter};
+use storage::{Account, BodyError, StorageError, TransferEncoding};
 
 use super::ids::{BlobName, BlobRoot};
-use super::message::octets::Octets;
+use super::message::octets::{Octets, encoding};
 use super::message::parameter;
 use super::message::parts::Node;
 
@@ -29,13 +29,26 @@ pub(crate) struct Blob {
 /// Finds a blob of an account. `None`: there is none of this id, or it is another's.
 pub(crate) async fn find(account: &Account, id: &Id) -> Result<Option<Blob>, BodyError> {
     let Some(name) = BlobName::parse(id) else { return Ok(None) };
-    let BlobRoot::Email(email) = name.root;
-    // Numbers of records that were never given out lead nowhere, and neither do those of emails that are gone.
-    let Some(record) = account.email(email).await? else { return Ok(None) };
-    let octets = Octets::of(account.body(&record).await?);
-    let structure = record.structure().map_err(StorageError::from)?;
+    let (octets, structure, media) = match name.root {
+        BlobRoot::Email(email) => {
+            // Numbers that were never given out lead nowhere, and neither do those of emails that are gone.
+            let Some(record) = account.email(email).await? else { return Ok(None) };
+            let octets = Octets::of(account.body(&record).await?);
+            (octets, record.structure().map_err(StorageError::from)?, "message/rfc822")
+        }
+        BlobRoot::Upload(upload) => {
+            let Some(reader) = account.upload(upload).await? else { return Ok(None) };
+            let octets = Octets::of(reader);
+            let structure = if name.path.is_empty() {
+                Part::default()
+            } else {
+                split(&octets, Limits::default()).await?.structure
+            };
+            (octets, structure, "application/octet-stream")
+        }
+    };
     let Some((last, above)) = name.path.split_last() else {
-        let media = "message/rfc822".to_owned();
+        let media = media.to_owned();
         return Ok(Some(Blob { name, octets, part: None, media }));
     };
     let mut within = &structure;
@@ -73,7 +86,7 @@ impl Blob {
     pub(crate) fn direct(&self) -> Option<Octets> {
         match &self.part {
             None => Some(self.octets.clone()),
-            Some(part) if TransferDecoder::of(part).is_identity() => {
+            Some(part) if encoding(part) == TransferEncoding::Identity => {
                 Some(self.octets.within(part.body.clone()))
             }
             Some(_) => None,
@@ -87,7 +100,10 @@ impl Blob {
 
     /// It as a message of its own. `None`: it is none.
     pub(crate) async fn as_message(&self, limits: Limits) -> Result<Option<(Octets, Facts)>, BodyError> {
-        if !matches!(self.media.as_str(), "message/rfc822" | "message/global") {
+        // Of what was uploaded nobody has said what it is.
+        let may_be = matches!(self.media.as_str(), "message/rfc822" | "message/global")
+            || matches!(self.name.root, BlobRoot::Upload(_)) && self.name.path.is_empty();
+        if !may_be {
             return Ok(None);
         }
         let octets = match self.direct() {
@@ -102,13 +118,29 @@ impl Blob {
                 Octets::Held(held.into())
             }
         };
-        let mut splitter = Splitter::new(limits);
-        let mut pieces = octets.stream();
-        while let Some(piece) = pieces.next().await {
-            splitter.push(&piece?);
-            tokio::task::yield_now().await;
-        }
-        let facts = splitter.finish();
-        Ok(Some((octets, facts)))
+        let facts = split(&octets, limits).await?;
+        Ok(Some((octets, facts)).filter(|(_, facts)| is_message(facts)))
     }
+}
+
+/// What a message is made of.
+async fn split(octets: &Octets, limits: Limits) -> Result<Facts, BodyError> {
+    let mut splitter = Splitter::new(limits);
+    let mut pieces = octets.stream();
+    while let Some(piece) = pieces.next().await {
+        splitter.push(&piece?);
+        tokio::task::yield_now().await;
+    }
+    Ok(splitter.finish())
+}
+
+/// Whether it has any header field that says something, as RFC 5322 §3.6 wants at least two. A picture has none.
+pub(crate) fn is_message(facts: &Facts) -> bool {
+    let summary = &facts.summary;
+    summary.date.is_some()
+        || summary.subject.is_some()
+        || summary.message_id.is_some()
+        || ![&summary.from, &summary.sender, &summary.to, &summary.cc, &summary.bcc]
+            .iter()
+            .all(|list| list.is_empty())
 }

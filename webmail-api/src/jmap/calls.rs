@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 pub(crate) enum Kind {
     /// Requests of methods, and downloads.
     Request,
+    /// Uploads.
+    Upload,
     /// Event sources.
     EventSource,
 }

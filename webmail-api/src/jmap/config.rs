@@ -44,6 +44,8 @@ pub struct Config {
     pub header_bytes_max: u64,
     /// Results of one query; a client that wants more asks for the next ones.
     pub query_results_max: usize,
+    /// Ids of changes that are told at once; a client that wants more goes on from there.
+    pub changes_max: usize,
     /// Messages whose text one query looks at. A filter by text that leaves more than these to look at is refused.
     pub query_texts_max: usize,
     /// Seconds for a request of methods to arrive, and for its answer to be made.
@@ -86,6 +88,7 @@ impl Default for Config {
             body_value_bytes_max: 1 << 20,
             header_bytes_max: 1 << 20,
             query_results_max: 10_000,
+            changes_max: 10_000,
             query_texts_max: 20_000,
             request_seconds_max: 60,
             upload_seconds_max: 3600,

@@ -60,6 +60,12 @@ impl Context {
         View::load(self.account()).await.map_err(|error| trouble(&error))
     }
 
+    /// The account, after a look whether another node has changed it.
+    pub(crate) async fn fresh_account(&self) -> Result<&Account, MethodError> {
+        self.account().refresh().await.map_err(|error| trouble(&error))?;
+        Ok(self.account())
+    }
+
     /// What an id stands for that may be that of something just made.
     pub(crate) fn resolve(&self, id: &IdOrReference) -> Option<Id> {
         match id {

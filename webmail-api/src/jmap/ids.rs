@@ -6,6 +6,7 @@ use std::fmt;
 
 use jmap_protocol::Id;
 use mail::id::{AccountId, EmailId, MailboxId, ThreadId};
+use storage::UploadId;
 
 /// Messages within messages that a blob id can lead into.
 const BLOB_DEPTH_MAX: usize = 16;
@@ -63,11 +64,17 @@ pub(crate) struct BlobName {
 pub(crate) enum BlobRoot {
     /// The bytes of an email.
     Email(EmailId),
+    /// What was uploaded.
+    Upload(UploadId),
 }
 
 impl BlobName {
     pub(crate) fn email(email: EmailId) -> Self {
         Self { root: BlobRoot::Email(email), path: Vec::new() }
+    }
+
+    pub(crate) fn upload(upload: UploadId) -> Self {
+        Self { root: BlobRoot::Upload(upload), path: Vec::new() }
     }
 
     /// A part of what this is.
@@ -79,15 +86,15 @@ impl BlobName {
 
     pub(crate) fn parse(id: &Id) -> Option<Self> {
         let mut pieces = id.as_str().split('-');
-        let root = pieces.next()?.strip_prefix('G')?;
-        let root = BlobRoot::Email(EmailId(number(root)?));
+        let root = pieces.next()?;
+        let root = match (root.strip_prefix('G'), root.strip_prefix('U')) {
+            (Some(email), _) => BlobRoot::Email(EmailId(number(email)?)),
+            (None, Some(upload)) => BlobRoot::Upload(UploadId(number(upload)?)),
+            (None, None) => return None,
+        };
         let path: Vec<u32> =
             pieces.map(|piece| number(piece).and_then(|n| u32::try_from(n).ok())).collect::<Option<_>>()?;
         (path.len() <= BLOB_DEPTH_MAX).then_some(Self { root, path })
-    }
-
-    pub(crate) fn id(&self) -> Option<Id> {
-        Id::new(self.to_string())
     }
 }
 
@@ -95,6 +102,7 @@ impl fmt::Display for BlobName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.root {
             BlobRoot::Email(email) => write!(f, "G{email}")?,
+            BlobRoot::Upload(upload) => write!(f, "U{}", upload.0)?,
         }
         self.path.iter().try_for_each(|number| write!(f, "-{number}"))
     }
@@ -112,8 +120,8 @@ mod tests {
             assert_eq!(parse_email(&id(bad)), None, "{bad}");
         }
         assert_eq!(parse_mailbox(&id("M4294967296")), None);
-        for text in ["G5", "G5-1", "G5-1-20"] {
-            assert_eq!(BlobName::parse(&id(text)).unwrap().id(), Some(id(text)));
+        for text in ["G5", "G5-1", "G5-1-20", "U7", "U7-0"] {
+            assert_eq!(BlobName::parse(&id(text)).unwrap().to_string(), text);
         }
         for bad in ["G", "G5-", "G-5", "G5--1", "G5-01", "E5"] {
             assert_eq!(BlobName::parse(&id(bad)), None, "{bad}");

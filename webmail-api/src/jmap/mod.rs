@@ -11,6 +11,7 @@ mod api;
 mod auth;
 mod blob;
 mod calls;
+mod compose;
 mod config;
 mod context;
 mod dispatch;
@@ -26,6 +27,7 @@ mod serve;
 mod service;
 mod session;
 mod text;
+mod upload;
 mod view;
 
 pub use config::Config;

@@ -33,9 +33,14 @@ impl Problem {
 
     /// Beyond a limit that the session announces, of things at one time.
     pub(crate) fn too_many(limit: &'static str) -> Self {
+        Self { retry_after: Some(1), ..Self::limit(StatusCode::TOO_MANY_REQUESTS, limit) }
+    }
+
+    /// Beyond a limit that the session announces.
+    pub(crate) fn limit(status: StatusCode, limit: &'static str) -> Self {
         let mut body = RequestError::Limit(limit).problem();
-        body["status"] = json!(429);
-        Self { status: StatusCode::TOO_MANY_REQUESTS, body, challenge: false, retry_after: Some(1) }
+        body["status"] = json!(status.as_u16());
+        Self { status, body, challenge: false, retry_after: None }
     }
 }
 

@@ -14,7 +14,7 @@ use super::calls::Calls;
 use super::config::Config;
 use super::problem::Problem;
 use super::text::TextSearch;
-use super::{api, download, eventsource, guard, page, session};
+use super::{api, download, eventsource, guard, page, session, upload};
 
 /// JMAP. Cheap to clone.
 #[derive(Clone)]
@@ -56,6 +56,7 @@ impl Jmap {
             .route("/.well-known/jmap", get(session::show))
             .route("/jmap/session", get(session::show))
             .route("/jmap/api", post(api::answer))
+            .route("/jmap/upload/{account}", post(upload::take))
             .route("/jmap/download/{account}/{blob}/{name}", get(download::send))
             .route("/jmap/eventsource", get(eventsource::open))
             .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })

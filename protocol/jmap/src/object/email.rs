@@ -210,6 +210,12 @@ impl BodyOptions {
     }
 }
 
+/// The metadata of an email: what an update may say of it, if only that it stays.
+pub fn settable() -> Vec<Property> {
+    use Property::{BlobId, Id, Keywords, MailboxIds, ReceivedAt, Size, ThreadId};
+    vec![Id, BlobId, ThreadId, MailboxIds, Keywords, Size, ReceivedAt]
+}
+
 /// Reads properties; `defaults` where there are none.
 pub fn properties(names: Option<&[String]>, defaults: &[&str]) -> Result<Vec<Property>, MethodError> {
     match names {

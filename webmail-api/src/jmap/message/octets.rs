@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use mail::mime::{Part, TransferDecoder};
-use storage::{BodyError, BodyReader};
+use mail::mime::Part;
+use storage::{BodyError, BodyReader, Decoder, TransferEncoding};
 
 /// Bytes that can be read by range. Cheap to clone.
 #[derive(Clone)]
@@ -62,25 +62,23 @@ impl Octets {
 
     /// The body of a part as it is before it is encoded, in pieces.
     pub(crate) fn decoded(&self, part: &Part) -> BoxStream<'static, Result<Bytes, BodyError>> {
-        let decoder = TransferDecoder::of(part);
-        let body = self.within(part.body.clone());
-        if decoder.is_identity() {
-            return body.stream();
+        let encoding = encoding(part);
+        let pieces = self.within(part.body.clone()).stream();
+        if encoding == TransferEncoding::Identity {
+            return pieces;
         }
-        let pieces = body.stream();
-        let state = (pieces, Some(decoder));
+        let state = (pieces, Some(Decoder::new(encoding)));
         stream::unfold(state, |(mut pieces, decoder)| async move {
             let mut decoder = decoder?;
             loop {
-                let mut out = Vec::new();
-                match pieces.next().await {
-                    Some(Ok(piece)) => decoder.push(&piece, &mut out),
+                let out = match pieces.next().await {
+                    Some(Ok(piece)) => decoder.push(&piece),
                     Some(Err(error)) => return Some((Err(error), (pieces, None))),
                     None => {
-                        decoder.finish(&mut out);
+                        let out = decoder.finish();
                         return (!out.is_empty()).then(|| (Ok(out.into()), (pieces, None)));
                     }
-                }
+                };
                 if !out.is_empty() {
                     return Some((Ok(out.into()), (pieces, Some(decoder))));
                 }
@@ -91,7 +89,7 @@ impl Octets {
 
     /// How many octets [`Self::decoded`] gives. An encoded part is read for it.
     pub(crate) async fn decoded_size(&self, part: &Part) -> Result<u64, BodyError> {
-        if TransferDecoder::of(part).is_identity() {
+        if encoding(part) == TransferEncoding::Identity {
             return Ok(part.body_len());
         }
         let mut size = 0;
@@ -101,4 +99,10 @@ impl Octets {
         }
         Ok(size)
     }
+}
+
+/// How the body of a part is encoded.
+pub(crate) fn encoding(part: &Part) -> TransferEncoding {
+    let field = part.encoding.as_ref().map(|encoding| encoding.as_bytes()).unwrap_or_default();
+    TransferEncoding::of_field(field)
 }

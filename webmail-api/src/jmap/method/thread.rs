@@ -6,7 +6,7 @@ use jmap_protocol::{Arguments, Id, MethodError, Object};
 use mail::id::ThreadId;
 use serde_json::json;
 
-use super::{no_changes, spend_on};
+use super::{at_most, changes_trouble, since, spend_on};
 use crate::jmap::context::Context;
 use crate::jmap::ids;
 
@@ -34,7 +34,7 @@ pub(crate) async fn get(context: &mut Context, arguments: &mut Arguments) -> Res
             not_found.push(id);
             continue;
         };
-        let emails: Vec<Id> = emails.iter().map(|email| ids::email(*email)).collect();
+        let emails: Vec<Id> = emails.into_iter().map(ids::email).collect();
         let record = project(object(json!({"id": id, "emailIds": emails})), &get);
         spend_on(context, &record)?;
         list.push(record);
@@ -44,8 +44,10 @@ pub(crate) async fn get(context: &mut Context, arguments: &mut Arguments) -> Res
 
 pub(crate) async fn changes(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
     context.take_account(arguments)?;
-    let changes = Changes::take(arguments)?;
+    let asked = Changes::take(arguments)?;
     std::mem::take(arguments).finish()?;
-    let view = context.view().await?;
-    no_changes(context, &changes.since_state, &view.thread_state(), &[])
+    let (state, most) = (since(&asked.since_state)?, at_most(context, asked.max_changes));
+    let changed = context.fresh_account().await?.thread_changes(state, most).await;
+    let changed = changed.map_err(|error| changes_trouble(&error))?;
+    Ok(super::changes(context, &asked.since_state, &changed, |thread| ids::thread(*thread)))
 }

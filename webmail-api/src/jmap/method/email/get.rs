@@ -78,7 +78,7 @@ fn is_of_state(property: &Property) -> bool {
     property.is_metadata() || matches!(property, Property::BlobId | Property::Size)
 }
 
-fn metadata(view: &View, email: &EmailView, properties: &[Property]) -> Map<String, Value> {
+pub(super) fn metadata(view: &View, email: &EmailView, properties: &[Property]) -> Map<String, Value> {
     let all_true = |names: Vec<String>| -> Value {
         Value::Object(names.into_iter().map(|name| (name, Value::Bool(true))).collect())
     };

@@ -5,13 +5,13 @@ use jmap_protocol::object::mailbox::PROPERTIES;
 use jmap_protocol::{Arguments, Id, MethodError, Object};
 use mail::id::MailboxId;
 use serde_json::json;
-use storage::{Mailbox, Role};
+use storage::{Mailbox, MailboxCounts, Role};
 
 use super::super::spend_on;
 use super::{own_name, parent, role_name, sort_order};
 use crate::jmap::context::Context;
 use crate::jmap::ids;
-use crate::jmap::view::{Counts, View};
+use crate::jmap::view::View;
 
 pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
     let account = context.take_account(arguments)?;
@@ -19,7 +19,6 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     std::mem::take(arguments).finish()?;
     get.check(&PROPERTIES)?;
     let view = context.view().await?;
-    let counts = view.counts();
     let wanted: Vec<(Id, Option<MailboxId>)> = match &get.ids {
         Some(ids) => ids.iter().map(|id| (id.clone(), ids::parse_mailbox(id))).collect(),
         None => view.account.mailboxes().map(|it| (ids::mailbox(it.id), Some(it.id))).collect(),
@@ -30,15 +29,14 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
             not_found.push(id);
             continue;
         };
-        let count = counts.get(&mailbox.id).copied().unwrap_or_default();
-        let record = project(show(&view, &mailbox, count), &get);
+        let record = project(show(&view, &mailbox, view.counts(mailbox.id)), &get);
         spend_on(context, &record)?;
         list.push(record);
     }
     Ok(got(&account, &view.mailbox_state(), list, &not_found))
 }
 
-pub(super) fn show(view: &View, mailbox: &Mailbox, counts: Counts) -> Object {
+pub(super) fn show(view: &View, mailbox: &Mailbox, counts: MailboxCounts) -> Object {
     let is_inbox = mailbox.role == Some(Role::Inbox);
     object(json!({
         "id": ids::mailbox(mailbox.id),
@@ -46,9 +44,9 @@ pub(super) fn show(view: &View, mailbox: &Mailbox, counts: Counts) -> Object {
         "parentId": parent(&view.account, mailbox),
         "role": mailbox.role.map(role_name),
         "sortOrder": sort_order(mailbox),
-        "totalEmails": counts.emails,
+        "totalEmails": counts.total_emails,
         "unreadEmails": counts.unread_emails,
-        "totalThreads": counts.threads,
+        "totalThreads": counts.total_threads,
         "unreadThreads": counts.unread_threads,
         "myRights": {
             "mayReadItems": true,

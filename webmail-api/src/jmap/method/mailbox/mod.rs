@@ -4,14 +4,12 @@ pub(crate) mod changes;
 pub(crate) mod get;
 pub(crate) mod query;
 pub(crate) mod query_changes;
+pub(crate) mod set;
 
 use jmap_protocol::Id;
 use storage::{AccountState, Mailbox, Role};
 
 use crate::jmap::ids;
-
-/// Between the levels of a name, as the account has it.
-const SEPARATOR: char = storage::mailbox::SEPARATOR;
 
 /// RFC 8621 §2, and the IANA registry of RFC 8457.
 pub(crate) fn role_name(role: Role) -> &'static str {
@@ -31,24 +29,29 @@ pub(crate) fn own_name(mailbox: &Mailbox) -> &str {
         // RFC 8621 §2: shown to people, who are not shouted at.
         return "Inbox";
     }
-    mailbox.name.rsplit(SEPARATOR).next().unwrap_or_default()
+    mailbox.own_name()
 }
 
 /// The mailbox that a mailbox is in.
 pub(crate) fn parent(state: &AccountState, mailbox: &Mailbox) -> Option<Id> {
-    let (above, _) = mailbox.name.rsplit_once(SEPARATOR)?;
-    state.mailbox_by_name(above).map(|parent| ids::mailbox(parent.id))
+    state.parent(mailbox.id).map(ids::mailbox)
 }
 
-/// Where a mailbox stands among its neighbours where nobody has said it: the known ones first.
+/// Where a mailbox stands among its neighbours; where nobody has said it, the known ones come first.
 pub(crate) fn sort_order(mailbox: &Mailbox) -> u32 {
-    match mailbox.role {
-        Some(Role::Inbox) => 1,
-        Some(Role::Drafts) => 2,
-        Some(Role::Sent) => 3,
-        Some(Role::Archive) => 4,
-        Some(Role::Junk) => 5,
-        Some(Role::Trash) => 6,
-        None => 10,
+    match (mailbox.sort_order, mailbox.role) {
+        (0, Some(Role::Inbox)) => 1,
+        (0, Some(Role::Drafts)) => 2,
+        (0, Some(Role::Sent)) => 3,
+        (0, Some(Role::Archive)) => 4,
+        (0, Some(Role::Junk)) => 5,
+        (0, Some(Role::Trash)) => 6,
+        (0, None) => 10,
+        (set, _) => set,
     }
+}
+
+pub(crate) fn role(name: &str) -> Option<Role> {
+    let roles = [Role::Inbox, Role::Drafts, Role::Sent, Role::Junk, Role::Trash, Role::Archive];
+    roles.into_iter().find(|role| role_name(*role) == name)
 }
