@@ -7,3 +7,4 @@ mod http;
 mod push;
 mod reading;
 mod world;
+mod writing;
