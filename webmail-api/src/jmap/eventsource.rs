@@ -124,7 +124,7 @@ impl Source {
     /// The next thing to say. `None`: this is the end.
     async fn next(&mut self) -> Option<String> {
         while self.is_open && !self.user.account.is_stopped() {
-            self.changes.borrow_and_update();
+            drop(self.changes.borrow_and_update());
             if let Some(event) = self.news(&self.user.account.state()) {
                 self.is_open = !self.close_after_state;
                 return Some(event);

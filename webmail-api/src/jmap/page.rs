@@ -16,7 +16,7 @@ pub(super) async fn show(State(jmap): State<Jmap>, parts: Parts) -> Response {
         "an application password"
     };
     let page = format!(
-        r#"<!doctype html>
+        r##"<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Postrider</title>
 <style>body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 50rem; margin: 3rem auto; padding: 0 1rem }}
 pre {{ background: #f4f4f4; padding: 1rem; overflow: auto }}</style></head><body>
@@ -36,7 +36,7 @@ pre {{ background: #f4f4f4; padding: 1rem; overflow: auto }}</style></head><body
     ["Email/get", {{"accountId": "ACCOUNT", "properties": ["from", "subject", "receivedAt", "preview"],
                    "#ids": {{"resultOf": "0", "name": "Email/query", "path": "/ids"}}}}, "1"]]}}'</pre>
 </body></html>
-"#
+"##
     );
     let mut response = Html(page).into_response();
     let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'");

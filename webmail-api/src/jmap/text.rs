@@ -89,7 +89,7 @@ impl Scan {
         let (mut header, mut body) = (None, None);
         for (test, terms) in tests.iter().zip(terms) {
             let holds = |text: &str| terms.iter().all(|term| text.contains(term.as_str()));
-            held.push(match &test.field {
+            let found = match &test.field {
                 TextField::Header(name) => {
                     if header.is_none() {
                         let octets = Octets::of(account.body(record).await?);
@@ -100,22 +100,20 @@ impl Scan {
                     values.iter().any(|value| holds(&fold(value)))
                 }
                 TextField::Body | TextField::Text => {
-                    let mut text = match test.field {
-                        TextField::Text => fold(&of_summary(&summary, &TextField::Text)),
-                        _ => String::new(),
-                    };
-                    if holds(&text) && !terms.is_empty() && test.field == TextField::Text {
-                        held.push(true);
-                        continue;
+                    let is_text = test.field == TextField::Text;
+                    let mut text = fold(&of_summary(&summary, &test.field));
+                    // What the fields hold already needs no look at the body.
+                    if !(is_text && holds(&text)) {
+                        if body.is_none() {
+                            body = Some(fold(&self.text_of(account, record).await?));
+                        }
+                        text.push_str(body.as_deref().unwrap_or_default());
                     }
-                    if body.is_none() {
-                        body = Some(fold(&self.text_of(account, record).await?));
-                    }
-                    text.push_str(body.as_deref().unwrap_or_default());
                     holds(&text)
                 }
                 field => holds(&fold(&of_summary(&summary, field))),
-            });
+            };
+            held.push(found);
         }
         Ok(held)
     }

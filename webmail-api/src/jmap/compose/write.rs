@@ -98,7 +98,7 @@ async fn message(context: &Context, draft: &Draft, out: &mut Out) -> Result<(), 
         header.push_str(&format!("Date: {}\r\n", SentDate::utc(now as i64).rfc5322()));
     }
     if !draft.has("Message-ID") {
-        let domain = context.user().principal.address.domain().to_string();
+        let domain = context.user().principal.address.domain().ascii().into_owned();
         header.push_str(&format!("Message-ID: <{}@{domain}>\r\n", Uuid::new_v4().simple()));
     }
     header.push_str("MIME-Version: 1.0\r\n");
