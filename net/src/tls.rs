@@ -310,10 +310,7 @@ impl TlsServer {
     pub fn with_protocols(&self, protocols: &[&[u8]]) -> Self {
         let mut config = ServerConfig::clone(self.acceptor.config());
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-        Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            certificates: Arc::clone(&self.certificates),
-        }
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificates: Arc::clone(&self.certificates) }
     }
 
     /// Replaces the certificates; connections that are open keep theirs.

@@ -20,7 +20,8 @@ pub(crate) enum Role {
 
 impl Role {
     /// All of it.
-    pub(crate) const ALL: [Self; 5] = [Self::SmtpIn, Self::Delivery, Self::SmtpOut, Self::Imap, Self::WebmailApi];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::SmtpIn, Self::Delivery, Self::SmtpOut, Self::Imap, Self::WebmailApi];
 
     /// Its name, as the configuration has it and as nodes say it of themselves.
     pub(crate) fn name(self) -> &'static str {

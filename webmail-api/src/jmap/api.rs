@@ -32,12 +32,12 @@ pub(super) async fn answer(
     }
     let patience = Duration::from_secs(config.request_seconds_max.max(1));
     let late = |_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time");
-    let bytes = tokio::time::timeout(patience, read(body, config.request_bytes_max)).await.map_err(late)??;
+    let bytes =
+        tokio::time::timeout(patience, read(body, config.request_bytes_max)).await.map_err(late)??;
     let limits = config.limits();
     // Ten megabytes take a moment to read, during which others are not to wait.
-    let parse = move || {
-        Request::parse(&bytes, limits, |capability| session::CAPABILITIES.contains(&capability))
-    };
+    let parse =
+        move || Request::parse(&bytes, limits, |capability| session::CAPABILITIES.contains(&capability));
     let request = if bytes_are_few(&headers) { parse() } else { run_aside(parse).await? };
     let request = request?;
     let session_state = session::state(&user);

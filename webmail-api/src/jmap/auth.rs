@@ -40,7 +40,9 @@ impl FromRequestParts<Jmap> for User {
         let remote = parts.extensions.get::<Remote>().map(|remote| remote.0);
         let Some(remote) = remote else { return Err(Problem::unauthorized("from nowhere")) };
         let given = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let Some(given) = given else { return Err(Problem::unauthorized("a name and a password are needed")) };
+        let Some(given) = given else {
+            return Err(Problem::unauthorized("a name and a password are needed"));
+        };
         let Some((login, password)) = basic(given) else {
             return Err(Problem::unauthorized("not a name and a password as Basic has them"));
         };
@@ -74,11 +76,9 @@ fn wrong() -> Problem {
 fn refused(error: AuthError) -> Problem {
     match error {
         AuthError::Rejected => wrong(),
-        AuthError::Throttled { retry_after } => Problem::later(
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many failed logins",
-            retry_after.as_secs(),
-        ),
+        AuthError::Throttled { retry_after } => {
+            Problem::later(StatusCode::TOO_MANY_REQUESTS, "too many failed logins", retry_after.as_secs())
+        }
         AuthError::Busy => Problem::later(StatusCode::SERVICE_UNAVAILABLE, "too many logins at one time", 1),
         AuthError::Elsewhere(region) => {
             tracing::debug!(%region, "the account is in another region");

@@ -114,7 +114,9 @@ impl Config {
             return Err(format!("base_url: {:?} is not a scheme and a host, without a path", self.base_url));
         }
         match self.cors_origins.iter().find(|origin| !is_origin(origin)) {
-            Some(origin) => Err(format!("cors_origins: {origin:?} is not a scheme and a host, without a path")),
+            Some(origin) => {
+                Err(format!("cors_origins: {origin:?} is not a scheme and a host, without a path"))
+            }
             None => Ok(()),
         }
     }

@@ -12,11 +12,7 @@ use super::service::Jmap;
 use super::session::{CORE, MAIL};
 
 /// Answers a request, and says what was made in it, where the client wants to know.
-pub(super) async fn run(
-    jmap: &Jmap,
-    user: User,
-    request: Request,
-) -> (Response, Option<BTreeMap<Id, Id>>) {
+pub(super) async fn run(jmap: &Jmap, user: User, request: Request) -> (Response, Option<BTreeMap<Id, Id>>) {
     let wants_ids = request.created_ids.is_some();
     let mut context = Context::new(jmap, user, request.created_ids.unwrap_or_default());
     let mut response = Response::default();

@@ -50,9 +50,8 @@ pub(super) async fn send(
     };
     let blob = blob::find(&user.account, &id).await.map_err(trouble)?.ok_or_else(missing)?;
     let media = match &options.accept {
-        Some(media) => media_type(media).ok_or_else(|| {
-            Problem::new(StatusCode::BAD_REQUEST, "accept: not the name of a media type")
-        })?,
+        Some(media) => media_type(media)
+            .ok_or_else(|| Problem::new(StatusCode::BAD_REQUEST, "accept: not the name of a media type"))?,
         None => media_type(&blob.media).unwrap_or(HeaderValue::from_static("application/octet-stream")),
     };
     let name = if name.is_empty() { blob.file_name().unwrap_or_default() } else { name };
@@ -64,7 +63,8 @@ pub(super) async fn send(
                 Asked::Part(range) => part(&blob, range, size, permit),
                 Asked::Nothing => {
                     let mut response =
-                        Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "it is shorter than that").into_response();
+                        Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "it is shorter than that")
+                            .into_response();
                     if let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}")) {
                         response.headers_mut().insert(header::CONTENT_RANGE, value);
                     }
@@ -179,7 +179,9 @@ fn media_type(text: &str) -> Option<HeaderValue> {
     let (kind, sub) = pieces.next()?.trim().split_once('/')?;
     let is_parameter = |piece: &str| {
         piece.trim().split_once('=').is_some_and(|(name, value)| {
-            token(name) && (token(value) || value.strip_prefix('"').and_then(|it| it.strip_suffix('"')).is_some_and(token))
+            token(name)
+                && (token(value)
+                    || value.strip_prefix('"').and_then(|it| it.strip_suffix('"')).is_some_and(token))
         })
     };
     if !(token(kind) && token(sub)) || !pieces.all(is_parameter) {
@@ -192,10 +194,16 @@ fn media_type(text: &str) -> Option<HeaderValue> {
 fn disposition(name: &str) -> HeaderValue {
     let name: String = name.chars().filter(|c| !c.is_control()).collect();
     let name = &name[..name.floor_char_boundary(NAME_MAX)];
-    let plain: String = name
-        .chars()
-        .map(|c| if (c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '%')) || c == ' ' { c } else { '_' })
-        .collect();
+    let plain: String =
+        name.chars()
+            .map(|c| {
+                if (c.is_ascii_graphic() && !matches!(c, '"' | '\\' | '/' | '%')) || c == ' ' {
+                    c
+                } else {
+                    '_'
+                }
+            })
+            .collect();
     let text = if plain == name {
         format!("attachment; filename=\"{plain}\"")
     } else {
@@ -241,7 +249,9 @@ mod tests {
         for good in ["text/plain", "text/plain; charset=utf-8", "text/x;a=\"b\"", "application/ld+json"] {
             assert!(media_type(good).is_some(), "{good}");
         }
-        for bad in ["text", "text/", "a b/c", "text/html\r\nX: y", "text/plain; charset", "a/b;c=\"d\" e", "", "*/*"] {
+        for bad in
+            ["text", "text/", "a b/c", "text/html\r\nX: y", "text/plain; charset", "a/b;c=\"d\" e", "", "*/*"]
+        {
             assert!(media_type(bad).is_none(), "{bad}");
         }
     }

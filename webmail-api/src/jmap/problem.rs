@@ -17,7 +17,8 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: &str) -> Self {
         let title = status.canonical_reason().unwrap_or("Error");
-        let body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
+        let body =
+            json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail});
         Self { status, body, challenge: false, retry_after: None }
     }
 

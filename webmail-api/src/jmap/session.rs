@@ -94,7 +94,9 @@ pub(super) fn base_url(config: &Config, parts: &Parts) -> String {
     let is_host = |host: &&str| {
         !host.is_empty()
             && host.len() <= 255
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
     };
     format!("https://{}", host.filter(is_host).unwrap_or("localhost"))
 }

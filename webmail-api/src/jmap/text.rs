@@ -155,8 +155,7 @@ pub(super) fn of_summary(summary: &HeaderSummary, field: &TextField) -> String {
             summary.subject.as_ref().map(|subject| field::plain(subject.as_bytes())).unwrap_or_default()
         }
         TextField::Text => {
-            let fields =
-                [TextField::From, TextField::To, TextField::Cc, TextField::Bcc, TextField::Subject];
+            let fields = [TextField::From, TextField::To, TextField::Cc, TextField::Bcc, TextField::Subject];
             fields.iter().map(|field| of_summary(summary, field)).collect::<Vec<_>>().join("\n")
         }
         TextField::Body | TextField::Header(_) => String::new(),

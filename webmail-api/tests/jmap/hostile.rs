@@ -32,7 +32,8 @@ async fn requests_that_are_none() {
     assert_eq!(limit, "maxCallsInRequest");
     let limit = problem(&world, &" ".repeat(10_000_001), 400, "limit").await["limit"].clone();
     assert_eq!(limit, "maxSizeRequest");
-    let numbers = format!(r#"{{"using":[],"methodCalls":[["Core/echo",{{"x":[{}0]}},"c"]]}}"#, "0,".repeat(600_000));
+    let numbers =
+        format!(r#"{{"using":[],"methodCalls":[["Core/echo",{{"x":[{}0]}},"c"]]}}"#, "0,".repeat(600_000));
     let limit = problem(&world, &numbers, 400, "limit").await["limit"].clone();
     assert_eq!(limit, "maxSizeRequest");
     let client = world.client("alice");
@@ -86,11 +87,16 @@ async fn wrong_types_in_every_argument() {
     let client = world.client("alice");
     let get = ["accountId", "ids", "properties"];
     let changes = ["accountId", "sinceState", "maxChanges"];
-    let query = ["accountId", "filter", "sort", "position", "anchor", "anchorOffset", "limit", "calculateTotal"];
+    let query =
+        ["accountId", "filter", "sort", "position", "anchor", "anchorOffset", "limit", "calculateTotal"];
     let query_changes =
         ["accountId", "filter", "sort", "sinceQueryState", "maxChanges", "upToId", "calculateTotal"];
     let bodies = [
-        "bodyProperties", "fetchTextBodyValues", "fetchHTMLBodyValues", "fetchAllBodyValues", "maxBodyValueBytes",
+        "bodyProperties",
+        "fetchTextBodyValues",
+        "fetchHTMLBodyValues",
+        "fetchAllBodyValues",
+        "maxBodyValueBytes",
     ];
     let join = |first: &[&'static str], more: &[&'static str]| [first, more].concat();
     let methods: Vec<(&str, Vec<&str>)> = vec![
@@ -106,13 +112,21 @@ async fn wrong_types_in_every_argument() {
         ("Email/queryChanges", join(&query_changes, &["collapseThreads"])),
         ("Email/parse", join(&["accountId", "blobIds", "properties"], &bodies)),
         ("SearchSnippet/get", vec!["accountId", "filter", "emailIds"]),
-        ("Mailbox/set", vec!["accountId", "ifInState", "create", "update", "destroy", "onDestroyRemoveEmails"]),
+        (
+            "Mailbox/set",
+            vec!["accountId", "ifInState", "create", "update", "destroy", "onDestroyRemoveEmails"],
+        ),
         ("Email/set", vec!["accountId", "ifInState", "create", "update", "destroy"]),
         ("Email/import", vec!["accountId", "ifInState", "emails"]),
         (
             "Email/copy",
             vec![
-                "accountId", "fromAccountId", "ifFromInState", "ifInState", "create", "onSuccessDestroyOriginal",
+                "accountId",
+                "fromAccountId",
+                "ifFromInState",
+                "ifInState",
+                "create",
+                "onSuccessDestroyOriginal",
                 "destroyFromIfInState",
             ],
         ),
@@ -168,9 +182,21 @@ async fn nobody_reaches_another_account() {
     let (alice, bob) = (world.client("alice"), world.client("bob"));
     let theirs = bob.account_id().await;
     for method in [
-        "Mailbox/get", "Mailbox/changes", "Mailbox/query", "Mailbox/queryChanges", "Thread/get", "Thread/changes",
-        "Email/get", "Email/changes", "Email/query", "Email/queryChanges", "Email/parse", "SearchSnippet/get", "Mailbox/set",
-        "Email/set", "Email/import",
+        "Mailbox/get",
+        "Mailbox/changes",
+        "Mailbox/query",
+        "Mailbox/queryChanges",
+        "Thread/get",
+        "Thread/changes",
+        "Email/get",
+        "Email/changes",
+        "Email/query",
+        "Email/queryChanges",
+        "Email/parse",
+        "SearchSnippet/get",
+        "Mailbox/set",
+        "Email/set",
+        "Email/import",
     ] {
         let (kind, _) = alice.refused(method, json!({"accountId": theirs})).await;
         assert_eq!(kind, "accountNotFound", "{method}");
@@ -181,7 +207,8 @@ async fn nobody_reaches_another_account() {
     assert_eq!(answer["notFound"], json!(["T1"]));
     let answer = alice.call("Email/parse", json!({"blobIds": ["G1"]})).await;
     assert_eq!(answer["notFound"], json!(["G1"]));
-    let answer = alice.call("Email/set", json!({"update": {"E1": {"keywords/$seen": true}}, "destroy": ["E2"]})).await;
+    let answer =
+        alice.call("Email/set", json!({"update": {"E1": {"keywords/$seen": true}}, "destroy": ["E2"]})).await;
     assert_eq!((&answer["updated"], &answer["destroyed"]), (&Value::Null, &Value::Null));
     let import = json!({"emails": {"k": {"blobId": "G1", "mailboxIds": {"M1": true}}}});
     assert_eq!(alice.call("Email/import", import).await["notCreated"]["k"]["type"], "blobNotFound");
@@ -200,7 +227,8 @@ async fn answers_have_a_bound() {
         world.put("alice", "INBOX", &[], &format!("Subject: a\n\n{body}\n")).await;
     }
     let client = world.client("alice");
-    let arguments = |ids: Value| json!({"ids": ids, "properties": ["bodyValues"], "fetchAllBodyValues": true});
+    let arguments =
+        |ids: Value| json!({"ids": ids, "properties": ["bodyValues"], "fetchAllBodyValues": true});
     assert_eq!(client.refused("Email/get", arguments(json!(["E1", "E2", "E3"]))).await.0, "requestTooLarge");
     client.call("Email/get", arguments(json!(["E1", "E2"]))).await;
 }
@@ -224,7 +252,12 @@ async fn pages_of_others_get_nothing() {
     let answer = ask("GET", "https://webmail.example.test").await;
     assert_eq!(answer.headers["access-control-allow-origin"], "https://webmail.example.test");
     let answer = client
-        .send("OPTIONS", "/jmap/api", &[("Origin", "https://webmail.example.test"), ("Authorization", "")], b"")
+        .send(
+            "OPTIONS",
+            "/jmap/api",
+            &[("Origin", "https://webmail.example.test"), ("Authorization", "")],
+            b"",
+        )
         .await;
     assert_eq!(answer.status, 204);
     assert!(answer.headers["access-control-allow-headers"].contains("Authorization"));

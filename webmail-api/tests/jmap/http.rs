@@ -56,7 +56,8 @@ impl<'a> Client<'a> {
     }
 
     pub(crate) fn head(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: jmap.example.test\r\nConnection: close\r\n");
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nHost: jmap.example.test\r\nConnection: close\r\n");
         if !headers.iter().any(|(name, _)| *name == "Authorization") {
             head.push_str(&format!("Authorization: {}\r\n", self.authorization));
         }

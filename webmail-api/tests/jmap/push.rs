@@ -35,7 +35,8 @@ impl Events {
                 return std::mem::replace(&mut self.text, rest);
             }
             let read = self.stream.read(&mut buffer);
-            let count = tokio::time::timeout(Duration::from_secs(10), read).await.expect("an event").unwrap_or(0);
+            let count =
+                tokio::time::timeout(Duration::from_secs(10), read).await.expect("an event").unwrap_or(0);
             if count == 0 {
                 return std::mem::take(&mut self.text);
             }

@@ -160,8 +160,10 @@ async fn properties_of_emails() {
     let world = World::new().await;
     world.put("alice", "INBOX", &["\\Seen", "\\Flagged", "Work"], LUNCH).await;
     let client = world.client("alice");
-    let properties = ["header:X-Mark", "header:x-mark:asText:all", "header:From:asAddresses", "keywords", "bodyStructure"];
-    let arguments = json!({"ids": ["E1", "E2", "x"], "properties": properties, "bodyProperties": ["partId", "type"]});
+    let properties =
+        ["header:X-Mark", "header:x-mark:asText:all", "header:From:asAddresses", "keywords", "bodyStructure"];
+    let arguments =
+        json!({"ids": ["E1", "E2", "x"], "properties": properties, "bodyProperties": ["partId", "type"]});
     let answer = client.call("Email/get", arguments).await;
     assert_eq!(answer["notFound"], json!(["E2", "x"]));
     let email = &answer["list"][0];
@@ -188,23 +190,47 @@ async fn properties_of_emails() {
 async fn queries() {
     let world = World::new().await;
     let mail = |from: &str, subject: &str, id: &str, more: &str, body: &str| {
-        format!("From: {from}\nTo: alice@example.test\nSubject: {subject}\nMessage-ID: <{id}>\n{more}\n{body}\n")
+        format!(
+            "From: {from}\nTo: alice@example.test\nSubject: {subject}\nMessage-ID: <{id}>\n{more}\n{body}\n"
+        )
     };
     let start = 1_700_000_000;
     // E1 to E5; E2 answers E1.
     world.put_at("alice", "INBOX", &["\\Seen"], &mail("Zoe <z@x>", "Apfel", "1", "", "eins"), start).await;
     world
-        .put_at("alice", "INBOX", &[], &mail("adam@x", "Re: Apfel", "2", "References: <1>\n", "zwei Bäume"), start + 10)
+        .put_at(
+            "alice",
+            "INBOX",
+            &[],
+            &mail("adam@x", "Re: Apfel", "2", "References: <1>\n", "zwei Bäume"),
+            start + 10,
+        )
         .await;
-    world.put_at("alice", "Archive", &["\\Flagged"], &mail("Bea <b@x>", "Birne", "3", "", "drei"), start + 20).await;
-    world.put_at("alice", "INBOX", &["$Forwarded"], &mail("Bea <b@x>", "apfelmus", "4", "", &"x".repeat(5000)), start + 30).await;
+    world
+        .put_at("alice", "Archive", &["\\Flagged"], &mail("Bea <b@x>", "Birne", "3", "", "drei"), start + 20)
+        .await;
+    world
+        .put_at(
+            "alice",
+            "INBOX",
+            &["$Forwarded"],
+            &mail("Bea <b@x>", "apfelmus", "4", "", &"x".repeat(5000)),
+            start + 30,
+        )
+        .await;
     world.put_at("alice", "INBOX", &[], LUNCH, start + 40).await;
     let client = world.client("alice");
     let query = async |arguments: Value| {
         let answer = client.call("Email/query", arguments).await;
-        answer["ids"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()[1..].to_owned()).collect::<String>()
+        answer["ids"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|id| id.as_str().unwrap()[1..].to_owned())
+            .collect::<String>()
     };
-    let filter = async |filter: Value| query(json!({"filter": filter, "sort": [{"property": "receivedAt"}]})).await;
+    let filter =
+        async |filter: Value| query(json!({"filter": filter, "sort": [{"property": "receivedAt"}]})).await;
     assert_eq!(query(json!({})).await, "54321");
     assert_eq!(filter(json!({"inMailbox": "M1"})).await, "1245");
     assert_eq!(filter(json!({"inMailbox": "M99"})).await, "");
@@ -248,7 +274,10 @@ async fn queries() {
     assert_eq!(query(json!({"position": -2})).await, "21");
     assert_eq!(query(json!({"anchor": "E3", "anchorOffset": -1, "limit": 2})).await, "43");
     assert_eq!(client.refused("Email/query", json!({"anchor": "E9"})).await.0, "anchorNotFound");
-    assert_eq!(client.refused("Email/query", json!({"sort": [{"property": "x"}]})).await.0, "unsupportedSort");
+    assert_eq!(
+        client.refused("Email/query", json!({"sort": [{"property": "x"}]})).await.0,
+        "unsupportedSort"
+    );
     assert_eq!(client.refused("Email/query", json!({"filter": {"x": 1}})).await.0, "unsupportedFilter");
 
     let arguments = json!({"filter": {"operator": "OR", "conditions": [{"text": "käse"}, {"subject": "birne"}]},
@@ -277,7 +306,8 @@ async fn mailboxes() {
     assert_eq!(named("Work").as_object().unwrap().len(), 4);
     let query = async |arguments: Value| {
         let ids = client.call("Mailbox/query", arguments).await["ids"].clone();
-        let name = |id: &Value| list.iter().find(|mailbox| mailbox["id"] == *id).unwrap()["name"].as_str().unwrap();
+        let name =
+            |id: &Value| list.iter().find(|mailbox| mailbox["id"] == *id).unwrap()["name"].as_str().unwrap();
         ids.as_array().unwrap().iter().map(name).collect::<Vec<_>>().join(" ")
     };
     let by_name = json!([{"property": "name"}]);
@@ -299,7 +329,7 @@ async fn a_message_within_a_message() {
     let world = World::new().await;
     let message = "Subject: outer\nContent-Type: multipart/mixed; boundary=x\n\n--x\n\nsee below\n--x\n\
         Content-Type: message/rfc822\n\nFrom: inner@example.com\nSubject: inner\nContent-Type: multipart/mixed; boundary=y\n\n\
-        --y\n\ntext\n--y\nContent-Type: image/png; name=a.png\nContent-Transfer-Encoding: base64\n\nAAEC\n--y--\n\n--x--\n";
+        --y\n\ntext\n--y\nContent-Type: image/png; name=a.png\nContent-Disposition: attachment\nContent-Transfer-Encoding: base64\n\nAAEC\n--y--\n\n--x--\n";
     world.put("alice", "INBOX", &[], message).await;
     let client = world.client("alice");
     let answer = client.call("Email/get", json!({"ids": ["E1"], "properties": ["attachments"]})).await;

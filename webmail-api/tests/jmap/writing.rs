@@ -33,7 +33,9 @@ async fn mailboxes() {
     let below = answer["created"]["b"]["id"].as_str().unwrap().to_owned();
     assert_eq!(answer["created"]["a"]["totalEmails"], 0);
     assert!(answer["created"]["a"].get("name").is_none());
-    for (id, property) in [("x", "name"), ("y", "name"), ("z", "parentId"), ("r", "role"), ("w", "totalEmails")] {
+    for (id, property) in
+        [("x", "name"), ("y", "name"), ("z", "parentId"), ("r", "role"), ("w", "totalEmails")]
+    {
         assert_eq!(kind(&answer, "notCreated", id), "invalidProperties", "{answer}");
         assert_eq!(answer["notCreated"][id]["properties"], json!([property]));
     }
@@ -42,7 +44,8 @@ async fn mailboxes() {
     assert_eq!((&shown["parentId"], &shown["isSubscribed"]), (&json!(above), &json!(true)));
     assert_eq!(get(&above).await["sortOrder"], 7);
 
-    let answer = set(&client, "Mailbox/set", json!({"destroy": [above], "update": {"M1": {"name": "Eingang"}}})).await;
+    let answer =
+        set(&client, "Mailbox/set", json!({"destroy": [above], "update": {"M1": {"name": "Eingang"}}})).await;
     assert_eq!(kind(&answer, "notDestroyed", &above), "mailboxHasChild");
     assert_eq!(kind(&answer, "notUpdated", "M1"), "forbidden");
     let mut update = json!({});
@@ -61,7 +64,8 @@ async fn mailboxes() {
     assert_eq!(kind(&answer, "notDestroyed", &below), "mailboxHasEmail");
     assert_eq!(kind(&answer, "notDestroyed", "M1"), "forbidden");
     assert_eq!(answer["destroyed"], json!([above]));
-    let answer = set(&client, "Mailbox/set", json!({"destroy": [below], "onDestroyRemoveEmails": true})).await;
+    let answer =
+        set(&client, "Mailbox/set", json!({"destroy": [below], "onDestroyRemoveEmails": true})).await;
     assert_eq!(answer["destroyed"], json!([below]));
     assert_eq!(client.call("Email/query", json!({})).await["ids"], json!([]));
     assert_eq!(client.refused("Mailbox/set", json!({"ifInState": "0"})).await.0, "stateMismatch");
@@ -73,7 +77,9 @@ async fn mailboxes() {
 async fn keywords_and_mailboxes_of_emails() {
     let world = World::new().await;
     for number in 1..=3 {
-        world.put("alice", "INBOX", &[], &format!("Subject: {number}\nMessage-ID: <{number}@x>\n\nx\n")).await;
+        world
+            .put("alice", "INBOX", &[], &format!("Subject: {number}\nMessage-ID: <{number}@x>\n\nx\n"))
+            .await;
     }
     let client = world.client("alice");
     let get = async |id: &str| {
@@ -82,11 +88,16 @@ async fn keywords_and_mailboxes_of_emails() {
     };
     let before = client.call("Email/get", json!({"ids": []})).await["state"].clone();
     let mailboxes = client.call("Mailbox/get", json!({"ids": []})).await["state"].clone();
-    let answer = set(&client, "Email/set", json!({"ifInState": before, "update": {
-        "E1": {"keywords/$seen": true, "keywords/Work": true},
-        "E2": {"keywords": {"$flagged": true}, "mailboxIds": {"M1": true, "M6": true}},
-        "E9": {"keywords/$seen": true},
-    }})).await;
+    let answer = set(
+        &client,
+        "Email/set",
+        json!({"ifInState": before, "update": {
+            "E1": {"keywords/$seen": true, "keywords/Work": true},
+            "E2": {"keywords": {"$flagged": true}, "mailboxIds": {"M1": true, "M6": true}},
+            "E9": {"keywords/$seen": true},
+        }}),
+    )
+    .await;
     assert_eq!(answer["updated"], json!({"E1": null, "E2": null}));
     assert_eq!(kind(&answer, "notUpdated", "E9"), "notFound");
     assert_eq!(answer["oldState"], before);
@@ -103,7 +114,10 @@ async fn keywords_and_mailboxes_of_emails() {
     assert_eq!(changes["newState"], answer["newState"]);
     let changes = client.call("Mailbox/changes", json!({"sinceState": mailboxes})).await;
     assert_eq!(changes["updated"], json!(["M1", "M6"]));
-    assert_eq!(changes["updatedProperties"], json!(["totalEmails", "unreadEmails", "totalThreads", "unreadThreads"]));
+    assert_eq!(
+        changes["updatedProperties"],
+        json!(["totalEmails", "unreadEmails", "totalThreads", "unreadThreads"])
+    );
 
     for (patch, error) in [
         (json!({"keywords/$seen": false}), "invalidProperties"),
@@ -151,7 +165,8 @@ async fn uploads_and_imports() {
     let client = world.client("alice");
     let account = client.account_id().await;
     let message = b"From: a@b\r\nSubject: imported\r\n\r\ntext\r\n";
-    let upload = async |bytes: &[u8]| client.post(&format!("/jmap/upload/{account}"), "message/rfc822", bytes).await;
+    let upload =
+        async |bytes: &[u8]| client.post(&format!("/jmap/upload/{account}"), "message/rfc822", bytes).await;
     let answer = upload(message).await;
     assert_eq!(answer.status, 201);
     let told = answer.json();
@@ -166,8 +181,10 @@ async fn uploads_and_imports() {
     assert_eq!(other.post(&format!("/jmap/upload/{account}"), "text/plain", b"x").await.status, 404);
     assert_eq!(other.get(&format!("/jmap/download/{theirs}/{blob}/x")).await.status, 404);
 
-    let one = |blob: &Value| json!({"blobId": blob, "mailboxIds": {"M1": true, "M6": true},
-        "keywords": {"$seen": true}, "receivedAt": "2014-10-30T06:12:00Z"});
+    let one = |blob: &Value| {
+        json!({"blobId": blob, "mailboxIds": {"M1": true, "M6": true},
+        "keywords": {"$seen": true}, "receivedAt": "2014-10-30T06:12:00Z"})
+    };
     let emails = json!({"k1": one(&json!(blob)), "k2": one(&picture), "k3": one(&json!("U99")),
         "k4": {"blobId": blob, "mailboxIds": {}}, "k5": {"blobId": blob, "mailboxIds": {"M99": true}}});
     let answer = client.call("Email/import", json!({"emails": emails})).await;
@@ -179,11 +196,20 @@ async fn uploads_and_imports() {
     assert_eq!(kind(&answer, "notCreated", "k5"), "invalidProperties");
     let email = client.call("Email/get", json!({"ids": [id]})).await["list"][0].clone();
     assert_eq!(email["mailboxIds"], json!({"M1": true, "M6": true}));
-    assert_eq!((&email["subject"], &email["receivedAt"]), (&json!("imported"), &json!("2014-10-30T06:12:00Z")));
+    assert_eq!(
+        (&email["subject"], &email["receivedAt"]),
+        (&json!("imported"), &json!("2014-10-30T06:12:00Z"))
+    );
     let parsed = client.call("Email/parse", json!({"blobIds": [blob], "properties": ["subject"]})).await;
     assert_eq!(parsed["parsed"][blob]["subject"], "imported");
-    assert_eq!(client.refused("Email/copy", json!({"fromAccountId": account, "create": {}})).await.0, "invalidArguments");
-    assert_eq!(client.refused("Email/copy", json!({"fromAccountId": theirs, "create": {}})).await.0, "fromAccountNotFound");
+    assert_eq!(
+        client.refused("Email/copy", json!({"fromAccountId": account, "create": {}})).await.0,
+        "invalidArguments"
+    );
+    assert_eq!(
+        client.refused("Email/copy", json!({"fromAccountId": theirs, "create": {}})).await.0,
+        "fromAccountNotFound"
+    );
 }
 
 /// RFC 8621 §4.6
@@ -193,7 +219,8 @@ async fn a_message_is_written() {
     let client = world.client("alice");
     let account = client.account_id().await;
     let picture: Vec<u8> = (0..=255).collect();
-    let blob = client.post(&format!("/jmap/upload/{account}"), "image/png", &picture).await.json()["blobId"].clone();
+    let blob =
+        client.post(&format!("/jmap/upload/{account}"), "image/png", &picture).await.json()["blobId"].clone();
     let draft = json!({
         "mailboxIds": {"M2": true}, "keywords": {"$draft": true, "$seen": true},
         "from": [{"name": "Älice", "email": "alice@example.test"}],
@@ -216,14 +243,17 @@ async fn a_message_is_written() {
     }
     assert_eq!(email["to"][0]["name"], "Bob \"B\"");
     assert_eq!(email["header:X-Own:asText"], "as it is");
-    assert!(email["messageId"][0].as_str().unwrap().ends_with("@example.test") && email["sentAt"].is_string());
+    assert!(
+        email["messageId"][0].as_str().unwrap().ends_with("@example.test") && email["sentAt"].is_string()
+    );
     let value = |list: &str| {
         let part = email[list][0]["partId"].as_str().unwrap();
         email["bodyValues"][part]["value"].clone()
     };
     assert_eq!(value("textBody"), draft["bodyValues"]["t"]["value"]);
     assert_eq!(value("htmlBody"), "<p>Käse</p>");
-    let names: Vec<&Value> = email["attachments"].as_array().unwrap().iter().map(|part| &part["name"]).collect();
+    let names: Vec<&Value> =
+        email["attachments"].as_array().unwrap().iter().map(|part| &part["name"]).collect();
     assert!(names.contains(&&json!("bild ä.png")), "{names:?}");
     for part in email["attachments"].as_array().unwrap() {
         let blob = part["blobId"].as_str().unwrap();
@@ -258,12 +288,18 @@ async fn a_message_is_written() {
         (json!({"from": [{"email": "a@b\r\nBcc: c@d"}]}), "invalidProperties"),
         (json!({"textBody": []}), "invalidProperties"),
         (json!({"textBody": [{"partId": "x", "type": "text/plain"}]}), "invalidProperties"),
-        (json!({"textBody": [{"partId": "1", "type": "text/html"}], "bodyValues": {"1": {"value": ""}}}), "invalidProperties"),
+        (
+            json!({"textBody": [{"partId": "1", "type": "text/html"}], "bodyValues": {"1": {"value": ""}}}),
+            "invalidProperties",
+        ),
         (json!({"bodyValues": {"1": {"value": "", "isTruncated": true}}}), "invalidProperties"),
         (json!({"attachments": [{"blobId": "U99", "type": "a/b"}]}), "blobNotFound"),
         (json!({"attachments": [{"blobId": blob, "type": "a/b\r\nX: y"}]}), "invalidProperties"),
         (json!({"attachments": [{"blobId": blob, "partId": "1"}]}), "invalidProperties"),
-        (json!({"attachments": [{"blobId": blob, "header:Content-Transfer-Encoding": "7bit"}]}), "invalidProperties"),
+        (
+            json!({"attachments": [{"blobId": blob, "header:Content-Transfer-Encoding": "7bit"}]}),
+            "invalidProperties",
+        ),
         (json!({"size": 5}), "invalidProperties"),
         (json!({"receivedAt": "yesterday"}), "invalidProperties"),
     ] {

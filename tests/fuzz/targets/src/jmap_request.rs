@@ -2,7 +2,9 @@
 
 use jmap_protocol::json::weight;
 use jmap_protocol::object::{filter, header, mailbox};
-use jmap_protocol::{Arguments, Invocation, Limits, Object, Request, filter::Filter, method, patch, reference};
+use jmap_protocol::{
+    Arguments, Invocation, Limits, Object, Request, filter::Filter, method, patch, reference,
+};
 use serde_json::Value;
 
 const LIMITS: Limits = Limits { request_bytes_max: 1 << 20, calls_max: 16, depth_max: 20, values_max: 2_000 };
@@ -21,8 +23,8 @@ pub fn run(data: &[u8]) {
         assert_eq!(Value::Object(call.arguments.clone()), other[1]);
         let before = room;
         let Ok(arguments) = reference::resolve(call.arguments.clone(), &answers, &mut room) else { continue };
-        let copied = weight(&Value::Object(arguments.clone()))
-            .saturating_sub(weight(&Value::Object(call.arguments)));
+        let copied =
+            weight(&Value::Object(arguments.clone())).saturating_sub(weight(&Value::Object(call.arguments)));
         assert!(copied <= before - room + ROOM / 10, "{copied} {before} {room}");
         look(&arguments);
         answers.push(Invocation { arguments, ..call });
@@ -48,7 +50,9 @@ fn look(arguments: &Object) {
         }
         if let Value::Object(wanted) = value {
             if let Ok(patched) = patch::apply(arguments, wanted) {
-                assert!(weight(&Value::Object(patched)) <= 2 * weight(&Value::Object(arguments.clone())) + 1000);
+                assert!(
+                    weight(&Value::Object(patched)) <= 2 * weight(&Value::Object(arguments.clone())) + 1000
+                );
             }
         }
     }

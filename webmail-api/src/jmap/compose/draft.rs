@@ -25,8 +25,11 @@ pub(crate) struct Draft {
 impl Draft {
     /// Reads an email of `create`.
     pub(crate) fn parse(wanted: &Object) -> Result<Self, SetError> {
-        let mut wanted: BTreeMap<&str, &Value> =
-            wanted.iter().filter(|(_, value)| !value.is_null()).map(|(name, it)| (name.as_str(), it)).collect();
+        let mut wanted: BTreeMap<&str, &Value> = wanted
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, it)| (name.as_str(), it))
+            .collect();
         let mailboxes = wanted.remove("mailboxIds").and_then(mailbox_ids).filter(|ids| !ids.is_empty());
         let mailboxes =
             mailboxes.ok_or_else(|| SetError::property("mailboxIds", "not a set of one mailbox at least"))?;
@@ -71,7 +74,17 @@ impl Draft {
 /// Fields that a message has once (RFC 5322 §3.6), which two properties may not both give.
 fn check_twice(fields: &[(String, String)]) -> Result<(), SetError> {
     const ONCE: [&str; 11] = [
-        "date", "from", "sender", "reply-to", "to", "cc", "bcc", "message-id", "in-reply-to", "references", "subject",
+        "date",
+        "from",
+        "sender",
+        "reply-to",
+        "to",
+        "cc",
+        "bcc",
+        "message-id",
+        "in-reply-to",
+        "references",
+        "subject",
     ];
     let mut seen = BTreeSet::new();
     for (name, _) in fields {
@@ -105,9 +118,13 @@ fn bodies(value: Option<&Value>) -> Result<BTreeMap<String, String>, SetError> {
     Ok(values)
 }
 
-fn body(wanted: &mut BTreeMap<&str, &Value>, values: &BTreeMap<String, String>) -> Result<PartDraft, SetError> {
+fn body(
+    wanted: &mut BTreeMap<&str, &Value>,
+    values: &BTreeMap<String, String>,
+) -> Result<PartDraft, SetError> {
     let structure = wanted.remove("bodyStructure");
-    let [text, html, attachments] = ["textBody", "htmlBody", "attachments"].map(|name| (name, wanted.remove(name)));
+    let [text, html, attachments] =
+        ["textBody", "htmlBody", "attachments"].map(|name| (name, wanted.remove(name)));
     if let Some(structure) = structure {
         if text.1.is_some() || html.1.is_some() || attachments.1.is_some() {
             return Err(SetError::property("bodyStructure", "stands alone, without textBody and the like"));
@@ -131,9 +148,14 @@ fn body(wanted: &mut BTreeMap<&str, &Value>, values: &BTreeMap<String, String>) 
     let mut attachments = list(attachments)?;
     // What the HTML shows in its place stands beside it.
     let html = html.map(|html| {
-        let (related, others): (Vec<_>, Vec<_>) = attachments.drain(..).partition(PartDraft::is_shown_in_html);
+        let (related, others): (Vec<_>, Vec<_>) =
+            attachments.drain(..).partition(PartDraft::is_shown_in_html);
         attachments = others;
-        if related.is_empty() { html } else { PartDraft::multipart("related", [html].into_iter().chain(related)) }
+        if related.is_empty() {
+            html
+        } else {
+            PartDraft::multipart("related", [html].into_iter().chain(related))
+        }
     });
     let body = match (text, html) {
         (Some(text), Some(html)) => PartDraft::multipart("alternative", [text, html]),
@@ -149,9 +171,10 @@ fn body(wanted: &mut BTreeMap<&str, &Value>, values: &BTreeMap<String, String>) 
 
 impl PartDraft {
     fn is_shown_in_html(&self) -> bool {
-        let is_inline = self.fields.iter().any(|(name, value)| {
-            name == "Content-Disposition" && value.trim_start().starts_with("inline")
-        });
+        let is_inline = self
+            .fields
+            .iter()
+            .any(|(name, value)| name == "Content-Disposition" && value.trim_start().starts_with("inline"));
         let has_id = self.fields.iter().any(|(name, _)| name == "Content-ID");
         is_inline && has_id && !matches!(self.content, Content::Multipart(_))
     }

@@ -23,11 +23,8 @@ pub(super) fn push(
     property: &HeaderProperty,
     value: &Value,
 ) -> Result<(), &'static str> {
-    let values: Vec<&Value> = if property.all {
-        value.as_array().ok_or("not a list")?.iter().collect()
-    } else {
-        vec![value]
-    };
+    let values: Vec<&Value> =
+        if property.all { value.as_array().ok_or("not a list")?.iter().collect() } else { vec![value] };
     for value in values {
         let written = in_form(property.form, value)?;
         if written.len() > FIELD_MAX {
@@ -122,7 +119,8 @@ fn raw(text: &str) -> Result<String, &'static str> {
 fn words(text: &str) -> Vec<String> {
     let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     // What looks like an encoded word would be taken for one.
-    let is_plain = clean.is_ascii() && !clean.contains("=?") && clean.split(' ').all(|word| word.len() <= LINE);
+    let is_plain =
+        clean.is_ascii() && !clean.contains("=?") && clean.split(' ').all(|word| word.len() <= LINE);
     if is_plain {
         return clean.split(' ').map(str::to_owned).collect();
     }
@@ -246,7 +244,11 @@ mod tests {
         check("header:Subject:asText", json!("Hello there"), Ok(" Hello there"));
         check("header:Subject:asText", json!("Käse"), Ok(" =?utf-8?B?S8Okc2U=?="));
         check("header:Subject:asText", json!("a\r\nBcc: x"), Ok(" a  Bcc: x"));
-        check("header:Subject:asText", json!("=?utf-8?B?eA==?="), Ok(" =?utf-8?B?PT91dGYtOD9CP2VBPT0/PQ==?="));
+        check(
+            "header:Subject:asText",
+            json!("=?utf-8?B?eA==?="),
+            Ok(" =?utf-8?B?PT91dGYtOD9CP2VBPT0/PQ==?="),
+        );
         check("header:X", json!(" a\r\n b"), Ok(" a\r\n b"));
         check("header:X", json!("a\r\nBcc: x"), Err(()));
         check("header:X", json!("a\nb"), Err(()));
@@ -254,7 +256,11 @@ mod tests {
         check("header:X", json!(1), Err(()));
         let list = json!([{"name": "Joe Bloggs", "email": "j@x"}, {"email": "k@x"}, {"name": "Q. \"R\"", "email": "q@x"}]);
         check("header:To:asAddresses", list, Ok(" Joe Bloggs <j@x>, k@x, \"Q. \\\"R\\\"\" <q@x>"));
-        check("header:To:asAddresses", json!([{"name": "Jörg", "email": "j@x"}]), Ok(" =?utf-8?B?SsO2cmc=?= <j@x>"));
+        check(
+            "header:To:asAddresses",
+            json!([{"name": "Jörg", "email": "j@x"}]),
+            Ok(" =?utf-8?B?SsO2cmc=?= <j@x>"),
+        );
         check("header:To:asAddresses", json!([{"email": "a@b>, <c@d"}]), Err(()));
         check("header:To:asAddresses", json!([{"email": "a@b\r\nX: y"}]), Err(()));
         check("header:To:asAddresses", json!([{"name": 1, "email": "a@b"}]), Err(()));
@@ -262,8 +268,16 @@ mod tests {
         check("header:To:asGroupedAddresses", groups, Ok(" a@b, G: c@d;"));
         check("header:Message-ID:asMessageIds", json!(["a@b"]), Ok(" <a@b>"));
         check("header:Message-ID:asMessageIds", json!(["a>b"]), Err(()));
-        check("header:Date:asDate", json!("2014-10-30T14:12:00+08:00"), Ok(" Thu, 30 Oct 2014 14:12:00 +0800"));
-        check("header:List-Post:asURLs", json!(["mailto:a@b", "https://x"]), Ok(" <mailto:a@b>, <https://x>"));
+        check(
+            "header:Date:asDate",
+            json!("2014-10-30T14:12:00+08:00"),
+            Ok(" Thu, 30 Oct 2014 14:12:00 +0800"),
+        );
+        check(
+            "header:List-Post:asURLs",
+            json!(["mailto:a@b", "https://x"]),
+            Ok(" <mailto:a@b>, <https://x>"),
+        );
     }
 
     #[test]
@@ -271,7 +285,9 @@ mod tests {
         assert_eq!(parameter("name", "a\"b.txt"), ";\r\n name=\"a\\\"b.txt\"");
         assert_eq!(parameter("name", "ä\r\n.txt"), ";\r\n name*0*=utf-8''%C3%A4.txt");
         let long = parameter("name", &"ä".repeat(100));
-        assert!(long.lines().all(|line| line.len() < 78) && !long.contains("%\r") && long.contains("name*1*="));
+        assert!(
+            long.lines().all(|line| line.len() < 78) && !long.contains("%\r") && long.contains("name*1*=")
+        );
     }
 
     proptest! {

@@ -78,7 +78,16 @@ impl PartDraft {
             Some(value) => value.as_str().map(Some).ok_or_else(|| wrong(name, "not a string")),
         };
         let known = [
-            "partId", "blobId", "size", "name", "type", "charset", "disposition", "cid", "language", "location",
+            "partId",
+            "blobId",
+            "size",
+            "name",
+            "type",
+            "charset",
+            "disposition",
+            "cid",
+            "language",
+            "location",
             "subParts",
         ];
         let mut fields = Vec::new();
@@ -86,9 +95,14 @@ impl PartDraft {
             if name == "headers" || !name.starts_with("header:") {
                 return Err(wrong(name, "cannot be set"));
             }
-            let property =
-                HeaderProperty::parse(name).map_err(|error| wrong(name, &error.to_string()))?;
-            let taken = ["content-transfer-encoding", "content-type", "content-disposition", "content-id", "mime-version"];
+            let property = HeaderProperty::parse(name).map_err(|error| wrong(name, &error.to_string()))?;
+            let taken = [
+                "content-transfer-encoding",
+                "content-type",
+                "content-disposition",
+                "content-id",
+                "mime-version",
+            ];
             if taken.contains(&property.field.to_ascii_lowercase().as_str()) {
                 return Err(wrong(name, "is said by another property, or is the server's to write"));
             }
@@ -120,7 +134,8 @@ impl PartDraft {
             Content::Multipart(_) => "multipart/mixed",
         };
         let media = text("type")?.unwrap_or(default).to_ascii_lowercase();
-        let kind = media.split_once('/').filter(|(kind, sub)| token(kind) && token(sub)).map(|(kind, _)| kind);
+        let kind =
+            media.split_once('/').filter(|(kind, sub)| token(kind) && token(sub)).map(|(kind, _)| kind);
         let fits = match (&content, kind) {
             (_, None) => false,
             (Content::Multipart(_), Some(kind)) => kind == "multipart",

@@ -112,7 +112,8 @@ async fn part(context: &Context, draft: &PartDraft, out: &mut Out) -> Result<(),
     match content {
         Content::Multipart(parts) => {
             let boundary = format!("=_{}", Uuid::new_v4().simple());
-            header.push_str(&format!("Content-Type: {media}{parameters};\r\n boundary=\"{boundary}\"\r\n\r\n"));
+            header
+                .push_str(&format!("Content-Type: {media}{parameters};\r\n boundary=\"{boundary}\"\r\n\r\n"));
             out.put(header).await?;
             for child in parts {
                 out.put(format!("--{boundary}\r\n")).await?;

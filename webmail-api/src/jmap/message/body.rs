@@ -66,9 +66,7 @@ impl PartShow<'_> {
                     let size = if node.is_multipart() { 0 } else { self.octets.decoded_size(part).await? };
                     ("size".to_owned(), json!(size))
                 }
-                Property::Headers => {
-                    ("headers".to_owned(), fields.as_ref().map_or(Value::Null, Fields::all))
-                }
+                Property::Headers => ("headers".to_owned(), fields.as_ref().map_or(Value::Null, Fields::all)),
                 Property::Header(header) => {
                     let value = fields.as_ref().map_or(Value::Null, |fields| fields.show(header));
                     (header.to_string(), value)

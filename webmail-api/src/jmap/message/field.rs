@@ -151,7 +151,8 @@ fn groups(list: &[HeaderAddress]) -> Vec<Value> {
             }
         }
     }
-    let show = |(name, addresses): (Option<String>, Vec<Value>)| json!({"name": name, "addresses": addresses});
+    let show =
+        |(name, addresses): (Option<String>, Vec<Value>)| json!({"name": name, "addresses": addresses});
     groups.into_iter().map(show).collect()
 }
 

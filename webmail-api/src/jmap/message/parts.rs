@@ -106,8 +106,7 @@ fn sort<'n, 'a>(
         // What stands first, or is no file, is shown in its place.
         let is_shown = !part.is_attachment()
             && (is_text || is_media)
-            && (at == 0
-                || multipart != "related" && (is_media || parameter::file_name(part.part).is_none()));
+            && (at == 0 || multipart != "related" && (is_media || parameter::file_name(part.part).is_none()));
         if part.is_multipart() {
             let sub = part.media.split_once('/').map_or("mixed", |(_, sub)| sub);
             let in_alternative = in_alternative || sub == "alternative";
@@ -186,7 +185,8 @@ mod tests {
             let word = words.next().unwrap();
             let Some(kind) = word.strip_prefix('(') else {
                 let (kind, rest) = word.split_once(';').unwrap_or((word, ""));
-                let disposition = if rest.is_empty() { String::new() } else { format!("Content-Disposition: {rest}\n") };
+                let disposition =
+                    if rest.is_empty() { String::new() } else { format!("Content-Disposition: {rest}\n") };
                 return format!("Content-Type: {kind}\n{disposition}\nbody\n");
             };
             let mut out = format!("Content-Type: multipart/{kind}; boundary=b{depth}x\n\n");

@@ -93,8 +93,7 @@ pub(crate) async fn show(
             | Property::BodyValues => {
                 let Some(octets) = octets else { continue };
                 let (blob, header_bytes_max) = (&message.blob, config.header_bytes_max);
-                let parts =
-                    PartShow { octets, blob, properties: &options.body_properties, header_bytes_max };
+                let parts = PartShow { octets, blob, properties: &options.body_properties, header_bytes_max };
                 match property {
                     Property::BodyStructure => structure(&parts, &tree).await?,
                     Property::TextBody => parts.list(&bodies.text).await?,
@@ -178,7 +177,9 @@ fn convenience(message: &Message<'_>, name: &str) -> Value {
         "cc" => list(&summary.cc),
         "bcc" => list(&summary.bcc),
         "replyTo" => list(&summary.reply_to),
-        "subject" => summary.subject.as_ref().map_or(Value::Null, |text| json!(field::plain(text.as_bytes()))),
+        "subject" => {
+            summary.subject.as_ref().map_or(Value::Null, |text| json!(field::plain(text.as_bytes())))
+        }
         "sentAt" => message.sent.map_or(Value::Null, |sent| json!(date::date(sent))),
         _ => Value::Null,
     }

@@ -22,8 +22,8 @@ const PREVIEW_CHARACTERS: usize = 120;
 pub(crate) async fn get(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
     let account = context.take_account(arguments)?;
     let filter = arguments.take("filter").map(|it| Filter::parse(&it, &condition)).transpose()?;
-    let wanted = arguments
-        .required("emailIds", "a list of ids", |value| arguments::list(value, Id::from_value))?;
+    let wanted =
+        arguments.required("emailIds", "a list of ids", |value| arguments::list(value, Id::from_value))?;
     std::mem::take(arguments).finish()?;
     if wanted.len() > context.config().objects_in_get_max {
         return Err(MethodError::RequestTooLarge("too many ids".to_owned()));
@@ -95,7 +95,9 @@ fn hits(characters: &[char], needles: &[String]) -> Vec<(usize, usize)> {
             .iter()
             .filter(|needle| {
                 let window = folded[at..].iter().map(|(character, _)| character);
-                !needle.is_empty() && needle.len() <= folded.len() - at && window.zip(*needle).all(|(a, b)| a == b)
+                !needle.is_empty()
+                    && needle.len() <= folded.len() - at
+                    && window.zip(*needle).all(|(a, b)| a == b)
             })
             .map(Vec::len)
             .max();
@@ -180,7 +182,11 @@ mod tests {
         };
         check("The quick fox", "QUICK", Some("The <mark>quick</mark> fox"));
         check("Käse & Brot", "kase", Some("<mark>Käse</mark> &amp; Brot"));
-        check("<script>x</script>", "script", Some("&lt;<mark>script</mark>&gt;x&lt;/<mark>script</mark>&gt;"));
+        check(
+            "<script>x</script>",
+            "script",
+            Some("&lt;<mark>script</mark>&gt;x&lt;/<mark>script</mark>&gt;"),
+        );
         check("</mark><img>", "img", Some("&lt;/mark&gt;&lt;<mark>img</mark>&gt;"));
         check("nothing", "fox", None);
         check("aaaa", "aa", Some("<mark>aaaa</mark>"));

@@ -23,7 +23,9 @@ pub(crate) async fn get(context: &mut Context, arguments: &mut Arguments) -> Res
             threads.sort_unstable();
             threads.dedup();
             if threads.len() > context.config().objects_in_get_max {
-                return Err(MethodError::RequestTooLarge("the account has more threads than that".to_owned()));
+                return Err(MethodError::RequestTooLarge(
+                    "the account has more threads than that".to_owned(),
+                ));
             }
             threads.into_iter().map(ids::thread).collect()
         }

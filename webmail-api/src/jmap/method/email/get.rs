@@ -116,10 +116,9 @@ async fn of_record(
     } else {
         None
     };
-    let sent = record.sent_date.map(|sent| SentDate {
-        unix_seconds: sent.unix_seconds(),
-        offset_minutes: sent.offset_minutes(),
-    });
+    let sent = record
+        .sent_date
+        .map(|sent| SentDate { unix_seconds: sent.unix_seconds(), offset_minutes: sent.offset_minutes() });
     let message = Message {
         blob: BlobName::email(record.id),
         size: record.size,

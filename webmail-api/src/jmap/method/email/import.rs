@@ -74,8 +74,8 @@ async fn one(
 
 /// The message that a blob is. What was uploaded need not be written again.
 async fn body(context: &Context, id: &Id) -> Result<Result<StoredBody, SetError>, MethodError> {
-    let missing = || SetError::new(SetErrorKind::BlobNotFound, "there is no such blob")
-        .with("notFound", json!([id]));
+    let missing =
+        || SetError::new(SetErrorKind::BlobNotFound, "there is no such blob").with("notFound", json!([id]));
     let invalid = || SetError::new(SetErrorKind::InvalidEmail, "the blob is not a message");
     let trouble = |error: storage::BodyError| body_trouble(&error);
     let Some(name) = BlobName::parse(id) else { return Ok(Err(missing())) };

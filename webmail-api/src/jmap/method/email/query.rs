@@ -74,7 +74,8 @@ async fn matching(
     if tests.iter().any(|test| matches!(test, Test::HasAttachment(_))) {
         for ids in open.chunks(RECORDS_AT_ONCE) {
             let records = context.account().emails(ids).await.map_err(|error| trouble(&error))?;
-            attachments.extend(records.into_iter().flatten().map(|record| (record.id, record.has_attachment)));
+            attachments
+                .extend(records.into_iter().flatten().map(|record| (record.id, record.has_attachment)));
         }
     }
     let by_record = |at: usize, email: &EmailView| match (&by_state[at], &tests[at]) {
@@ -236,9 +237,8 @@ async fn sort_emails(
 ) -> Result<(), MethodError> {
     let newest = [EmailSort { key: SortKey::ReceivedAt, is_ascending: false }];
     let order = if order.is_empty() { &newest[..] } else { order };
-    let needs_record = |key: &SortKey| {
-        matches!(key, SortKey::From | SortKey::To | SortKey::Subject | SortKey::SentAt)
-    };
+    let needs_record =
+        |key: &SortKey| matches!(key, SortKey::From | SortKey::To | SortKey::Subject | SortKey::SentAt);
     let reads = order.iter().any(|rule| needs_record(&rule.key));
     let mut keyed: Vec<(Vec<SortValue>, EmailId)> = Vec::with_capacity(found.len());
     for ids in found.chunks(RECORDS_AT_ONCE) {
@@ -283,7 +283,8 @@ fn sort_value(
     };
     let first = |list: &[mail::header::HeaderAddress]| {
         let shown = field::addresses(list);
-        let text = |name: &str| shown.first().and_then(|it| it[name].as_str()).filter(|text| !text.is_empty());
+        let text =
+            |name: &str| shown.first().and_then(|it| it[name].as_str()).filter(|text| !text.is_empty());
         // RFC 8621 §4.4.2: the name, or the address where there is none.
         SortValue::Text(fold(text("name").or(text("email")).unwrap_or_default()))
     };

@@ -141,16 +141,26 @@ fn update(
             None if path == "mailboxIds" => {
                 let ids = mailbox_ids(value).ok_or_else(|| wrong("a set of ids"))?;
                 let ids: Option<_> = ids.iter().map(|id| mailbox(context, id)).collect();
-                update.mailboxes = Some(MailboxesPatch::Replace(ids.ok_or_else(|| wrong("a set of mailboxes"))?));
+                update.mailboxes =
+                    Some(MailboxesPatch::Replace(ids.ok_or_else(|| wrong("a set of mailboxes"))?));
             }
             Some(("keywords", word)) => {
-                let word = unescape(word).and_then(|word| keyword(&word)).ok_or_else(|| wrong("a keyword"))?;
-                if comes()? { word_add.insert(word) } else { word_remove.insert(word) };
+                let word =
+                    unescape(word).and_then(|word| keyword(&word)).ok_or_else(|| wrong("a keyword"))?;
+                if comes()? {
+                    word_add.insert(word)
+                } else {
+                    word_remove.insert(word)
+                };
             }
             Some(("mailboxIds", id)) => {
                 let id = unescape(id).and_then(|id| IdOrReference::new(&id));
                 let id = id.and_then(|id| mailbox(context, &id)).ok_or_else(|| wrong("a mailbox"))?;
-                if comes()? { mailbox_add.insert(id) } else { mailbox_remove.insert(id) };
+                if comes()? {
+                    mailbox_add.insert(id)
+                } else {
+                    mailbox_remove.insert(id)
+                };
             }
             // RFC 8620 §5.3: what cannot be changed may be given as it is.
             None if shown.get(path) == Some(value) => {}

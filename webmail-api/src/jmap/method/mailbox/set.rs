@@ -37,7 +37,8 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
                     None => object(json!({"id": ids::mailbox(id)})),
                 };
                 // A name may have become another one.
-                shown.retain(|name, value| !GIVEN.contains(&name.as_str()) || wanted.get(name) != Some(value));
+                shown
+                    .retain(|name, value| !GIVEN.contains(&name.as_str()) || wanted.get(name) != Some(value));
                 context.created_ids.insert(key.clone(), ids::mailbox(id));
                 answer.created.insert(key, Value::Object(shown));
             }
@@ -56,10 +57,12 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     // Those within others go first, so that a whole tree can be destroyed at once.
     let view = context.view().await?;
     let depth = |id: &IdOrReference| {
-        let mailbox = context.resolve(id).as_ref().and_then(ids::parse_mailbox).and_then(|id| view.mailbox(id));
+        let mailbox =
+            context.resolve(id).as_ref().and_then(ids::parse_mailbox).and_then(|id| view.mailbox(id));
         mailbox.map_or(0, |mailbox| mailbox.name.matches(storage::mailbox::SEPARATOR).count())
     };
-    let mut destroy: Vec<(usize, IdOrReference)> = set.destroy.into_iter().map(|id| (depth(&id), id)).collect();
+    let mut destroy: Vec<(usize, IdOrReference)> =
+        set.destroy.into_iter().map(|id| (depth(&id), id)).collect();
     destroy.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
     let emails = if removes_emails { OnDestroy::RemoveEmails } else { OnDestroy::Refuse };
     for (_, id) in destroy {
@@ -153,7 +156,10 @@ async fn update(
     let shown = show(&view, &mailbox, view.counts(number));
     for (name, value) in patch {
         if name.contains('/') {
-            let error = SetError::new(SetErrorKind::InvalidPatch, format!("{name}: points into nothing that can be set"));
+            let error = SetError::new(
+                SetErrorKind::InvalidPatch,
+                format!("{name}: points into nothing that can be set"),
+            );
             return Ok(Err(error));
         }
         // RFC 8620 §5.3: what the server sets may be given as it is.
@@ -229,7 +235,9 @@ fn refused(error: &MailboxSetError) -> Result<SetError, MethodError> {
         MailboxSetError::Mailbox(error) => match error {
             MailboxError::Missing => missing(),
             // RFC 8621 §2: no two neighbours have the same name.
-            MailboxError::Exists | MailboxError::InvalidName(_) => SetError::property("name", error.to_string()),
+            MailboxError::Exists | MailboxError::InvalidName(_) => {
+                SetError::property("name", error.to_string())
+            }
             MailboxError::HasChildren => SetError::new(SetErrorKind::MailboxHasChild, error.to_string()),
             MailboxError::NotPossible(_) => SetError::new(SetErrorKind::Forbidden, error.to_string()),
             MailboxError::RoleTaken => SetError::property("role", error.to_string()),
