@@ -1,5 +1,7 @@
 //! Dates (RFC 8620 §1.4): RFC 3339 with capital letters, and with no fraction where it would be zero.
 
+use std::fmt::Write as _;
+
 use mail::date::SentDate;
 
 /// Reads a `Date`, or a `UTCDate` where `utc`.
@@ -34,7 +36,7 @@ pub fn date(date: SentDate) -> String {
     text.pop();
     let offset = date.offset_minutes.unsigned_abs();
     let sign = if date.offset_minutes < 0 { '-' } else { '+' };
-    text.push_str(&format!("{sign}{:02}:{:02}", offset / 60, offset % 60));
+    let _ = write!(text, "{sign}{:02}:{:02}", offset / 60, offset % 60);
     text
 }
 

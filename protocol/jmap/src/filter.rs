@@ -77,7 +77,9 @@ impl<C> Filter<C> {
     pub fn conditions<'a>(&'a self, list: &mut Vec<&'a C>) {
         match self {
             Self::And(parts) | Self::Or(parts) | Self::Not(parts) => {
-                parts.iter().for_each(|part| part.conditions(list));
+                for part in parts {
+                    part.conditions(list);
+                }
             }
             Self::Condition(condition) => list.push(condition),
         }
@@ -117,7 +119,7 @@ impl Comparator {
             collation: members.string_or_null("collation").map_err(named)?,
             keyword: members.string_or_null("keyword").map_err(named)?,
         };
-        members.finish().map_err(named)?;
+        // Other members are those of sorts that there are none of here; and jmapc sends some of /query's own arguments.
         Ok(comparator)
     }
 }

@@ -71,7 +71,7 @@ async fn answer(
         "Email/queryChanges" => email::query_changes::run(context, arguments).await,
         "Email/set" => email::set::run(context, arguments).await,
         "Email/import" => email::import::run(context, arguments).await,
-        "Email/copy" => email::copy::run(context, arguments).await,
+        "Email/copy" => email::copy::run(context, arguments),
         "Email/parse" => email::parse::run(context, arguments).await,
         "SearchSnippet/get" => snippet::get(context, arguments).await,
         _ => Err(MethodError::UnknownMethod),

@@ -184,7 +184,7 @@ fn media_type(text: &str) -> Option<HeaderValue> {
                     || value.strip_prefix('"').and_then(|it| it.strip_suffix('"')).is_some_and(token))
         })
     };
-    if !(token(kind) && token(sub)) || !pieces.all(is_parameter) {
+    if !(token(kind) && token(sub) && pieces.all(is_parameter)) {
         return None;
     }
     HeaderValue::from_str(text).ok()

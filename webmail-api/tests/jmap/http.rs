@@ -1,6 +1,7 @@
 //! HTTP/1.1 as simple as can be, so that what is sent is exactly what a test says.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -59,10 +60,10 @@ impl<'a> Client<'a> {
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nHost: jmap.example.test\r\nConnection: close\r\n");
         if !headers.iter().any(|(name, _)| *name == "Authorization") {
-            head.push_str(&format!("Authorization: {}\r\n", self.authorization));
+            let _ = write!(head, "Authorization: {}\r\n", self.authorization);
         }
         for (name, value) in headers.iter().filter(|(_, value)| !value.is_empty()) {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         head
     }

@@ -162,7 +162,9 @@ impl World {
         writer.write(message.replace('\n', "\r\n").into()).await.unwrap();
         let body = writer.finish().await.unwrap();
         let mut set = FlagSet::new();
-        flags.iter().for_each(|flag| set.insert_name(flag).unwrap());
+        for flag in flags {
+            set.insert_name(flag).unwrap();
+        }
         let mailbox = account.state().mailbox_by_name(mailbox).unwrap().id;
         let request = AppendRequest {
             target: Target::Mailbox(mailbox),

@@ -1,5 +1,7 @@
 //! Header fields, from the forms of RFC 8621 §4.1.2 to bytes: folded, and what is not ASCII encoded (RFC 2047).
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jmap_protocol::date::parse_date;
@@ -218,7 +220,7 @@ pub(super) fn parameter(name: &str, value: &str) -> String {
             end -= 1;
         }
         let charset = if number == 0 { "utf-8''" } else { "" };
-        out.push_str(&format!(";\r\n {name}*{number}*={charset}{}", &rest[..end]));
+        let _ = write!(out, ";\r\n {name}*{number}*={charset}{}", &rest[..end]);
         rest = &rest[end..];
         number += 1;
     }
@@ -301,7 +303,7 @@ mod tests {
             prop_assert!(!written.replace("\r\n", "").contains(['\r', '\n']));
             prop_assert!(written.is_ascii());
             if !text.is_ascii() {
-                prop_assert_eq!(decode_header_text(written[1..].as_bytes()), text);
+                prop_assert_eq!(decode_header_text(&written.as_bytes()[1..]), text);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! A new email as bytes, handed on as they are made.
 
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -90,16 +91,16 @@ async fn missing(context: &Context, draft: &Draft) -> Result<Vec<Id>, MethodErro
 async fn message(context: &Context, draft: &Draft, out: &mut Out) -> Result<(), Stop> {
     let mut header = String::new();
     for (name, value) in &draft.fields {
-        header.push_str(&format!("{name}:{value}\r\n"));
+        let _ = write!(header, "{name}:{value}\r\n");
     }
     // RFC 8621 §4.6: what RFC 5322 §3.6 wants of every message is added.
     if !draft.has("Date") {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        header.push_str(&format!("Date: {}\r\n", SentDate::utc(now as i64).rfc5322()));
+        let _ = write!(header, "Date: {}\r\n", SentDate::utc(now as i64).rfc5322());
     }
     if !draft.has("Message-ID") {
         let domain = context.user().principal.address.domain().ascii().into_owned();
-        header.push_str(&format!("Message-ID: <{}@{domain}>\r\n", Uuid::new_v4().simple()));
+        let _ = write!(header, "Message-ID: <{}@{domain}>\r\n", Uuid::new_v4().simple());
     }
     header.push_str("MIME-Version: 1.0\r\n");
     out.put(header).await?;
@@ -108,12 +109,14 @@ async fn message(context: &Context, draft: &Draft, out: &mut Out) -> Result<(), 
 
 async fn part(context: &Context, draft: &PartDraft, out: &mut Out) -> Result<(), Stop> {
     let PartDraft { media, parameters, fields, content } = draft;
-    let mut header: String = fields.iter().map(|(name, value)| format!("{name}:{value}\r\n")).collect();
+    let mut header = String::new();
+    for (name, value) in fields {
+        let _ = write!(header, "{name}:{value}\r\n");
+    }
     match content {
         Content::Multipart(parts) => {
             let boundary = format!("=_{}", Uuid::new_v4().simple());
-            header
-                .push_str(&format!("Content-Type: {media}{parameters};\r\n boundary=\"{boundary}\"\r\n\r\n"));
+            let _ = write!(header, "Content-Type: {media}{parameters};\r\n boundary=\"{boundary}\"\r\n\r\n");
             out.put(header).await?;
             for child in parts {
                 out.put(format!("--{boundary}\r\n")).await?;
@@ -129,9 +132,10 @@ async fn part(context: &Context, draft: &PartDraft, out: &mut Out) -> Result<(),
                 && lines.split("\r\n").all(|line| line.len() <= 78 && !line.starts_with("From "));
             let charset = if lines.is_ascii() { "us-ascii" } else { "utf-8" };
             let encoding = if is_plain { "7bit" } else { "quoted-printable" };
-            header.push_str(&format!(
+            let _ = write!(
+                header,
                 "Content-Type: {media}; charset={charset}{parameters}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
-            ));
+            );
             out.put(header).await?;
             out.put(if is_plain { lines } else { quoted(&lines) }).await
         }
@@ -142,9 +146,10 @@ async fn part(context: &Context, draft: &PartDraft, out: &mut Out) -> Result<(),
             // RFC 2046 §5.2.1: a message within one is not encoded.
             let is_message = media == "message/rfc822" || media == "message/global";
             let encoding = if is_message { "8bit" } else { "base64" };
-            header.push_str(&format!(
+            let _ = write!(
+                header,
                 "Content-Type: {media}{parameters}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
-            ));
+            );
             out.put(header).await?;
             let mut pieces = blob.stream();
             let mut held: Vec<u8> = Vec::new();
@@ -204,7 +209,7 @@ fn quoted(text: &str) -> String {
             if is_plain {
                 out.push(char::from(*byte));
             } else {
-                out.push_str(&format!("={byte:02X}"));
+                let _ = write!(out, "={byte:02X}");
             }
             length += width;
         }

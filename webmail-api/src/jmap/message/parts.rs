@@ -47,7 +47,9 @@ impl<'a> Node<'a> {
         if !self.is_multipart() {
             list.push(self);
         }
-        self.children.iter().for_each(|child| child.leaves(list));
+        for child in &self.children {
+            child.leaves(list);
+        }
     }
 
     fn is_attachment(&self) -> bool {
@@ -160,6 +162,7 @@ fn sort<'n, 'a>(
 mod tests {
     use super::*;
     use mail::mime::{Limits, Splitter};
+    use std::fmt::Write as _;
 
     fn check(message: &str, text: &[u32], html: &[u32], attachments: &[u32]) {
         let mut splitter = Splitter::new(Limits::default());
@@ -191,10 +194,10 @@ mod tests {
             };
             let mut out = format!("Content-Type: multipart/{kind}; boundary=b{depth}x\n\n");
             while words.peek() != Some(&")") {
-                out.push_str(&format!("--b{depth}x\n{}", write(words, depth + 1)));
+                let _ = write!(out, "--b{depth}x\n{}", write(words, depth + 1));
             }
             words.next();
-            out.push_str(&format!("--b{depth}x--\n"));
+            let _ = writeln!(out, "--b{depth}x--");
             out
         }
         format!("Subject: x\n{}", write(&mut structure.split_whitespace().peekable(), 0))

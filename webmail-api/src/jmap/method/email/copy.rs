@@ -4,7 +4,7 @@ use jmap_protocol::{Arguments, MethodError, Object};
 
 use crate::jmap::context::Context;
 
-pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
+pub(crate) fn run(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
     let from = arguments.id("fromAccountId")?;
     let account = context.take_account(arguments)?;
     arguments.string_or_null("ifFromInState")?;
