@@ -260,7 +260,7 @@ mod tests {
         check("header:X-None", Value::Null);
         check("header:X-None:all", json!([]));
         check("header:Subject", json!(" =?utf-8?Q?a?= =?utf-8?Q?b?=\r\n\tfolded  text"));
-        check("header:Subject:asText", json!("ab\tfolded  text"));
+        check("header:Subject:asText", json!("ab folded  text"));
         check("header:Message-ID:asMessageIds", json!(["a@b"]));
         check("header:References:asMessageIds", json!(["1@x", "2@x"]));
         check("header:Date:asDate", json!("2014-10-30T14:12:00+08:00"));
