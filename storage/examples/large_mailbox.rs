@@ -203,7 +203,10 @@ async fn by_email(account: &Account, clock: &mut Clock, inbox: MailboxId, trash:
     let update = |add: MailboxId, remove: MailboxId| {
         let update = |email: &EmailId| EmailUpdate {
             email: *email,
-            keywords: Some(KeywordsPatch::Change { add: Flags::from(Flag::Seen).into(), remove: FlagSet::new() }),
+            keywords: Some(KeywordsPatch::Change {
+                add: Flags::from(Flag::Seen).into(),
+                remove: FlagSet::new(),
+            }),
             mailboxes: Some(MailboxesPatch::Change { add: [add].into(), remove: [remove].into() }),
         };
         some.iter().map(update).collect::<Vec<_>>()

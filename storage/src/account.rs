@@ -145,9 +145,10 @@ fn forgetting<R>(
     state: &AccountState,
     history_bytes_max: usize,
 ) -> Build<Operation, R> {
-    let may_follow = build.operations.last().is_some_and(|last| {
-        !matches!(last, Operation::Closed | Operation::Archived { .. })
-    });
+    let may_follow = build
+        .operations
+        .last()
+        .is_some_and(|last| !matches!(last, Operation::Closed | Operation::Archived { .. }));
     if may_follow && let Some(to) = state.history.excess(history_bytes_max) {
         build.operations.push(Operation::ForgetHistory { to });
     }

@@ -7,12 +7,14 @@ use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
+use blob::KeyId;
 use bytes::Bytes;
 use futures_util::stream::{self, Stream, StreamExt};
 use mail::id::EmailId;
 
 use crate::account::Account;
-use crate::body::{BodyError, BodyReader};
+use crate::body::{BodyError, BodyReader, StoredBody, decode_facts};
+use crate::error::StorageError;
 use crate::transfer::{Decoder, TransferEncoding};
 use crate::upload::UploadId;
 
@@ -172,6 +174,57 @@ impl Account {
             Some((range, encoding)) => Some(NamedBlob { body, range, encoding }),
         })
     }
+}
+
+impl Account {
+    /// The bytes that a name of an account stands for, as a message that can be put into mailboxes of this one: what was
+    /// written as a message is not written again, a part is. `None`: no such bytes. What is not put is to be given up
+    /// ([`Account::discard`]).
+    pub async fn message_of(
+        &self,
+        from: &Account,
+        name: &BlobName,
+    ) -> Result<Option<StoredBody>, MessageOfError> {
+        match name {
+            BlobName::Upload(id) if from.id() == self.id() => Ok(self.upload_as_message(*id).await?),
+            BlobName::Email(email) => Ok(self.email_as_message(from, *email).await?),
+            BlobName::Upload(_) | BlobName::Part { .. } => {
+                let Some(blob) = from.named_blob(name).await? else { return Ok(None) };
+                let mut writer = self.body_writer();
+                let mut pieces = blob.read(0..u64::MAX);
+                while let Some(piece) = pieces.next().await {
+                    writer.write(piece?).await?;
+                }
+                Ok(Some(writer.finish().await?))
+            }
+        }
+    }
+
+    async fn email_as_message(
+        &self,
+        from: &Account,
+        email: EmailId,
+    ) -> Result<Option<StoredBody>, BodyError> {
+        if !from.view().await?.contains(email) {
+            return Ok(None);
+        }
+        let Some(record) = from.email(email).await? else { return Ok(None) };
+        let key = KeyId::Account(from.id().0);
+        let original = self.storage.blobs().open(&record.address, key).await?;
+        let facts = decode_facts(&original.facts().await?).map_err(StorageError::from)?;
+        Ok(Some(self.adopt(&record.address, key, facts, record.prefix.clone()).await?))
+    }
+}
+
+/// Why bytes did not become a message.
+#[derive(Debug, thiserror::Error)]
+pub enum MessageOfError {
+    /// They could not be read.
+    #[error("the bytes could not be read")]
+    Read(#[from] BodyError),
+    /// They could not be written.
+    #[error("the message could not be written")]
+    Write(#[from] blob::WriteError),
 }
 
 fn whole(body: BodyReader) -> NamedBlob {

@@ -202,10 +202,9 @@ impl<I: Numbered> Events<I> {
             _ if taken == self.0.len() => (taken, Since::operation(now), false),
             Some((end, seq)) => (end, Since::operation(seq), true),
             None => {
-                let told = self.0[..taken].last().map_or(since, |(seq, id, _)| Since {
-                    seq: *seq,
-                    told: id.number(),
-                });
+                let told = self.0[..taken]
+                    .last()
+                    .map_or(since, |(seq, id, _)| Since { seq: *seq, told: id.number() });
                 (taken, told, true)
             }
         };
@@ -219,8 +218,13 @@ impl<I: Numbered> Events<I> {
         for (seq, id, _) in &self.0[..end] {
             is_told(id, *seq);
         }
-        let mut changes =
-            ChangeSet { created: Vec::new(), updated: Vec::new(), destroyed: Vec::new(), new_state, has_more };
+        let mut changes = ChangeSet {
+            created: Vec::new(),
+            updated: Vec::new(),
+            destroyed: Vec::new(),
+            new_state,
+            has_more,
+        };
         for (id, fate) in fates {
             match (fate.was_there, fate.is_there) {
                 (false, true) => changes.created.push(id),

@@ -77,7 +77,11 @@ impl Account {
             let mut emails = (now + is(Event::Destroyed)).saturating_sub(is(Event::Created));
             for (seq, event) in changes {
                 let was_empty = emails == 0;
-                if event == Event::Created { emails += 1 } else { emails = emails.saturating_sub(1) }
+                if event == Event::Created {
+                    emails += 1
+                } else {
+                    emails = emails.saturating_sub(1)
+                }
                 let event = match (was_empty, emails == 0) {
                     (true, false) => Event::Created,
                     (false, true) => Event::Destroyed,

@@ -12,9 +12,7 @@ use mail::id::{EmailId, MailboxId};
 use crate::account::Account;
 use crate::compose::Since;
 use crate::draft::{Draft, Refusal};
-use crate::entry::{
-    CopyMessages, FlagsChanged, MoveMessages, Operation, Placed, PlacedRow, Tally,
-};
+use crate::entry::{CopyMessages, FlagsChanged, MoveMessages, Operation, Placed, PlacedRow, Tally};
 use crate::error::StorageError;
 use crate::expunge::{MESSAGES_PER_OPERATION, expunge_emails, forget_excess};
 use crate::flags;
@@ -161,10 +159,8 @@ impl Account {
             pieces.last_mut().expect("there is one from the start").push(update);
         }
         let now = unix_now();
-        self.change_emails(pieces, if_in_state, move |draft, view, updates| {
-            update(draft, view, updates, now)
-        })
-        .await
+        self.change_emails(pieces, if_in_state, move |draft, view, updates| update(draft, view, updates, now))
+            .await
     }
 
     /// Takes emails out of all mailboxes. Some thousand go in one commit; the state is compared before the first.

@@ -9,8 +9,8 @@ use mail::uid::UidSet;
 
 use crate::date::InternalDate;
 use crate::entry::{
-    AppendMessage, CopyMessages, ExpungeEmails, ExpungeMessages, FlagsChanged, MailboxCreate, MoveMessages, Operation,
-    Placed, PlacedRow, Tally,
+    AppendMessage, CopyMessages, ExpungeEmails, ExpungeMessages, FlagsChanged, MailboxCreate, MoveMessages,
+    Operation, Placed, PlacedRow, Tally,
 };
 use crate::index::{Effect, MailboxIndex, MessageRow, Removed};
 use crate::ingest::Outcome;

@@ -98,8 +98,8 @@ impl AccountState {
             return Err(ChangesError::Forgotten);
         }
         let history = self.history.since(since.needs());
-        let history = history
-            .map_err(|_| StorageError::Unavailable("the account changes too fast".to_owned()))?;
+        let history =
+            history.map_err(|_| StorageError::Unavailable("the account changes too fast".to_owned()))?;
         Ok(Some(history))
     }
 

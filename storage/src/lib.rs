@@ -5,6 +5,10 @@
 //! verbs that services call: each is one commit, decided inside it, so that UIDs, MODSEQs, threads, quota and duplicate
 //! detection are right whenever the commit succeeds.
 //!
+//! Who thinks in mailboxes and UIDs, as IMAP does, asks [`Account::mailbox`] and [`Account::changes`]; who thinks in
+//! emails and threads, as JMAP does, asks [`Account::view`], [`Account::email_changes`] and the like, and changes emails
+//! by [`Account::update_emails`]. Both are faces of one state and can never disagree.
+//!
 //! It is not a mail protocol: IMAP's untagged responses, JMAP's objects and SMTP's replies are the affair of the
 //! services. Nor does it search.
 //!
@@ -21,8 +25,8 @@ pub mod copy;
 pub mod date;
 mod draft;
 pub mod email;
-mod email_page;
 pub mod email_changes;
+mod email_page;
 pub mod email_update;
 pub mod entry;
 pub mod error;
@@ -60,7 +64,7 @@ pub mod view;
 
 pub use account::Account;
 pub use append::{AppendError, AppendRequest, Appended, Delivered, Delivery, IngestId, Target};
-pub use blob_name::{BlobName, NamedBlob, NotABlobName};
+pub use blob_name::{BlobName, MessageOfError, NamedBlob, NotABlobName};
 pub use body::{BodyError, BodyReader, MessageWriter, StoredBody};
 pub use changes::{Changes, Vanished};
 pub use compose::{ChangeSet, ChangesError, NotAState, Since};

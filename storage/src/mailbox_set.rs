@@ -1,8 +1,8 @@
 //! Mailboxes as JMAP changes them: by number, with a parent and a name below it, in one commit each (RFC 8621 §2.5).
 
 use mail::id::MailboxId;
-use mail::uid::UidSet;
 use mail::id::Uid;
+use mail::uid::UidSet;
 
 use crate::account::Account;
 use crate::compose::Since;
@@ -153,9 +153,7 @@ impl Account {
                     return Err(MailboxError::NotPossible("INBOX keeps its name").into());
                 }
                 if mailbox_name::below(&to, &shown.name).is_some() {
-                    return Err(
-                        MailboxError::NotPossible("a mailbox cannot be moved into itself").into()
-                    );
+                    return Err(MailboxError::NotPossible("a mailbox cannot be moved into itself").into());
                 }
                 if state.root_by_name(&to).is_some() {
                     return Err(MailboxError::Exists.into());
@@ -284,11 +282,7 @@ fn full_name(
 }
 
 /// At most one mailbox has a role (RFC 8621 §2).
-fn check_role(
-    state: &AccountState,
-    own: Option<MailboxId>,
-    role: Option<Role>,
-) -> Result<(), MailboxError> {
+fn check_role(state: &AccountState, own: Option<MailboxId>, role: Option<Role>) -> Result<(), MailboxError> {
     let other = role.and_then(|role| state.mailbox_by_role(role));
     match other {
         Some(other) if Some(other.id) != own => Err(MailboxError::RoleTaken),

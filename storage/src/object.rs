@@ -343,7 +343,9 @@ mod tests {
 
     #[test]
     fn ids_are_those_of_the_rfc() {
-        for (id, expected) in [("o12", true), ("singleton", true), ("a-_9", true), ("", false), ("a/b", false)] {
+        for (id, expected) in
+            [("o12", true), ("singleton", true), ("a-_9", true), ("", false), ("a/b", false)]
+        {
             assert_eq!(is_id(id), expected, "{id:?}");
         }
         assert!(is_id(&"x".repeat(255)) && !is_id(&"x".repeat(256)));

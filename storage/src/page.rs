@@ -292,7 +292,14 @@ impl IndexPage {
             fixed.thread.push(email.wrapping_sub(unpack.zigzag()? as u64));
         }
         unpack.finish()?;
-        Ok(Self { fixed: Arc::new(fixed), modseq, low, high, digest: OnceLock::new(), newest: OnceLock::new() })
+        Ok(Self {
+            fixed: Arc::new(fixed),
+            modseq,
+            low,
+            high,
+            digest: OnceLock::new(),
+            newest: OnceLock::new(),
+        })
     }
 }
 

@@ -124,10 +124,7 @@ impl Root {
         let (version, payload) =
             bytes.split_first().ok_or_else(|| FormatError::malformed("account root", "empty"))?;
         if !(VERSION..=VERSION_WITH_EXTENSION).contains(version) {
-            return Err(FormatError::Unknown {
-                what: "version of account root",
-                number: (*version).into(),
-            });
+            return Err(FormatError::Unknown { what: "version of account root", number: (*version).into() });
         }
         let (root, mut rest) = postcard::take_from_bytes(payload).map_err(malformed)?;
         let mut suppressions = BTreeMap::new();

@@ -141,7 +141,9 @@ impl Storage {
             return Err(StorageError::Denied.into());
         }
         let log = LogId::account(account.0);
-        let handle = match self.inner.logs.opened(log) {
+        let opened = self.inner.logs.opened(log);
+        let was_open = opened.is_some();
+        let handle = match opened {
             Some(handle) => handle,
             None => {
                 let sealer = self.keys().sealer(KeyId::Account(account.0)).await;
@@ -158,6 +160,9 @@ impl Storage {
         let account = Account::new(account, *principal, self.clone(), handle);
         if account.log.seq() == 0 {
             self.begin(&account).await?;
+        }
+        if !was_open {
+            account.end_what_is_over().await;
         }
         Ok(account)
     }

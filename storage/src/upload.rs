@@ -3,7 +3,7 @@
 //! An upload lies in a segment like any message, held by a reference of the account, and the account's log says until
 //! when. It is written through the same splitter as messages, so that one which becomes an email is not written again:
 //! the email gets a reference of its own. When the time is over an operation ends the upload, then its reference goes;
-//! the next upload does that, and so does [`Account::expire_uploads`].
+//! the next upload does that, so does whoever opens the account, and so does [`Account::expire_uploads`].
 
 use blob::{BlobAddress, Holder, KeyId, Nonce};
 use bytes::Bytes;
@@ -128,6 +128,15 @@ impl Account {
         self.end_uploads(move |_, upload| upload.until <= now).await
     }
 
+    /// What an account that is opened does of its own accord. Where it fails the next one does it.
+    pub(crate) async fn end_what_is_over(&self) {
+        let (state, now) = (self.state(), unix_now());
+        let is_due = !state.is_closed() && state.uploads.values().any(|upload| upload.until <= now);
+        if is_due && let Err(error) = self.expire_uploads().await {
+            tracing::debug!(account_id = %self.id(), %error, "uploads were not ended");
+        }
+    }
+
     /// Ends an upload. `false`: there was none.
     pub async fn remove_upload(&self, id: UploadId) -> Result<bool, StorageError> {
         Ok(self.end_uploads(move |found, _| found == id).await? > 0)
@@ -140,8 +149,7 @@ impl Account {
         let build = move |state: &AccountState| -> Result<_, Refusal<StorageError>> {
             let mut draft = Draft::new::<StorageError>(state)?;
             let chosen = state.uploads.iter().filter(|(id, upload)| choose(UploadId(**id), upload));
-            let ended: Vec<_> =
-                chosen.map(|(id, upload)| (*id, upload.address, upload.reference)).collect();
+            let ended: Vec<_> = chosen.map(|(id, upload)| (*id, upload.address, upload.reference)).collect();
             remove(&mut draft, &ended);
             Ok(draft.build(ended))
         };
@@ -152,8 +160,7 @@ impl Account {
 
     /// References go after the commit by which nothing names them any more.
     async fn let_go(&self, ended: &[(u64, BlobAddress, Nonce)]) {
-        let references: Vec<_> =
-            ended.iter().map(|(_, address, reference)| (*address, *reference)).collect();
+        let references: Vec<_> = ended.iter().map(|(_, address, reference)| (*address, *reference)).collect();
         if !references.is_empty() {
             self.unreference(&references).await;
         }

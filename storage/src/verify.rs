@@ -111,7 +111,8 @@ impl Account {
         let mut state = self.log.refresh(&[]).await?;
         for _ in 0..LOADS_MAX {
             let mailboxes = state.mailboxes.keys().map(|id| Part::Mailbox(MailboxId(*id)));
-            let others = [Part::ExpungedSince(0), Part::RetainedSince(0), Part::HistorySince(0), Part::Producers];
+            let others =
+                [Part::ExpungedSince(0), Part::RetainedSince(0), Part::HistorySince(0), Part::Producers];
             let parts: Vec<Part> = mailboxes.chain(others).chain(state.parts_dirty()).collect();
             if parts.iter().all(|part| state.pages_of(part) == PartPages::Loaded) {
                 return Ok(state);
@@ -243,8 +244,7 @@ impl Account {
             }
         }
         for (id, upload) in &*state.uploads {
-            let found =
-                self.check_body(&upload.address, upload.reference, depth, &mut held, report).await;
+            let found = self.check_body(&upload.address, upload.reference, depth, &mut held, report).await;
             if let Err(problem) = found {
                 report.problem(format!("upload {id}: {problem}"));
             }
@@ -463,7 +463,8 @@ fn check_history(state: &AccountState, report: &mut CheckReport) {
         report.problem("more emails are said to have come than numbers were given out");
     }
     let latest = state.latest();
-    if [latest.emails, latest.threads, latest.mailboxes, latest.deliveries].iter().any(|seq| *seq > state.seq) {
+    if [latest.emails, latest.threads, latest.mailboxes, latest.deliveries].iter().any(|seq| *seq > state.seq)
+    {
         report.problem("something is said to have changed in the future");
     }
     for mailbox in state.mailboxes.values() {

@@ -131,7 +131,8 @@ impl EmailView {
     /// The emails of a thread, those received first at the beginning (RFC 8621 §3). `None`: there is none.
     pub fn thread(&self, thread: ThreadId) -> Option<Vec<EmailId>> {
         let emails = self.thread_emails(thread.0);
-        let received = |email| self.rows(EmailId(email)).next().map(|(_, row)| row.internal_date.unix_seconds());
+        let received =
+            |email| self.rows(EmailId(email)).next().map(|(_, row)| row.internal_date.unix_seconds());
         let mut emails: Vec<(Option<i64>, u64)> = emails.map(|email| (received(email), email)).collect();
         emails.sort_unstable();
         (!emails.is_empty()).then(|| emails.into_iter().map(|(_, email)| EmailId(email)).collect())
@@ -318,8 +319,7 @@ impl EmailView {
             return Self::of(state);
         }
         let mut view = Self { state: state.clone(), ..self.clone() };
-        let mut touched: BTreeSet<u64> =
-            gone.iter().chain(&come).map(|(_, row)| row.thread.0).collect();
+        let mut touched: BTreeSet<u64> = gone.iter().chain(&come).map(|(_, row)| row.thread.0).collect();
         touched.extend(marked.iter().filter_map(|email| self.thread_of(*email)));
         for (mailbox, row) in &gone {
             view.places.remove(&place_key(*mailbox, row));

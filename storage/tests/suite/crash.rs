@@ -9,9 +9,9 @@ use bytes::Bytes;
 use engine::memory::{Faults, MemoryEngine};
 use mail::id::{EmailId, MailboxId, Uid};
 use storage::{
-    Account, AccountSettings, CheckDepth, CreateError, Delivered, Delivery, EmailUpdate, FlagAction, FlagChange,
-    ImportRequest, IngestId, KeywordsPatch, MailboxPatch, MailboxesPatch, ObjectKind, ObjectWrite, Principal,
-    StoredBody, UploadId,
+    Account, AccountSettings, CheckDepth, CreateError, Delivered, Delivery, EmailUpdate, FlagAction,
+    FlagChange, ImportRequest, IngestId, KeywordsPatch, MailboxPatch, MailboxesPatch, ObjectKind,
+    ObjectWrite, Principal, StoredBody, UploadId,
 };
 use uuid::Uuid;
 
