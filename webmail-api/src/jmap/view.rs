@@ -69,6 +69,16 @@ impl View {
         self.emails.emails().filter_map(|id| self.emails.email(id))
     }
 
+    /// The emails in a mailbox, or all, in the order in which they were received; among those received at once by number.
+    pub(crate) fn received(&self, mailbox: Option<MailboxId>, last_first: bool) -> Vec<EmailId> {
+        match (mailbox, last_first) {
+            (Some(mailbox), false) => self.emails.received_in(mailbox).collect(),
+            (Some(mailbox), true) => self.emails.received_in(mailbox).rev().collect(),
+            (None, false) => self.emails.received_first().collect(),
+            (None, true) => self.emails.received_last().collect(),
+        }
+    }
+
     /// The emails of a thread, the one that was received first before the others.
     pub(crate) fn thread(&self, id: ThreadId) -> Option<Vec<EmailId>> {
         self.emails.thread(id)

@@ -289,6 +289,34 @@ async fn queries() {
     assert_eq!(answer["notFound"], json!(["E9"]));
 }
 
+/// What is answered from an order that is there already is what is answered by looking at every email.
+#[tokio::test]
+async fn by_date_either_way() {
+    let world = World::new().await;
+    for number in 0..40 {
+        let mailbox = ["INBOX", "Archive", "Sent"][number % 3];
+        let message = format!("Subject: {number}\nMessage-ID: <{number}@x>\nReferences: <{}@x>\n\nx\n", number / 4 * 4);
+        world.put_at("alice", mailbox, &[], &message, 1_700_000_000 + (number as i64 * 7) % 11).await;
+    }
+    let client = world.client("alice");
+    client.call("Email/set", json!({"update": {"E3": {"mailboxIds/M6": true}, "E5": {"mailboxIds/M1": true}}})).await;
+    for filter in [json!({"inMailbox": "M1"}), json!({"inMailbox": "M6"}), json!({"inMailbox": "M9"}), json!({})] {
+        for is_ascending in [true, false] {
+            for collapse in [true, false] {
+                let ask = async |filter: Value| {
+                    let sort = json!([{"property": "receivedAt", "isAscending": is_ascending}]);
+                    let arguments = json!({"filter": filter, "sort": sort, "collapseThreads": collapse, "calculateTotal": true});
+                    let answer = client.call("Email/query", arguments).await;
+                    (answer["ids"].clone(), answer["total"].clone())
+                };
+                let looked_at = json!({"operator": "AND", "conditions": [filter, {"minSize": 0}]});
+                let quick = ask(filter.clone()).await;
+                assert_eq!(quick, ask(looked_at).await, "{filter} {is_ascending} {collapse}");
+            }
+        }
+    }
+}
+
 /// RFC 8621 §2.3
 #[tokio::test]
 async fn mailboxes() {

@@ -30,17 +30,49 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     std::mem::take(arguments).finish()?;
     let order = sort(&comparators)?;
     let view = context.view().await?;
-    let mut found = match &filter {
-        None => view.emails().map(|email| email.id).collect(),
-        Some(filter) => matching(context, &view, filter).await?,
+    let mut found = match in_order(&view, filter.as_ref(), &order) {
+        Some(found) => found,
+        None => {
+            let mut found = match &filter {
+                None => view.emails().map(|email| email.id).collect(),
+                Some(filter) => matching(context, &view, filter).await?,
+            };
+            sort_emails(context, &view, &mut found, &order).await?;
+            found
+        }
     };
-    sort_emails(context, &view, &mut found, &order).await?;
     if collapse {
         let mut seen: HashSet<ThreadId> = HashSet::new();
         found.retain(|id| view.email(*id).is_some_and(|email| seen.insert(email.thread)));
     }
     let most = context.config().query_results_max;
     window.answer(&account, &view.email_state(), &found, |id| ids::email(*id), most)
+}
+
+/// What clients ask for most, a mailbox or everything by date, stands in this order already.
+fn in_order(
+    view: &View,
+    filter: Option<&Filter<Vec<Test>>>,
+    order: &[EmailSort],
+) -> Option<Vec<EmailId>> {
+    let last_first = match order {
+        [] => true,
+        [EmailSort { key: SortKey::ReceivedAt, is_ascending }] => !is_ascending,
+        _ => return None,
+    };
+    match filter {
+        None => Some(view.received(None, last_first)),
+        Some(Filter::Condition(tests)) => match tests.as_slice() {
+            [] => Some(view.received(None, last_first)),
+            // A mailbox that is not there holds nothing.
+            [Test::InMailbox(id)] => {
+                let found = ids::parse_mailbox(id).map(|mailbox| view.received(Some(mailbox), last_first));
+                Some(found.unwrap_or_default())
+            }
+            _ => None,
+        },
+        Some(_) => None,
+    }
 }
 
 /// The emails that a filter lets through.
