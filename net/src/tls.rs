@@ -305,6 +305,14 @@ impl TlsServer {
         Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificates })
     }
 
+    /// The same certificates, with these protocols to choose from in the handshake (ALPN, RFC 7301), the best first. A
+    /// client that asks for none gets on without.
+    pub fn with_protocols(&self, protocols: &[&[u8]]) -> Self {
+        let mut config = ServerConfig::clone(self.acceptor.config());
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Self { acceptor: TlsAcceptor::from(Arc::new(config)), certificates: Arc::clone(&self.certificates) }
+    }
+
     /// Replaces the certificates; connections that are open keep theirs.
     pub fn reload(&self, certificates: &[Certificate]) -> Result<(), TlsError> {
         self.certificates.0.store(Arc::new(Chosen::new(certificates)?));

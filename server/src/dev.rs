@@ -31,13 +31,14 @@ const RETRY_SECONDS_MIN: u64 = 5;
 const RETRY_SECONDS_MAX: u64 = 60;
 
 /// The ports, before the offset is added.
-const PORTS: [(ServiceKind, u16); 7] = [
+const PORTS: [(ServiceKind, u16); 8] = [
     (ServiceKind::Smtp, 2525),
     (ServiceKind::Submission, 2587),
     (ServiceKind::Submissions, 2465),
     (ServiceKind::Lmtp, 2424),
     (ServiceKind::Imap, 2143),
     (ServiceKind::Imaps, 2993),
+    (ServiceKind::Https, 2443),
     (ServiceKind::Admin, 2080),
 ];
 
@@ -66,6 +67,8 @@ pub(crate) fn config(dev: &Dev) -> anyhow::Result<Config> {
     let socket = Address::Unix(config.data.join(ADMIN_SOCKET));
     listeners.push(ListenerConfig { service: ServiceKind::Admin, address: socket });
     config.listeners = listeners;
+    // Whoever tries things has no application password yet.
+    config.jmap.account_passwords = true;
     sending(&mut config, dev)?;
     config.check()?;
     make_certificate(&config)?;
@@ -198,6 +201,7 @@ Data: {data}
   submission  127.0.0.1:{submission} (STARTTLS), 127.0.0.1:{submissions} (TLS)
   LMTP        127.0.0.1:{lmtp}
   IMAP        127.0.0.1:{imap} (STARTTLS), 127.0.0.1:{imaps} (TLS)
+  JMAP        https://127.0.0.1:{https}
   admin       http://127.0.0.1:{admin}
 
 Mail for other domains {sending}.
@@ -212,6 +216,7 @@ Send a mail:
 Read it:
   curl --insecure --user alice@{DOMAIN}:{PASSWORD} 'imaps://127.0.0.1:{imaps}/INBOX;MAILINDEX=1'
   openssl s_client -quiet -crlf -connect 127.0.0.1:{imaps}
+  curl --insecure --user alice@{DOMAIN}:{PASSWORD} https://127.0.0.1:{https}/.well-known/jmap
 
 Administrate:
   {command} account list {DOMAIN} --data {data}
@@ -224,6 +229,7 @@ Administrate:
         lmtp = port(ServiceKind::Lmtp),
         imap = port(ServiceKind::Imap),
         imaps = port(ServiceKind::Imaps),
+        https = port(ServiceKind::Https),
         admin = port(ServiceKind::Admin),
     )
 }

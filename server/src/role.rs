@@ -14,11 +14,14 @@ pub(crate) enum Role {
     SmtpOut,
     /// Lets clients read.
     Imap,
+    /// Lets programs and web interfaces read, over HTTPS.
+    WebmailApi,
 }
 
 impl Role {
     /// All of it.
-    pub(crate) const ALL: [Self; 4] = [Self::SmtpIn, Self::Delivery, Self::SmtpOut, Self::Imap];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::SmtpIn, Self::Delivery, Self::SmtpOut, Self::Imap, Self::WebmailApi];
 
     /// Its name, as the configuration has it and as nodes say it of themselves.
     pub(crate) fn name(self) -> &'static str {
@@ -27,6 +30,7 @@ impl Role {
             Self::Delivery => "delivery",
             Self::SmtpOut => "smtp-out",
             Self::Imap => "imap",
+            Self::WebmailApi => "webmail-api",
         }
     }
 }

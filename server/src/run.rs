@@ -12,6 +12,7 @@ use net::shutdown::Shutdown;
 use net::tls::{Certificate, PemFiles, TlsServer};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use webmail_api::admin::Api;
+use webmail_api::jmap::Jmap;
 
 use crate::config::{Config, ListenerConfig, ServiceKind};
 use crate::health::Health;
@@ -196,6 +197,7 @@ async fn listen(
         let implicit = kind.implicit_tls(address) && !plain_admin;
         let implicit_tls = match (implicit, tls) {
             (false, _) => None,
+            (true, Some(tls)) if *kind == ServiceKind::Https => Some(tls.with_protocols(Jmap::protocols())),
             (true, Some(tls)) => Some(tls.clone()),
             (true, None) => return Err(anyhow!("{} at {address} needs a certificate", kind.name())),
         };

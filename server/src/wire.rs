@@ -29,6 +29,7 @@ use storage::{AccountSettings, OpenError, Principal, Storage};
 use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
+use webmail_api::jmap::{self, Jmap, Scan};
 
 use crate::audit::AuditLog;
 use crate::back_end::{BackEnd, log_options};
@@ -269,6 +270,7 @@ pub(crate) struct Services {
     smtp_in: SmtpIn,
     smtp_out: Option<SmtpOut>,
     imap: Imap,
+    jmap: Jmap,
     answering: Option<Answering>,
 }
 
@@ -297,6 +299,12 @@ impl Services {
         );
         let imap =
             Imap::in_region(config.imap.clone(), storage.clone(), directory.clone(), tls, regions.clone());
+        let jmap = Jmap::new(jmap::Parts {
+            config: config.jmap.clone(),
+            storage: storage.clone(),
+            directory: directory.clone(),
+            text: Arc::new(Scan::default()),
+        });
         let answering = regions.map(|regions| {
             Answering::new(config, regions, directory.clone(), storage, smtp_in.clone(), imap.clone())
         });
@@ -306,7 +314,7 @@ impl Services {
         } else {
             None
         };
-        Ok(Self { delivery, smtp_in, smtp_out, imap, answering })
+        Ok(Self { delivery, smtp_in, smtp_out, imap, jmap, answering })
     }
 
     /// Sends mail to other hosts until the process ends, where that is this process's work; what is being sent then is
@@ -340,7 +348,7 @@ impl Services {
             ServiceKind::Smtp | ServiceKind::Submission | ServiceKind::Submissions | ServiceKind::Lmtp => {
                 Bytes::from_static(b"421 4.7.0 too many connections, try again later\r\n")
             }
-            ServiceKind::Region | ServiceKind::Admin => Bytes::new(),
+            ServiceKind::Https | ServiceKind::Region | ServiceKind::Admin => Bytes::new(),
         }
     }
 
@@ -355,6 +363,15 @@ impl Services {
                 let serve = move |stream, guard| {
                     let imap = imap.clone();
                     async move { imap.serve(stream, guard).await }
+                };
+                tokio::spawn(listener.run(shutdown, serve));
+                return;
+            }
+            ServiceKind::Https => {
+                let jmap = self.jmap.clone();
+                let serve = move |stream, guard| {
+                    let jmap = jmap.clone();
+                    async move { jmap.serve(stream, guard).await }
                 };
                 tokio::spawn(listener.run(shutdown, serve));
                 return;

@@ -13,11 +13,11 @@ use bytes::Bytes;
 use engine::memory::MemoryEngine;
 use engine::{LogOptions, State};
 use mail::flag::{Flag, FlagSet, Flags};
-use mail::id::{AccountId, Uid};
+use mail::id::{AccountId, EmailId, MailboxId, Uid};
 use mail::uid::UidSet;
 use storage::{
-    Account, AccountSettings, AppendRequest, Config, FlagAction, FlagChange, Principal, Storage, StoredBody,
-    Target,
+    Account, AccountSettings, AppendRequest, Config, EmailUpdate, FlagAction, FlagChange, KeywordsPatch,
+    MailboxesPatch, Principal, Storage, StoredBody, Target,
 };
 
 const MESSAGES: u32 = 50_000;
@@ -138,6 +138,7 @@ async fn main() {
     }
     clock.lap("BODYSTRUCTURE warm", emails.len() as u32);
 
+    by_email(&account, &mut clock, inbox, trash).await;
     for (what, action) in [("set", FlagAction::Add), ("clear", FlagAction::Remove)] {
         let change = FlagChange { action, flags: Flags::from(Flag::Seen).into() };
         let set = account.set_flags(inbox, set(1, MESSAGES), change, None).await.unwrap();
@@ -161,4 +162,57 @@ async fn main() {
     clock.lap("check", report.operations as u32);
     println!("    {} problems", report.problems.len());
     storage_now.close();
+}
+
+/// What JMAP asks.
+async fn by_email(account: &Account, clock: &mut Clock, inbox: MailboxId, trash: MailboxId) {
+    let view = account.view().await.unwrap();
+    clock.lap("view by email, made anew", view.len() as u32);
+    println!("    {} bytes, index pages included", view.weight());
+    let since = account.state().emails_state();
+    let rounds = 200;
+    for round in 0..rounds {
+        let change = FlagChange { action: FlagAction::Add, flags: Flags::from(Flag::Answered).into() };
+        account.set_flags(inbox, set(round * 200 + 1, round * 200 + 1), change, None).await.unwrap();
+    }
+    clock.lap("STORE on one, without the view", rounds);
+    account.view().await.unwrap();
+    clock.lap("view followed over these", 1);
+    for round in 0..rounds {
+        let change = FlagChange { action: FlagAction::Remove, flags: Flags::from(Flag::Answered).into() };
+        account.set_flags(inbox, set(round * 200 + 1, round * 200 + 1), change, None).await.unwrap();
+        account.view().await.unwrap();
+    }
+    clock.lap("STORE on one, and the view followed", rounds);
+    for _ in 0..rounds {
+        let changes = account.email_changes(since, 500).await.unwrap();
+        assert_eq!(changes.updated.len() as u32, rounds);
+    }
+    clock.lap("email changes: 200 of them", rounds);
+    for _ in 0..rounds {
+        account.mailbox_changes(since, 500).await.unwrap();
+    }
+    clock.lap("mailbox changes after the same", rounds);
+    let view = account.view().await.unwrap();
+    for _ in 0..rounds {
+        let first: Vec<_> = view.received_in(inbox).rev().take(50).filter_map(|id| view.email(id)).collect();
+        assert_eq!(first.len(), 50);
+    }
+    clock.lap("newest 50 of the mailbox", rounds);
+    let some: Vec<_> = view.received_in(inbox).take(1_000).collect();
+    let update = |add: MailboxId, remove: MailboxId| {
+        let update = |email: &EmailId| EmailUpdate {
+            email: *email,
+            keywords: Some(KeywordsPatch::Change {
+                add: Flags::from(Flag::Seen).into(),
+                remove: FlagSet::new(),
+            }),
+            mailboxes: Some(MailboxesPatch::Change { add: [add].into(), remove: [remove].into() }),
+        };
+        some.iter().map(update).collect::<Vec<_>>()
+    };
+    account.update_emails(update(trash, inbox), None).await.unwrap();
+    clock.lap("update 1 000 emails: seen, and moved", 1_000);
+    account.update_emails(update(inbox, trash), None).await.unwrap();
+    clock.lap("and moved back", 1_000);
 }

@@ -112,8 +112,12 @@ impl Account {
         E: From<StorageError> + Send + 'static,
         F: Fn(&AccountState) -> Result<Build<Operation, R>, Refusal<E>> + Clone + Send + 'static,
     {
+        let history_bytes_max = self.storage.config().history_bytes_max;
         for _ in 0..LOADS_MAX {
             let build = build.clone();
+            let build = move |state: &AccountState| {
+                build(state).map(|built| forgetting(built, state, history_bytes_max))
+            };
             let error = match self.log.commit_with(options, parts.clone(), build).await {
                 Ok(committed) => return Ok(committed),
                 Err(CommitError::Rejected(Refusal::Load(more))) => {
@@ -133,4 +137,20 @@ impl Account {
         }
         Err(StorageError::Unavailable("the account changes too fast".to_owned()).into())
     }
+}
+
+/// Whatever is committed forgets the oldest history where there is too much.
+fn forgetting<R>(
+    mut build: Build<Operation, R>,
+    state: &AccountState,
+    history_bytes_max: usize,
+) -> Build<Operation, R> {
+    let may_follow = build
+        .operations
+        .last()
+        .is_some_and(|last| !matches!(last, Operation::Closed | Operation::Archived { .. }));
+    if may_follow && let Some(to) = state.history.excess(history_bytes_max) {
+        build.operations.push(Operation::ForgetHistory { to });
+    }
+    build
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use engine::{Build, CommitOptions};
 use mail::flag::FlagSet;
 use mail::id::{EmailId, MailboxId, ModSeq, ThreadId, Uid, UidValidity};
+use mail::uid::UidSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -16,18 +17,21 @@ use crate::config::Config;
 use crate::date::InternalDate;
 use crate::draft::{Draft, Refusal};
 use crate::email::EmailRecord;
-use crate::entry::{AppendMessage, Ingest, Operation};
+use crate::entry::{AppendMessage, CopyMessages, Ingest, Operation, Placed, PlacedRow};
 use crate::error::StorageError;
 use crate::flags::name_keywords;
 use crate::ingest::Outcome;
 use crate::mailbox::{self, INBOX, Role};
 use crate::mailbox_name;
+use crate::marks::Marks;
 use crate::state::{AccountState, Part};
 use crate::store::unix_now;
 use crate::thread::thread_keys;
 
 /// Records that go into one commit, below the limit of 256 KiB for a commit.
-const RECORDS_BYTES_MAX: usize = 200 << 10;
+pub(crate) const RECORDS_BYTES_MAX: usize = 200 << 10;
+/// What each further mailbox takes that a message is put into.
+const PLACE_BYTES: usize = 64;
 /// What an append takes besides its record, at most: thread keys above all.
 const RECORD_EXTRA_BYTES: usize = 200;
 
@@ -149,13 +153,15 @@ pub enum AppendError {
 
 /// A message as the commit needs it: all that can be computed before is.
 #[derive(Clone)]
-struct Prepared {
+pub(crate) struct Prepared {
     target: Target,
+    /// Other mailboxes that it is put into as well, as the same email.
+    also: Vec<MailboxId>,
     flags: FlagSet,
     record: Bytes,
-    size: u32,
+    pub(crate) size: u32,
     internal_date: InternalDate,
-    thread_keys: Vec<u64>,
+    pub(crate) thread_keys: Vec<u64>,
 }
 
 impl Account {
@@ -333,7 +339,7 @@ impl Account {
         Ok(self.commit_with(options, vec![Part::Producers], build).await?.answer)
     }
 
-    fn prepare(&self, request: AppendRequest, now: u32) -> Result<Prepared, AppendError> {
+    pub(crate) fn prepare(&self, request: AppendRequest, now: u32) -> Result<Prepared, AppendError> {
         let config = self.storage.config();
         let AppendRequest { target, body, flags, internal_date } = request;
         let size = body.facts.size + body.prefix.len() as u64;
@@ -357,6 +363,7 @@ impl Account {
         );
         Ok(Prepared {
             target,
+            also: Vec::new(),
             flags,
             record,
             size,
@@ -367,11 +374,27 @@ impl Account {
 }
 
 /// Octets that the records of messages take in a commit, at most.
-fn records_bytes(messages: &[Prepared]) -> usize {
-    messages.iter().map(|message| message.record.len() + RECORD_EXTRA_BYTES).sum()
+pub(crate) fn records_bytes(messages: &[Prepared]) -> usize {
+    messages.iter().map(|message| message.bytes()).sum()
 }
 
-fn key_parts(keys: &[u64]) -> Vec<Part> {
+impl Prepared {
+    /// The same message in other mailboxes too.
+    pub(crate) fn also_in(self, also: Vec<MailboxId>) -> Self {
+        Self { also, ..self }
+    }
+
+    fn bytes(&self) -> usize {
+        self.record.len() + RECORD_EXTRA_BYTES + self.also.len() * PLACE_BYTES
+    }
+
+    /// For how many messages it counts.
+    fn places(&self) -> u64 {
+        1 + self.also.len() as u64
+    }
+}
+
+pub(crate) fn key_parts(keys: &[u64]) -> Vec<Part> {
     keys.iter().map(|key| Part::ThreadKey(*key)).collect()
 }
 
@@ -384,14 +407,15 @@ fn known<E>(state: &AccountState, ingest: IngestId) -> Result<Option<Delivered>,
 }
 
 /// Puts a set of messages, or leaves the draft as it was.
-fn put_set(
+pub(crate) fn put_set(
     draft: &mut Draft,
     messages: &[Prepared],
     now: u32,
     config: &Config,
 ) -> Result<Vec<Appended>, Refusal<AppendError>> {
-    let bytes = messages.iter().map(|message| u64::from(message.size)).sum();
-    if !draft.state::<AppendError>()?.quota().has_room(messages.len() as u64, bytes) {
+    let bytes = messages.iter().map(|message| u64::from(message.size) * message.places()).sum();
+    let count = messages.iter().map(Prepared::places).sum();
+    if !draft.state::<AppendError>()?.quota().has_room(count, bytes) {
         return Err(AppendError::OverQuota.into());
     }
     if let [message] = messages
@@ -426,10 +450,12 @@ fn put(
     let root = &state.mailboxes.get(&mailbox.0).ok_or(AppendError::NoMailbox)?.root;
     let uid_validity = UidValidity(root.uid_validity);
     let uid = u32::try_from(root.uid_next).ok().and_then(Uid::new).ok_or(AppendError::NoUids)?;
+    let also = further_places(state, &message.also)?;
+    let marks = if also.is_empty() { marks } else { marks.union(Marks::SHARED) };
     for operation in named {
         draft.push(operation);
     }
-    let modseq = draft.push(Operation::AppendMessage(AppendMessage {
+    let mut modseq = draft.push(Operation::AppendMessage(AppendMessage {
         mailbox: mailbox.0,
         uid: uid.get(),
         email,
@@ -442,6 +468,13 @@ fn put(
         thread_keys: new_keys,
         ingest,
     }));
+    for (also, first_uid) in also {
+        let (size, internal_date) = (message.size, message.internal_date.packed());
+        let rows = vec![PlacedRow { email, thread, marks, size, internal_date }];
+        let placed = Placed { mailbox: also, first_uid, saved_date: now, rows, records: Vec::new() };
+        let copy = CopyMessages { from: mailbox.0, shared: UidSet::new(), placed };
+        modseq = draft.push(Operation::Copy(copy));
+    }
     Ok(Appended {
         mailbox,
         uid_validity,
@@ -450,6 +483,17 @@ fn put(
         thread: ThreadId(thread),
         modseq: ModSeq(modseq),
     })
+}
+
+/// Other mailboxes, each with the UID that a message gets there.
+fn further_places(state: &AccountState, also: &[MailboxId]) -> Result<Vec<(u32, u32)>, AppendError> {
+    also.iter()
+        .map(|mailbox| {
+            let root = &state.mailboxes.get(&mailbox.0).ok_or(AppendError::NoMailbox)?.root;
+            let uid = u32::try_from(root.uid_next).map_err(|_| AppendError::NoUids)?;
+            Ok((mailbox.0, uid))
+        })
+        .collect()
 }
 
 fn find_target(

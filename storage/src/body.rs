@@ -94,6 +94,10 @@ pub struct BodyReader {
 }
 
 impl BodyReader {
+    pub(crate) fn new(prefix: Bytes, original: BlobReader) -> Self {
+        Self { prefix, original }
+    }
+
     /// Octets in all.
     pub fn size(&self) -> u64 {
         self.prefix.len() as u64 + self.original.size()

@@ -271,10 +271,14 @@ fn plan(
             records: Vec::new(),
         };
         let mut shared = Vec::new();
+        let mut left = Vec::new();
         for row in rows {
             let mut copy = PlacedRow::from(row);
             if let Some(record) = again.contains(&row.email.0).then(|| records.0.get(&row.email.0)).flatten()
             {
+                if transfer.moves {
+                    left.push(row.email.0);
+                }
                 copy.email = next_email;
                 copy.marks = copy.marks.difference(Marks::SHARED);
                 placed.records.push((next_email, record.record.clone()));
@@ -295,7 +299,11 @@ fn plan(
             for row in rows {
                 tally.add(row.marks, row.size);
             }
-            draft.push(Operation::Move(MoveMessages { from, uids, tally, placed }));
+            let moved = MoveMessages { from, uids, tally, placed };
+            draft.push(match left.is_empty() {
+                true => Operation::Move(moved),
+                false => Operation::MoveShared { moved, left },
+            });
         } else {
             let shared = shared.into_iter().collect();
             draft.push(Operation::Copy(CopyMessages { from, shared, placed }));

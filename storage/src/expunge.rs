@@ -9,16 +9,16 @@ use mail::uid::UidSet;
 use crate::account::Account;
 use crate::config::Config;
 use crate::draft::{Draft, Refusal};
-use crate::entry::{ExpungeMessages, Operation, Tally};
+use crate::entry::{ExpungeEmails, Operation, Tally};
 use crate::error::StorageError;
 use crate::index::{MailboxIndex, MessageRow};
 use crate::marks::Marks;
 use crate::state::{AccountState, Part};
 
-/// Messages that one operation takes out: at most 4 bytes each, so that it stays below 32 KiB.
-const MESSAGES_PER_OPERATION: usize = 7_000;
+/// Messages that one operation takes out: hardly more than 7 bytes each, so that it stays below 32 KiB.
+pub(crate) const MESSAGES_PER_OPERATION: usize = 4_000;
 /// Messages that one commit takes out, below the limit of 256 KiB for a commit.
-const MESSAGES_PER_COMMIT: usize = 49_000;
+const MESSAGES_PER_COMMIT: usize = 32_000;
 
 /// Messages were expunged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -111,17 +111,33 @@ pub(crate) fn take_out<E>(
     let elsewhere = emails_elsewhere(state, mailbox, &rows).map_err(Refusal::Load)?;
     let mut taken = Vec::with_capacity(rows.len());
     for rows in rows.chunks(MESSAGES_PER_OPERATION) {
-        let uids: UidSet = rows.iter().map(|row| row.uid).collect();
-        let mut tally = Tally::default();
-        for row in rows {
-            tally.add(row.marks, row.size);
-        }
-        let destroyed =
-            rows.iter().map(|row| row.email.0).filter(|email| !elsewhere.contains(email)).collect();
-        taken.extend_from_slice(uids.ranges());
-        draft.push(Operation::Expunge(ExpungeMessages { mailbox: mailbox.0, uids, tally, destroyed }));
+        let operation = expunge_emails(mailbox, rows, |email| elsewhere.contains(&email));
+        taken.extend_from_slice(operation.uids.ranges());
+        draft.push(Operation::ExpungeEmails(operation));
     }
     Ok(taken.into_iter().collect())
+}
+
+/// What takes these messages out of a mailbox. `is_elsewhere` says which of their emails are in another one after it.
+pub(crate) fn expunge_emails(
+    mailbox: MailboxId,
+    rows: &[MessageRow],
+    is_elsewhere: impl Fn(u64) -> bool,
+) -> ExpungeEmails {
+    let mut tally = Tally::default();
+    for row in rows {
+        tally.add(row.marks, row.size);
+    }
+    let (left, gone): (Vec<&MessageRow>, Vec<&MessageRow>) =
+        rows.iter().partition(|row| is_elsewhere(row.email.0));
+    ExpungeEmails {
+        mailbox: mailbox.0,
+        uids: rows.iter().map(|row| row.uid).collect(),
+        tally,
+        destroyed: gone.iter().map(|row| row.email.0).collect(),
+        threads: gone.iter().map(|row| row.email.0.wrapping_sub(row.thread.0)).collect(),
+        left: left.iter().map(|row| row.email.0).collect(),
+    }
 }
 
 /// Forgets the oldest expunges where there are too many.

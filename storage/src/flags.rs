@@ -117,7 +117,7 @@ impl Account {
 }
 
 /// How a change of marks changes the numbers of unseen and of deleted messages.
-fn deltas(rows: &[MarkedRow], uids: &UidSet, add: Marks, remove: Marks) -> (i32, i32) {
+pub(crate) fn deltas(rows: &[MarkedRow], uids: &UidSet, add: Marks, remove: Marks) -> (i32, i32) {
     let is_whole = uids.len() == rows.len() as u64;
     rows.iter().filter(|row| is_whole || uids.contains(row.uid)).fold((0, 0), |(unseen, deleted), row| {
         let new = row.marks.difference(remove).union(add);
@@ -127,7 +127,7 @@ fn deltas(rows: &[MarkedRow], uids: &UidSet, add: Marks, remove: Marks) -> (i32,
 }
 
 /// The set in pieces that each fit into an operation.
-fn split(uids: UidSet) -> Vec<UidSet> {
+pub(crate) fn split(uids: UidSet) -> Vec<UidSet> {
     if pack_uids(&uids).len() <= PACKED_BYTES_MAX {
         return vec![uids];
     }

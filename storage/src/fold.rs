@@ -9,8 +9,8 @@ use mail::uid::UidSet;
 
 use crate::date::InternalDate;
 use crate::entry::{
-    AppendMessage, CopyMessages, ExpungeMessages, FlagsChanged, MailboxCreate, MoveMessages, Operation,
-    Placed, PlacedRow, Tally,
+    AppendMessage, CopyMessages, ExpungeEmails, ExpungeMessages, FlagsChanged, MailboxCreate, MoveMessages,
+    Operation, Placed, PlacedRow, Tally,
 };
 use crate::index::{Effect, MailboxIndex, MessageRow, Removed};
 use crate::ingest::Outcome;
@@ -95,7 +95,38 @@ impl AccountState {
                     None => suppressions.remove(address),
                 };
             }
+            Operation::ExpungeEmails(expunge) => self.expunge_emails(seq, expunge)?,
+            Operation::MoveShared { moved, .. } => self.move_messages(seq, moved)?,
+            Operation::MailboxOrder { mailbox, sort_order } => {
+                if !self.mailboxes.contains_key(mailbox) {
+                    return Err(misfit("there is no such mailbox"));
+                }
+                let sort_orders = Arc::make_mut(&mut self.sort_orders);
+                match *sort_order {
+                    0 => sort_orders.remove(mailbox),
+                    sort_order => sort_orders.insert(*mailbox, sort_order),
+                };
+            }
+            // See [`Self::note`].
+            Operation::ForgetHistory { .. } => {}
+            Operation::ObjectPut { kind, id, value } => {
+                let created = Arc::make_mut(&mut self.objects).put(seq, *kind, id, value);
+                self.note_object(seq, *kind, id, created);
+            }
+            Operation::ObjectRemove { kind, id } => {
+                if !Arc::make_mut(&mut self.objects).remove(seq, *kind, id) {
+                    return Err(misfit("there is no such object"));
+                }
+                self.note_object_removed(seq, *kind, id);
+            }
+            Operation::UploadPut(upload) => {
+                Arc::make_mut(&mut self.uploads).insert(seq, upload.clone());
+            }
+            Operation::UploadRemove { uploads } => {
+                Arc::make_mut(&mut self.uploads).retain(|upload, _| !uploads.contains(upload));
+            }
         }
+        self.note(seq, operation);
         self.seq = seq;
         Ok(())
     }
@@ -243,6 +274,20 @@ impl AccountState {
         Ok(())
     }
 
+    fn expunge_emails(&mut self, seq: u64, expunge: &ExpungeEmails) -> Result<(), FoldError> {
+        if expunge.threads.len() != expunge.destroyed.len() {
+            return Err(FoldError::new(seq, "not every email that is gone has its thread"));
+        }
+        self.take_out(seq, expunge.mailbox, &expunge.uids, &expunge.tally, true)?;
+        let trace = ExpungedTrace {
+            mailbox: expunge.mailbox,
+            uids: expunge.uids.clone(),
+            destroyed: expunge.destroyed.clone(),
+        };
+        self.expunged.push((seq, 0), trace);
+        Ok(())
+    }
+
     fn take_out(
         &mut self,
         seq: u64,
@@ -322,6 +367,9 @@ impl AccountState {
         let known = known.ok_or_else(|| FoldError::new(seq, "there is no such mailbox"))?;
         if known.root.messages > 0 {
             return Err(FoldError::new(seq, "the mailbox is not empty"));
+        }
+        if self.sort_orders.contains_key(&mailbox) {
+            Arc::make_mut(&mut self.sort_orders).remove(&mailbox);
         }
         if known.index.has_pending() {
             Arc::make_mut(&mut self.ghosts).insert(mailbox, known);

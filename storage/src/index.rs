@@ -1,5 +1,6 @@
 //! The index of a mailbox: one row per message, ascending by UID, in pages that are loaded when they are needed.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -196,15 +197,57 @@ impl MailboxIndex {
             .collect()
     }
 
-    /// UIDs of the messages that changed after `since`. Looks at one column.
+    /// UIDs of the messages that changed after `since`. Looks at one column, of pages that have such a message.
     pub fn changed_since(&self, since: ModSeq) -> UidSet {
         self.loaded()
+            .filter(|page| page.newest() > since.0)
             .flat_map(|page| {
                 let changed =
                     page.modseqs().iter().zip(page.uids()).filter(move |(modseq, _)| **modseq > since.0);
                 changed.filter_map(|(_, uid)| Uid::new(*uid))
             })
             .collect()
+    }
+
+    /// The messages that changed after `since`, ascending by UID.
+    pub fn rows_since(&self, since: ModSeq) -> impl Iterator<Item = MessageRow> + '_ {
+        self.loaded().filter(move |page| page.newest() > since.0).flat_map(move |page| {
+            let changed = page.modseqs().iter().enumerate().filter(move |(_, modseq)| **modseq > since.0);
+            changed.map(|(at, _)| page.row(at))
+        })
+    }
+
+    /// How an earlier index of this mailbox became this one: the rows of all pages that are not the same, there and
+    /// here, each ascending by UID. Pages that have not changed are not looked into. Both must be loaded.
+    pub(crate) fn rows_apart(&self, earlier: &Self) -> (Vec<MessageRow>, Vec<MessageRow>) {
+        let is_same = |one: &Slot, other: &Slot| match (&one.page, &other.page) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        let (mut old, mut new) = (&earlier.slots[..], &self.slots[..]);
+        let begin = old.iter().zip(new).take_while(|(old, new)| is_same(old, new)).count();
+        (old, new) = (&old[begin..], &new[begin..]);
+        let end = old.iter().rev().zip(new.iter().rev()).take_while(|(old, new)| is_same(old, new)).count();
+        (old, new) = (&old[..old.len() - end], &new[..new.len() - end]);
+        let pages = |slots: &[Slot]| -> HashSet<*const IndexPage> {
+            slots.iter().filter_map(|slot| slot.page.as_ref().map(Arc::as_ptr)).collect()
+        };
+        let stored = |slots: &[Slot]| -> HashSet<PageId> {
+            slots.iter().filter_map(|slot| slot.stored.map(|stored| stored.id)).collect()
+        };
+        let rows = |slots: &[Slot], pages: &HashSet<*const IndexPage>, stored: &HashSet<PageId>| {
+            let mut rows = Vec::new();
+            for slot in slots {
+                let Some(page) = &slot.page else { continue };
+                let is_there = pages.contains(&Arc::as_ptr(page))
+                    || slot.stored.is_some_and(|own| stored.contains(&own.id));
+                if !is_there {
+                    rows.extend((0..page.len()).map(|at| page.row(at)));
+                }
+            }
+            rows
+        };
+        (rows(old, &pages(new), &stored(new)), rows(new, &pages(old), &stored(old)))
     }
 
     /// UIDs of the messages that have this flag. Looks at one column.

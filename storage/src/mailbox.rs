@@ -65,6 +65,8 @@ pub struct Mailbox {
     pub highest_modseq: ModSeq,
     /// Keywords that some message in it has or had.
     pub keywords: crate::marks::Marks,
+    /// Its place among its neighbours, ascending; zero where nothing was said (RFC 8621 §2).
+    pub sort_order: u32,
 }
 
 /// Why mailboxes could not be changed as asked.
@@ -142,25 +144,7 @@ impl Account {
                     create(&mut draft, superior, None, now, &config)?;
                 }
             }
-            let renamed = |name: &str| match mailbox_name::below(name, &from) {
-                Some(rest) => mailbox_name::normal(&format!("{to}{SEPARATOR}{rest}"), &config).map(Some),
-                None => Ok((name == from).then(|| to.clone())),
-            };
-            let mut names = Vec::new();
-            for mailbox in state.mailboxes.values() {
-                if let Some(name) = renamed(&mailbox.root.name)? {
-                    names.push((mailbox.root.id, name));
-                }
-            }
-            for names in names.chunks(NAMES_PER_OPERATION) {
-                draft.push(Operation::MailboxRename { names: names.to_vec() });
-            }
-            for old in state.subscriptions() {
-                if let Some(name) = renamed(old)? {
-                    draft.push(Operation::Subscribe { name: old.to_owned(), subscribed: false });
-                    draft.push(Operation::Subscribe { name, subscribed: true });
-                }
-            }
+            rename(&mut draft, state, &from, &to, &config)?;
             Ok(draft.build(()))
         };
         self.commit(Vec::new(), build).await?;
@@ -234,6 +218,36 @@ impl Account {
     }
 }
 
+/// Gives a mailbox and its inferiors other names; subscriptions follow.
+pub(crate) fn rename(
+    draft: &mut Draft,
+    state: &AccountState,
+    from: &str,
+    to: &str,
+    config: &Config,
+) -> Result<(), MailboxError> {
+    let renamed = |name: &str| match mailbox_name::below(name, from) {
+        Some(rest) => mailbox_name::normal(&format!("{to}{SEPARATOR}{rest}"), config).map(Some),
+        None => Ok((name == from).then(|| to.to_owned())),
+    };
+    let mut names = Vec::new();
+    for mailbox in state.mailboxes.values() {
+        if let Some(name) = renamed(&mailbox.root.name)? {
+            names.push((mailbox.root.id, name));
+        }
+    }
+    for names in names.chunks(NAMES_PER_OPERATION) {
+        draft.push(Operation::MailboxRename { names: names.to_vec() });
+    }
+    for old in state.subscriptions() {
+        if let Some(name) = renamed(old)? {
+            draft.push(Operation::Subscribe { name: old.to_owned(), subscribed: false });
+            draft.push(Operation::Subscribe { name, subscribed: true });
+        }
+    }
+    Ok(())
+}
+
 /// Creates a mailbox that does not exist, and what it lacks of superiors.
 pub(crate) fn create(
     draft: &mut Draft,
@@ -260,6 +274,6 @@ pub(crate) fn create(
         };
         draft.push(Operation::MailboxCreate(operation));
     }
-    let created = draft.state::<MailboxError>()?.root_by_name(name).map(|root| root.view());
+    let created = draft.state::<MailboxError>()?.root_by_name(name).map(|root| root.view(0));
     created.ok_or(Refusal::Error(MailboxError::Missing))
 }

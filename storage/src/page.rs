@@ -29,6 +29,7 @@ pub(crate) struct IndexPage {
     /// Upper half; empty as long as no message here has any of the other keywords.
     high: Vec<u64>,
     digest: OnceLock<u128>,
+    newest: OnceLock<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -57,6 +58,11 @@ impl IndexPage {
 
     pub(crate) fn modseqs(&self) -> &[u64] {
         &self.modseq
+    }
+
+    /// The highest MODSEQ of its messages. Computed once.
+    pub(crate) fn newest(&self) -> u64 {
+        *self.newest.get_or_init(|| self.modseq.iter().copied().max().unwrap_or(0))
     }
 
     /// Lower half of the marks.
@@ -88,6 +94,7 @@ impl IndexPage {
     pub(crate) fn push(&mut self, row: &MessageRow) {
         debug_assert!(self.fixed.uid.last().is_none_or(|last| *last < row.uid.get()));
         self.digest = OnceLock::new();
+        self.newest = OnceLock::new();
         let fixed = Arc::make_mut(&mut self.fixed);
         fixed.uid.push(row.uid.get());
         fixed.email.push(row.email.0);
@@ -139,6 +146,7 @@ impl IndexPage {
             return;
         }
         self.digest = OnceLock::new();
+        self.newest = OnceLock::new();
         let (add, keep) = (add.bits(), !remove.bits());
         if (add >> 64) as u64 != 0 && self.high.is_empty() {
             self.high = vec![0; self.low.len()];
@@ -284,7 +292,14 @@ impl IndexPage {
             fixed.thread.push(email.wrapping_sub(unpack.zigzag()? as u64));
         }
         unpack.finish()?;
-        Ok(Self { fixed: Arc::new(fixed), modseq, low, high, digest: OnceLock::new() })
+        Ok(Self {
+            fixed: Arc::new(fixed),
+            modseq,
+            low,
+            high,
+            digest: OnceLock::new(),
+            newest: OnceLock::new(),
+        })
     }
 }
 

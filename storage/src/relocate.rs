@@ -94,6 +94,7 @@ impl Storage {
         let state = open.load_all().await?;
         let chunks = open.archive_holdings(&state).await?;
         each(chunks).await?;
+        each(state.uploads.values().map(|upload| upload.holding()).collect()).await?;
         let emails: Vec<EmailId> = emails_named(&state).into_iter().map(EmailId).collect();
         for some in emails.chunks(RECORDS) {
             let mut holdings = Vec::with_capacity(some.len());

@@ -10,17 +10,22 @@ use mail::id::{MailboxId, ModSeq, Uid, UidValidity};
 use serde::{Deserialize, Serialize};
 
 use crate::email_page::StoredEmailSlot;
+use crate::history::Latest;
 use crate::index::{StoredPage, StoredSlot};
 use crate::mailbox::{Mailbox, Role};
 use crate::marks::Marks;
+use crate::object::Objects;
 use crate::quota::Quota;
 use crate::run::StoredRunPage;
 use crate::suppression::Suppressed;
 use crate::trail::StoredTrail;
+use crate::upload::Upload;
 
 const VERSION: u8 = 1;
-/// As version 1, and behind it the addresses that mail is not sent to. Written only where there are some.
+/// As version 1, and behind it the addresses that mail is not sent to.
 const VERSION_WITH_SUPPRESSIONS: u8 = 2;
+/// As version 2, and behind it an [`Extension`]. The others are only read.
+const VERSION_WITH_EXTENSION: u8 = 3;
 
 /// How large the pages of an account are. Fixed when the account is made, so that all nodes cut them alike; no state
 /// depends on it.
@@ -89,37 +94,57 @@ pub(crate) struct Root {
     pub(crate) producers: Option<StoredPage>,
 }
 
+/// What stands behind the root and the suppressed addresses.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Extension {
+    pub(crate) history: StoredTrail,
+    pub(crate) latest: Latest,
+    pub(crate) sort_orders: BTreeMap<u32, u32>,
+    pub(crate) objects: Objects,
+    pub(crate) uploads: BTreeMap<u64, Upload>,
+}
+
+/// A root with all that stands behind it. `None`: it was written when there was nothing to stand there.
+pub(crate) type WholeRoot = (Root, BTreeMap<String, Suppressed>, Option<Extension>);
+
 impl Root {
-    pub(crate) fn encode(&self, suppressions: &BTreeMap<String, Suppressed>) -> Vec<u8> {
+    pub(crate) fn encode(
+        &self,
+        suppressions: &BTreeMap<String, Suppressed>,
+        extension: &Extension,
+    ) -> Vec<u8> {
         const NOTHING_REFUSED: &str = "the root holds nothing that postcard refuses";
-        if suppressions.is_empty() {
-            return postcard::to_extend(self, vec![VERSION]).expect(NOTHING_REFUSED);
-        }
-        let root = postcard::to_extend(self, vec![VERSION_WITH_SUPPRESSIONS]).expect(NOTHING_REFUSED);
-        postcard::to_extend(suppressions, root).expect(NOTHING_REFUSED)
+        let root = postcard::to_extend(self, vec![VERSION_WITH_EXTENSION]).expect(NOTHING_REFUSED);
+        let root = postcard::to_extend(suppressions, root).expect(NOTHING_REFUSED);
+        postcard::to_extend(extension, root).expect(NOTHING_REFUSED)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<(Self, BTreeMap<String, Suppressed>), FormatError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<WholeRoot, FormatError> {
         let malformed = |error| FormatError::malformed("account root", error);
         let (version, payload) =
             bytes.split_first().ok_or_else(|| FormatError::malformed("account root", "empty"))?;
-        let (root, rest) = postcard::take_from_bytes(payload).map_err(malformed)?;
-        let (suppressions, rest) = match *version {
-            VERSION => (BTreeMap::new(), rest),
-            VERSION_WITH_SUPPRESSIONS => postcard::take_from_bytes(rest).map_err(malformed)?,
-            other => {
-                return Err(FormatError::Unknown { what: "version of account root", number: other.into() });
-            }
-        };
+        if !(VERSION..=VERSION_WITH_EXTENSION).contains(version) {
+            return Err(FormatError::Unknown { what: "version of account root", number: (*version).into() });
+        }
+        let (root, mut rest) = postcard::take_from_bytes(payload).map_err(malformed)?;
+        let mut suppressions = BTreeMap::new();
+        if *version >= VERSION_WITH_SUPPRESSIONS {
+            (suppressions, rest) = postcard::take_from_bytes(rest).map_err(malformed)?;
+        }
+        let mut extension = None;
+        if *version >= VERSION_WITH_EXTENSION {
+            let (found, after) = postcard::take_from_bytes(rest).map_err(malformed)?;
+            (extension, rest) = (Some(found), after);
+        }
         if !rest.is_empty() {
             return Err(FormatError::malformed("account root", "bytes left over"));
         }
-        Ok((root, suppressions))
+        Ok((root, suppressions, extension))
     }
 }
 
 impl MailboxRoot {
-    pub(crate) fn view(&self) -> Mailbox {
+    pub(crate) fn view(&self, sort_order: u32) -> Mailbox {
         Mailbox {
             id: MailboxId(self.id),
             name: self.name.clone(),
@@ -132,6 +157,7 @@ impl MailboxRoot {
             size: self.size,
             highest_modseq: ModSeq(self.highest_modseq),
             keywords: self.keywords.visible(),
+            sort_order,
         }
     }
 }

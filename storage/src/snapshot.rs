@@ -10,15 +10,20 @@ use uuid::Uuid;
 
 use crate::email_page::{EmailPages, EmailsWritten};
 use crate::entry::Operation;
+use crate::history::{HistoryTrace, Latest};
 use crate::index::{MailboxIndex, StoredPage, WrittenPages};
 use crate::ingest::{Producers, ProducersWritten};
-use crate::root::{Base, MailboxRoot, Root};
+use crate::object::Objects;
+use crate::root::{Base, Extension, MailboxRoot, Root};
 use crate::run::{RunsWritten, ThreadKeys};
 use crate::state::{AccountState, MailboxState, Part};
 use crate::trail::{ExpungedTrace, RetainedTrace, Trail, TrailWritten};
+use crate::upload::Upload;
 
 /// About how much a suppressed address takes.
 const SUPPRESSION_BYTES: usize = 160;
+/// About how much an upload takes.
+const UPLOAD_BYTES: usize = 200;
 
 /// What a snapshot wrote, to be taken over when it is current.
 #[derive(Debug)]
@@ -29,6 +34,7 @@ pub struct Written {
     expunged: TrailWritten<ExpungedTrace>,
     retained: TrailWritten<RetainedTrace>,
     producers: ProducersWritten,
+    history: TrailWritten<HistoryTrace>,
 }
 
 impl State for AccountState {
@@ -45,7 +51,7 @@ impl State for AccountState {
     }
 
     fn from_root(_log: LogId, root: &[u8]) -> Result<Self, FormatError> {
-        let (root, suppressions) = Root::decode(root)?;
+        let (root, suppressions, extension) = Root::decode(root)?;
         let mailbox = |(root, slots): (MailboxRoot, _)| {
             let index = MailboxIndex::from_stored(slots)?;
             if index.len() != root.messages as usize {
@@ -59,6 +65,14 @@ impl State for AccountState {
         if mailboxes.len() < count || names.len() < count {
             return Err(FormatError::malformed("account root", "two mailboxes of one number or name"));
         }
+        // Before there was an extension nothing of it was remembered.
+        let extension = extension.unwrap_or_else(|| Extension {
+            history: Trail::<HistoryTrace>::unknown_before(root.seq).list(),
+            latest: Latest::unknown_before(root.seq),
+            sort_orders: BTreeMap::new(),
+            objects: Objects::default(),
+            uploads: BTreeMap::new(),
+        });
         Ok(Self {
             seq: root.seq,
             base: Arc::new(root.base),
@@ -70,6 +84,11 @@ impl State for AccountState {
             retained: Trail::from_stored(root.retained),
             producers: Producers::from_stored(root.producers),
             suppressions: Arc::new(suppressions),
+            history: Trail::from_stored(extension.history),
+            latest: extension.latest,
+            sort_orders: Arc::new(extension.sort_orders),
+            objects: Arc::new(extension.objects),
+            uploads: Arc::new(extension.uploads),
         })
     }
 
@@ -91,6 +110,8 @@ impl State for AccountState {
             Part::ExpungedMerge => self.expunged.missing_for_store(self.trail_bytes()),
             Part::RetainedSince(seq) => self.retained.missing(*seq),
             Part::RetainedMerge => self.retained.missing_for_store(self.trail_bytes()),
+            Part::HistorySince(seq) => self.history.missing(*seq),
+            Part::HistoryMerge => self.history.missing_for_store(self.trail_bytes()),
             Part::Producers => self.producers.missing(),
             Part::Email(email) => self.emails.missing(email.0),
             Part::EmailMerge => self.emails.missing_for_store(self.email_records()),
@@ -104,6 +125,7 @@ impl State for AccountState {
             Part::ThreadKey(_) | Part::ThreadMerge => self.threads.install(&pages),
             Part::ExpungedSince(_) | Part::ExpungedMerge => self.expunged.install(&pages),
             Part::RetainedSince(_) | Part::RetainedMerge => self.retained.install(&pages),
+            Part::HistorySince(_) | Part::HistoryMerge => self.history.install(&pages),
             Part::Producers => self.producers.install(&pages),
             Part::Email(_) | Part::EmailMerge => self.emails.install(&pages),
         }
@@ -120,6 +142,7 @@ impl State for AccountState {
             (self.expunged.is_dirty(), Part::ExpungedMerge),
             // What is pending in a mailbox may have to be retained.
             (self.retained.is_dirty() || !parts.is_empty(), Part::RetainedMerge),
+            (self.history.is_dirty(), Part::HistoryMerge),
             (self.producers.is_dirty(), Part::Producers),
             (self.emails.is_dirty(), Part::EmailMerge),
         ];
@@ -134,6 +157,7 @@ impl State for AccountState {
             + self.threads.dirty_bytes()
             + self.expunged.dirty_bytes(self.trail_bytes())
             + self.retained.dirty_bytes(self.trail_bytes())
+            + self.history.dirty_bytes(self.trail_bytes())
             + self.producers.dirty_bytes()
             + self.root_bytes()
     }
@@ -160,9 +184,11 @@ impl State for AccountState {
         let threads = self.threads.store(self.base.layout.run_keys.into(), &mut write);
         let expunged = self.expunged.store(self.trail_bytes(), &mut write);
         let retained = self.retained.store(self.trail_bytes(), &mut write);
+        let history = self.history.store(self.trail_bytes(), &mut write);
         let producers = self.producers.store(&mut write);
         listed.extend(emails.page_ids().chain(threads.page_ids()));
         listed.extend(expunged.page_ids().chain(retained.page_ids()));
+        listed.extend(history.page_ids());
         listed.extend(producers.stored.map(|stored| stored.id));
         let root = Root {
             seq: self.seq,
@@ -174,8 +200,16 @@ impl State for AccountState {
             retained: retained.list(),
             producers: producers.stored,
         };
-        let plan = Written { indexes, emails, threads, expunged, retained, producers };
-        SnapshotPages { root: root.encode(&self.suppressions), written: pages, listed, plan }
+        let extension = Extension {
+            history: history.list(),
+            latest: self.latest,
+            sort_orders: BTreeMap::clone(&self.sort_orders),
+            objects: Objects::clone(&self.objects),
+            uploads: BTreeMap::clone(&self.uploads),
+        };
+        let root = root.encode(&self.suppressions, &extension);
+        let plan = Written { indexes, emails, threads, expunged, retained, producers, history };
+        SnapshotPages { root, written: pages, listed, plan }
     }
 
     fn snapshotted(&mut self, _seq: u64, taken: &SnapshotPages<Written>) {
@@ -190,6 +224,7 @@ impl State for AccountState {
         self.expunged.stored(&plan.expunged);
         self.retained.stored(&plan.retained);
         self.producers.stored(&plan.producers);
+        self.history.stored(&plan.history);
     }
 
     fn archived_operation(to: u64, address: Bytes, nonce: Uuid) -> Operation {
@@ -221,6 +256,9 @@ impl State for AccountState {
         if !self.suppressions.is_empty() {
             add(postcard::to_stdvec(&*self.suppressions));
         }
+        let history = (self.history.horizon(), self.history.digest());
+        add(postcard::to_stdvec(&(history, self.latest, &*self.sort_orders)));
+        add(postcard::to_stdvec(&(&*self.objects, &*self.uploads)));
         *hasher.finalize().as_bytes()
     }
 
@@ -236,6 +274,9 @@ impl State for AccountState {
             + self.expunged.weight()
             + self.retained.weight()
             + self.producers.weight()
+            + self.history.weight()
+            + self.objects.weight()
+            + self.uploads.len() * size_of::<Upload>()
             + self.base.subscriptions.iter().map(|name| name.len() + 32).sum::<usize>()
             + self.suppressions.len() * SUPPRESSION_BYTES
     }
@@ -244,7 +285,7 @@ impl State for AccountState {
         // What is read again most cheaply goes first.
         let mut freed = self.emails.shed() + self.threads.shed() + self.retained.shed();
         if freed < bytes {
-            freed += self.producers.shed() + self.expunged.shed();
+            freed += self.producers.shed() + self.expunged.shed() + self.history.shed();
         }
         let sheddable: Vec<u32> = self
             .mailboxes
@@ -297,9 +338,12 @@ impl AccountState {
             mailboxes.map(|mailbox| 40 + mailbox.root.name.len() + mailbox.index.pages() * 60).sum();
         let others =
             self.emails.pages() + self.threads.pages() + self.expunged.pages() + self.retained.pages();
+        let others = others + self.history.pages();
         200 + indexes
             + others * 60
             + self.base.subscriptions.len() * 16
             + self.suppressions.len() * SUPPRESSION_BYTES
+            + self.objects.stored_bytes()
+            + self.uploads.len() * UPLOAD_BYTES
     }
 }

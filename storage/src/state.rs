@@ -10,16 +10,19 @@ use mail::id::{EmailId, MailboxId, ModSeq};
 
 use crate::append::IngestId;
 use crate::email_page::EmailPages;
+use crate::history::{HistoryTrace, Latest};
 use crate::index::MailboxIndex;
 use crate::ingest::{Deliveries, Outcome, Producers};
 use crate::mailbox::{INBOX, Mailbox, Role};
 use crate::marks::{KEYWORDS_MAX, Marks};
+use crate::object::Objects;
 use crate::quota::Quota;
 use crate::root::{Base, Layout, MailboxRoot};
 use crate::run::ThreadKeys;
 use crate::store::AccountSettings;
 use crate::suppression::Suppressed;
 use crate::trail::{ExpungedTrace, RetainedTrace, Trail};
+use crate::upload::Upload;
 
 /// An account at one moment. Cheap to clone, never changes.
 #[derive(Clone, Debug)]
@@ -37,6 +40,12 @@ pub struct AccountState {
     pub(crate) producers: Producers,
     /// Addresses that mail is not sent to, as `Address::key` has them.
     pub(crate) suppressions: Arc<BTreeMap<String, Suppressed>>,
+    pub(crate) history: Trail<HistoryTrace>,
+    pub(crate) latest: Latest,
+    /// Places of mailboxes among their neighbours, where something was said.
+    pub(crate) sort_orders: Arc<BTreeMap<u32, u32>>,
+    pub(crate) objects: Arc<Objects>,
+    pub(crate) uploads: Arc<BTreeMap<u64, Upload>>,
 }
 
 /// A mailbox with its messages.
@@ -65,6 +74,10 @@ pub enum Part {
     RetainedSince(u64),
     /// Pages of retained messages that the next snapshot writes anew.
     RetainedMerge,
+    /// What happened after this operation.
+    HistorySince(u64),
+    /// Pages of history that the next snapshot writes anew.
+    HistoryMerge,
     /// What was delivered.
     Producers,
     /// The page with the record of an email. Readers take such pages from the snapshot by themselves and need this only
@@ -132,6 +145,11 @@ impl AccountState {
             retained: Trail::default(),
             producers: Producers::from_stored(None),
             suppressions: Arc::default(),
+            history: Trail::default(),
+            latest: Latest::default(),
+            sort_orders: Arc::default(),
+            objects: Arc::default(),
+            uploads: Arc::default(),
         }
     }
 
@@ -142,24 +160,24 @@ impl AccountState {
 
     /// All mailboxes, in the order of their creation.
     pub fn mailboxes(&self) -> impl Iterator<Item = Mailbox> + '_ {
-        self.mailboxes.values().map(|mailbox| mailbox.root.view())
+        self.mailboxes.values().map(|mailbox| self.shown(&mailbox.root))
     }
 
     /// A mailbox.
     pub fn mailbox(&self, id: MailboxId) -> Option<Mailbox> {
-        self.mailboxes.get(&id.0).map(|mailbox| mailbox.root.view())
+        self.mailboxes.get(&id.0).map(|mailbox| self.shown(&mailbox.root))
     }
 
     /// The mailbox of this name; `inbox` in any case is INBOX.
     pub fn mailbox_by_name(&self, name: &str) -> Option<Mailbox> {
         let name = if name.eq_ignore_ascii_case(INBOX) { INBOX } else { name };
-        self.root_by_name(name).map(|root| root.view())
+        self.root_by_name(name).map(|root| self.shown(root))
     }
 
     /// The mailbox with this role.
     pub fn mailbox_by_role(&self, role: Role) -> Option<Mailbox> {
         let mut mailboxes = self.mailboxes.values();
-        mailboxes.find(|mailbox| mailbox.root.role == Some(role)).map(|mailbox| mailbox.root.view())
+        mailboxes.find(|mailbox| mailbox.root.role == Some(role)).map(|mailbox| self.shown(&mailbox.root))
     }
 
     /// Names subscribed to, ascending; not all of them need be mailboxes.
@@ -212,6 +230,11 @@ impl AccountState {
     /// Whether the account is closed: nothing can be changed any more.
     pub fn is_closed(&self) -> bool {
         self.base.closed
+    }
+
+    /// A mailbox as services see it.
+    pub(crate) fn shown(&self, root: &MailboxRoot) -> Mailbox {
+        root.view(self.sort_orders.get(&root.id).copied().unwrap_or(0))
     }
 
     pub(crate) fn root_by_name(&self, name: &str) -> Option<&MailboxRoot> {

@@ -19,6 +19,7 @@ use crate::entry::Operation;
 use crate::error::StorageError;
 use crate::rights::Principal;
 use crate::state::AccountState;
+use crate::view::{EmailView, ViewSlot};
 
 /// The accounts of an installation. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ struct Inner {
     blobs: BlobStore,
     config: Config,
     email_pages: EmailPageCache,
+    views: ViewCache,
 }
 
 /// How an account begins.
@@ -67,6 +69,9 @@ pub enum OpenError {
     Storage(#[from] StorageError),
 }
 
+/// Only sizes the table.
+const VIEWS_EXPECTED: usize = 1_000;
+
 /// Pages of email records that were read lately. They never change, so they are never out of date.
 pub(crate) type EmailPageCache = Cache<(LogId, PageId), Arc<EmailPage>, ByWeight>;
 
@@ -76,6 +81,18 @@ pub(crate) struct ByWeight;
 impl Weighter<(LogId, PageId), Arc<EmailPage>> for ByWeight {
     fn weight(&self, _: &(LogId, PageId), page: &Arc<EmailPage>) -> u64 {
         page.weight() as u64 + 128
+    }
+}
+
+/// Views of accounts that were used lately, each with its weight.
+type ViewCache = Cache<AccountId, (ViewSlot, u64), ByViewWeight>;
+
+#[derive(Clone)]
+struct ByViewWeight;
+
+impl Weighter<AccountId, (ViewSlot, u64)> for ByViewWeight {
+    fn weight(&self, _: &AccountId, (_, weight): &(ViewSlot, u64)) -> u64 {
+        *weight + 128
     }
 }
 
@@ -95,7 +112,8 @@ impl Storage {
         // Pages have about 100 KiB; the estimate only sizes the table.
         let items = (config.email_cache_bytes / 100_000).clamp(16, 1 << 20) as usize;
         let email_pages = Cache::with_weighter(items, config.email_cache_bytes, ByWeight);
-        Self { inner: Arc::new(Inner { engine, logs, archive, blobs, config, email_pages }) }
+        let views = Cache::with_weighter(VIEWS_EXPECTED, config.view_cache_bytes, ByViewWeight);
+        Self { inner: Arc::new(Inner { engine, logs, archive, blobs, config, email_pages, views }) }
     }
 
     /// Creates an account with its key, INBOX and the mailboxes of the usual roles.
@@ -125,7 +143,9 @@ impl Storage {
             return Err(StorageError::Denied.into());
         }
         let log = LogId::account(account.0);
-        let handle = match self.inner.logs.opened(log) {
+        let opened = self.inner.logs.opened(log);
+        let was_open = opened.is_some();
+        let handle = match opened {
             Some(handle) => handle,
             None => {
                 let sealer = self.keys().sealer(KeyId::Account(account.0)).await;
@@ -143,6 +163,9 @@ impl Storage {
         if account.log.seq() == 0 {
             self.begin(&account).await?;
         }
+        if !was_open {
+            account.end_what_is_over().await;
+        }
         Ok(account)
     }
 
@@ -154,6 +177,7 @@ impl Storage {
         drop(open);
         self.keys().erase(KeyId::Account(account.0)).await.map_err(StorageError::from)?;
         self.inner.logs.delete(LogId::account(account.0)).await.map_err(StorageError::from)?;
+        self.inner.views.remove(&account);
         Ok(())
     }
 
@@ -212,6 +236,21 @@ impl Storage {
 
     pub(crate) fn keys(&self) -> &blob::KeyRing {
         self.inner.blobs.keys()
+    }
+
+    /// Where the view of an account is, or will be.
+    pub(crate) fn view_slot(&self, account: AccountId) -> ViewSlot {
+        if let Some((slot, _)) = self.inner.views.get(&account) {
+            return slot;
+        }
+        let slot = ViewSlot::default();
+        self.inner.views.insert(account, (slot.clone(), 0));
+        slot
+    }
+
+    /// A view was made: it counts with its weight from now on.
+    pub(crate) fn keep_view(&self, account: AccountId, slot: ViewSlot, view: &EmailView) {
+        self.inner.views.insert(account, (slot, view.weight() as u64));
     }
 
     pub(crate) fn email_pages(&self) -> &EmailPageCache {

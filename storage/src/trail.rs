@@ -1,6 +1,7 @@
 //! Trails: what happened, in the order of the log, kept for a while and forgotten from its old end.
 //!
-//! An account has two: which messages were expunged (for clients that resynchronise) and what they were (for undelete).
+//! An account has three: which messages were expunged (for clients that resynchronise), what they were (for undelete),
+//! and what else happened (for clients that ask for changes).
 //! New entries go to the end and old ones leave as whole pages, so a trail is never reordered.
 
 use std::collections::BTreeMap;
@@ -143,6 +144,11 @@ impl<T: Trace> Trail<T> {
             slots: stored.slots.into_iter().map(slot).collect(),
             recent: Arc::default(),
         }
+    }
+
+    /// Nothing is known from before this operation.
+    pub(crate) fn unknown_before(seq: u64) -> Self {
+        Self { below: seq, ..Self::default() }
     }
 
     /// Entries up to this operation are forgotten.
@@ -316,23 +322,32 @@ impl<T: Trace> Trail<T> {
     pub(crate) fn pages(&self) -> usize {
         self.slots.len()
     }
+
+    /// The list for a root, of what is stored.
+    pub(crate) fn list(&self) -> StoredTrail {
+        list(self.below, &self.slots)
+    }
 }
 
 impl<T: Trace> TrailWritten<T> {
     /// The list for the root.
     pub(crate) fn list(&self) -> StoredTrail {
-        let slot = |slot: &Slot<T>| StoredTrailSlot {
-            first: slot.first,
-            last: slot.last,
-            count: slot.count,
-            page: slot.stored,
-        };
-        StoredTrail { below: self.below, slots: self.slots.iter().map(slot).collect() }
+        list(self.below, &self.slots)
     }
 
     pub(crate) fn page_ids(&self) -> impl Iterator<Item = PageId> {
         self.slots.iter().map(|slot| slot.stored.id)
     }
+}
+
+fn list<T>(below: u64, slots: &[Slot<T>]) -> StoredTrail {
+    let slot = |slot: &Slot<T>| StoredTrailSlot {
+        first: slot.first,
+        last: slot.last,
+        count: slot.count,
+        page: slot.stored,
+    };
+    StoredTrail { below, slots: slots.iter().map(slot).collect() }
 }
 
 fn write_slots<T: Trace>(

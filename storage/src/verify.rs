@@ -19,9 +19,11 @@ use crate::account::Account;
 use crate::email::EmailRecord;
 use crate::entry::{Operation, Tally};
 use crate::error::StorageError;
+use crate::history::HistoryTrace;
 use crate::rights::Principal;
 use crate::state::{AccountState, Part};
 use crate::store::{OpenError, Storage};
+use crate::view::EmailView;
 
 /// Entries read at once.
 const ENTRIES: usize = 256;
@@ -99,6 +101,8 @@ impl Account {
             Err(problem) => report.problem(problem),
         }
         check_counts(&state, report);
+        check_history(&state, report);
+        check_view(&state, report);
         self.check_emails(&state, depth, report).await
     }
 
@@ -107,7 +111,8 @@ impl Account {
         let mut state = self.log.refresh(&[]).await?;
         for _ in 0..LOADS_MAX {
             let mailboxes = state.mailboxes.keys().map(|id| Part::Mailbox(MailboxId(*id)));
-            let others = [Part::ExpungedSince(0), Part::RetainedSince(0), Part::Producers];
+            let others =
+                [Part::ExpungedSince(0), Part::RetainedSince(0), Part::HistorySince(0), Part::Producers];
             let parts: Vec<Part> = mailboxes.chain(others).chain(state.parts_dirty()).collect();
             if parts.iter().all(|part| state.pages_of(part) == PartPages::Loaded) {
                 return Ok(state);
@@ -228,7 +233,9 @@ impl Account {
                     Ok(record) if record.size != u64::from(*size) => {
                         Err("its record has another size than its messages".to_owned())
                     }
-                    Ok(record) => self.check_body(&record, depth, &mut held, report).await,
+                    Ok(record) => {
+                        self.check_body(&record.address, record.reference, depth, &mut held, report).await
+                    }
                     Err(problem) => Err(problem),
                 };
                 if let Err(problem) = found {
@@ -236,21 +243,28 @@ impl Account {
                 }
             }
         }
+        for (id, upload) in &*state.uploads {
+            let found = self.check_body(&upload.address, upload.reference, depth, &mut held, report).await;
+            if let Err(problem) = found {
+                report.problem(format!("upload {id}: {problem}"));
+            }
+        }
         Ok(())
     }
 
     async fn check_body(
         &self,
-        record: &EmailRecord,
+        address: &BlobAddress,
+        reference: Nonce,
         depth: CheckDepth,
         held: &mut Held,
         report: &mut CheckReport,
     ) -> Result<(), String> {
-        if !held.contains(self, &record.address, record.reference).await? {
+        if !held.contains(self, address, reference).await? {
             return Err("no reference holds its body".to_owned());
         }
         if depth == CheckDepth::Bodies {
-            let reader = self.storage.blobs().open(&record.address, KeyId::Account(self.id().0)).await;
+            let reader = self.storage.blobs().open(address, KeyId::Account(self.id().0)).await;
             reader
                 .map_err(|error| with_causes(&error))?
                 .verify()
@@ -321,7 +335,7 @@ impl Fold {
         }
         let mut fold = Self { log, sealer, chain: root.chain, pages, state, operations: 0 };
         let mailboxes = fold.state.mailboxes.keys().map(|id| Part::Mailbox(MailboxId(*id)));
-        let others = [Part::ExpungedSince(0), Part::RetainedSince(0), Part::Producers];
+        let others = [Part::ExpungedSince(0), Part::RetainedSince(0), Part::HistorySince(0), Part::Producers];
         for part in mailboxes.chain(others).collect::<Vec<_>>() {
             fold.load(&part)?;
         }
@@ -423,6 +437,57 @@ fn check_counts(state: &AccountState, report: &mut CheckReport) {
     }
 }
 
+/// Whether what is remembered of emails agrees with what there is of them: each is destroyed once and not there any more,
+/// and no more were created than numbers were given out.
+fn check_history(state: &AccountState, report: &mut CheckReport) {
+    let there: HashSet<u64> = rows(state).map(|(_, row)| row.email.0).collect();
+    let mut gone = HashSet::new();
+    let mut created = 0u64;
+    for (seq, trace) in state.history.since(0).unwrap_or_default() {
+        match trace {
+            HistoryTrace::EmailsCreated { count } => created += u64::from(*count),
+            HistoryTrace::EmailsGone { destroyed, .. } => {
+                for email in destroyed {
+                    if there.contains(email) || !gone.insert(*email) {
+                        report.problem(format!("email {email} is said to be gone since {seq} and is not"));
+                    }
+                }
+            }
+            HistoryTrace::MailboxDestroyed { mailbox } if state.mailboxes.contains_key(mailbox) => {
+                report.problem(format!("mailbox {mailbox} is said to be gone since {seq} and is not"));
+            }
+            _ => {}
+        }
+    }
+    if created >= state.base.next_email {
+        report.problem("more emails are said to have come than numbers were given out");
+    }
+    let latest = state.latest();
+    if [latest.emails, latest.threads, latest.mailboxes, latest.deliveries].iter().any(|seq| *seq > state.seq)
+    {
+        report.problem("something is said to have changed in the future");
+    }
+    for mailbox in state.mailboxes.values() {
+        if mailbox.root.messages > 0 && mailbox.root.highest_modseq > latest.emails {
+            report.problem(format!("{}: it has changed after the last change of emails", mailbox.root.name));
+        }
+    }
+    if state.sort_orders.keys().any(|id| !state.mailboxes.contains_key(id)) {
+        report.problem("a mailbox that is not there has a place among its neighbours");
+    }
+}
+
+/// Whether the account by email is the account by mailbox.
+fn check_view(state: &Arc<AccountState>, report: &mut CheckReport) {
+    let Ok(view) = EmailView::of(state) else { return report.problem("not all indexes were loaded") };
+    for mailbox in state.mailboxes.values() {
+        let counts = view.counts(MailboxId(mailbox.root.id)).unwrap_or_default();
+        if counts.total_emails != mailbox.root.messages {
+            report.problem(format!("{}: by email it holds something else", mailbox.root.name));
+        }
+    }
+}
+
 /// In which of its tables one state differs from another, for the report.
 fn difference(one: &AccountState, other: &AccountState) -> String {
     let mut tables = Vec::new();
@@ -438,6 +503,10 @@ fn difference(one: &AccountState, other: &AccountState) -> String {
     compare("expunged", one.expunged.digest() == other.expunged.digest());
     compare("retained", one.retained.digest() == other.retained.digest());
     compare("suppressions", one.suppressions == other.suppressions);
+    compare("history", one.history.digest() == other.history.digest() && one.latest == other.latest);
+    compare("places of mailboxes", one.sort_orders == other.sort_orders);
+    compare("objects", one.objects == other.objects);
+    compare("uploads", one.uploads == other.uploads);
     compare("delivered", one.producers.digest() == other.producers.digest());
     for (id, mailbox) in &*one.mailboxes {
         let equal = other.mailboxes.get(id).is_some_and(|other| {

@@ -1,6 +1,7 @@
-//! HTTP: what administrators, monitoring and (in time) the web interface and JMAP clients talk to.
+//! HTTP: what administrators, monitoring, mail programs and web interfaces talk to.
 //!
-//! Only the administrators' part is here so far: [`admin`] offers what the directory can do as JSON over HTTP, with
-//! an OpenAPI document, health and metrics. Start reading at [`admin::Api`].
+//! [`admin`] offers what the directory can do as JSON over HTTP, with an OpenAPI document, health and metrics.
+//! [`jmap`] is where users' mail is read and changed. Start reading at [`admin::Api`] and [`jmap::Jmap`].
 
 pub mod admin;
+pub mod jmap;

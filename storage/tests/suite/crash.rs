@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use engine::memory::{Faults, MemoryEngine};
-use mail::id::{MailboxId, Uid};
+use mail::id::{EmailId, MailboxId, Uid};
 use storage::{
-    Account, AccountSettings, CheckDepth, CreateError, Delivered, Delivery, FlagAction, FlagChange, IngestId,
-    Principal, StoredBody,
+    Account, AccountSettings, CheckDepth, CreateError, Delivered, Delivery, EmailUpdate, FlagAction,
+    FlagChange, ImportRequest, IngestId, KeywordsPatch, MailboxPatch, MailboxesPatch, ObjectKind,
+    ObjectWrite, Principal, StoredBody, UploadId,
 };
 use uuid::Uuid;
 
@@ -25,10 +27,19 @@ struct Acknowledged {
     delivered: u64,
     moved: u32,
     last_modseq: u64,
+    /// Emails that were imported, and where they are; those whose destruction was asked for.
+    imported: BTreeMap<EmailId, BTreeSet<MailboxId>>,
+    destroyed: BTreeSet<EmailId>,
+    objects: BTreeMap<String, Bytes>,
+    uploads: Vec<UploadId>,
 }
 
 const INBOX: MailboxId = MailboxId(1);
+const DRAFTS: MailboxId = MailboxId(2);
+const SENT: MailboxId = MailboxId(3);
+const JUNK: MailboxId = MailboxId(4);
 const TRASH: MailboxId = MailboxId(5);
+const KIND: ObjectKind = ObjectKind::IDENTITY;
 
 /// Some of everything, one after the other, until something fails.
 async fn work(disk: &Disk, done: &mut Acknowledged) -> Option<()> {
@@ -63,12 +74,60 @@ async fn work(disk: &Disk, done: &mut Acknowledged) -> Option<()> {
             account.move_messages(INBOX, uids("6:7"), TRASH).await.ok()?;
         }
         account.copy(TRASH, uids("1"), MailboxId(6)).await.ok()?;
+        work_by_email(&account, round, done).await?;
         account.create_mailbox(&format!("box{round}"), None).await.ok()?;
         if round > 1 {
             account.delete_mailbox(&format!("box{}", round - 2)).await.ok()?;
         }
     }
     Some(())
+}
+
+/// What JMAP does.
+async fn work_by_email(account: &Account, round: u32, done: &mut Acknowledged) -> Option<()> {
+    let body = try_write(account, 100 + round).await?;
+    let upload = account.keep_upload(body).await.ok()?;
+    done.uploads.push(upload);
+    let body = account.upload_as_message(upload).await.ok()??;
+    let mailboxes = BTreeSet::from([DRAFTS, SENT]);
+    let request = ImportRequest { mailboxes: mailboxes.clone(), body, flags: flags("$y"), received: None };
+    let imported = account.import_emails(vec![request], None).await.ok()?;
+    let imported = imported.results.into_iter().next()?.ok()?;
+    done.imported.insert(imported.email, mailboxes);
+    let patch = MailboxesPatch::Change { add: [JUNK].into(), remove: [DRAFTS].into() };
+    let keywords = Some(KeywordsPatch::Replace(flags("$z")));
+    let update = EmailUpdate { email: imported.email, keywords, mailboxes: Some(patch) };
+    // Where it is is not known until there is an answer.
+    let before = done.imported.remove(&imported.email)?;
+    let is_ok = account.update_emails(vec![update], None).await.ok()?.results[0].is_ok();
+    done.imported.insert(imported.email, if is_ok { [JUNK, SENT].into() } else { before });
+    if round % 3 == 2 {
+        done.destroyed.insert(imported.email);
+        account.destroy_emails(vec![imported.email], None).await.ok()?;
+        let upload = done.uploads.remove(0);
+        account.remove_upload(upload).await.ok()?;
+    }
+    let value = Bytes::from(format!("value {round}"));
+    let write = ObjectWrite::Create { id: None, value: value.clone() };
+    let written = account.write_objects(KIND, vec![write], None).await.ok()?;
+    done.objects.insert(written.results.into_iter().next()?.ok()?, value);
+    let patch = MailboxPatch { sort_order: Some(round + 1), ..MailboxPatch::default() };
+    account.update_mailbox(SENT, patch, None).await.ok()?;
+    Some(())
+}
+
+async fn check_by_email(account: &Account, done: &Acknowledged) {
+    let view = account.view().await.unwrap();
+    for (email, mailboxes) in done.imported.iter().filter(|(email, _)| !done.destroyed.contains(email)) {
+        let shown = view.email(*email).expect("an acknowledged import is there");
+        assert_eq!(shown.mailboxes().collect::<BTreeSet<_>>(), *mailboxes);
+    }
+    for (id, value) in &done.objects {
+        assert_eq!(&account.state().object(KIND, id).expect("an acknowledged object is there").value, value);
+    }
+    for upload in &done.uploads {
+        assert!(account.upload(*upload).await.unwrap().is_some(), "an acknowledged upload is there");
+    }
 }
 
 async fn try_write(account: &Account, number: u32) -> Option<StoredBody> {
@@ -105,6 +164,7 @@ async fn check_after(disk: &Disk, done: &Acknowledged) {
     let trash = account.state().mailbox(TRASH).unwrap();
     let moved = u64::from(trash.messages) - done.delivered;
     assert!(moved == 0 || moved == u64::from(done.moved), "a delivery is missing or doubled");
+    check_by_email(&account, done).await;
     let report = storage.check(ACCOUNT, CheckDepth::Bodies).await.unwrap();
     assert_eq!(report.problems, Vec::<String>::new());
 }

@@ -174,6 +174,16 @@ fn imapclient_session() -> Result<()> {
     scene.log_is_quiet(&[])
 }
 
+/// jmapc: a draft with an attachment is written, found, read, flagged and destroyed, and an event source tells of it.
+#[test]
+fn jmapc_session() -> Result<()> {
+    let scene = Scene::start()?;
+    let host = format!("localhost:{}", scene.server.https().port());
+    let printed = run("python3", &[&script("jmapc_session.py"), &host, ALICE, PASSWORD])?;
+    ensure!(printed.contains("all done"), "{printed}");
+    scene.log_is_quiet(&[])
+}
+
 /// mbsync both ways: a message made locally goes up, flags go both ways, a removal goes down.
 #[test]
 fn mbsync_both_ways() -> Result<()> {

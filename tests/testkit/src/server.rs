@@ -18,6 +18,7 @@ const SUBMISSIONS: u16 = 2465;
 const LMTP: u16 = 2424;
 const IMAP: u16 = 2143;
 const IMAPS: u16 = 2993;
+const HTTPS: u16 = 2443;
 const ADMIN: u16 = 2080;
 
 /// The password of the accounts that `postrider dev` makes.
@@ -352,6 +353,11 @@ impl Server {
     /// IMAP over TLS from the first byte.
     pub fn imaps(&self) -> SocketAddr {
         self.address(IMAPS)
+    }
+
+    /// JMAP over HTTPS.
+    pub fn https(&self) -> SocketAddr {
+        self.address(HTTPS)
     }
 
     /// The admin API.

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "helpers of tests")]
 
 pub mod client;
+pub mod jmap_client;
 
 use std::sync::Arc;
 

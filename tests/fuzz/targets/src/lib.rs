@@ -23,6 +23,7 @@ pub mod imap_names;
 pub mod imap_response;
 pub mod imap_server;
 pub mod input;
+pub mod jmap_request;
 pub mod log_entry;
 pub mod mime;
 pub mod proxy;
@@ -60,6 +61,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "imap_names", run: imap_names::run, samples: none },
     Target { name: "imap_response", run: imap_response::run, samples: mime::samples },
     Target { name: "imap_server", run: imap_server::run, samples: none },
+    Target { name: "jmap_request", run: jmap_request::run, samples: none },
     Target { name: "log_entry", run: log_entry::run, samples: log_entry::samples },
     Target { name: "mime", run: mime::run, samples: mime::samples },
     Target { name: "proxy", run: proxy::run, samples: proxy::samples },

@@ -81,6 +81,6 @@ macro_rules! targets {
 
 targets! {
     account_fold account_stored address archive_chunk directory_table header imap_client imap_ends imap_names
-    imap_response imap_server log_entry mime proxy queue_fold queue_stored sasl_exchange segment smtp_client
+    imap_response imap_server jmap_request log_entry mime proxy queue_fold queue_stored sasl_exchange segment smtp_client
     smtp_command smtp_data smtp_ends smtp_server
 }

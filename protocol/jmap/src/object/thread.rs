@@ -1,0 +1,4 @@
+//! Threads (RFC 8621 §3).
+
+/// The properties of a thread.
+pub const PROPERTIES: [&str; 2] = ["id", "emailIds"];

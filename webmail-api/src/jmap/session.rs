@@ -1,0 +1,102 @@
+//! The session resource (RFC 8620 §2): who one is, what there is, and where.
+
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use jmap_protocol::object::filter::{COLLATION, SORT_OPTIONS};
+use serde_json::{Value, json};
+
+use super::auth::User;
+use super::config::Config;
+use super::service::Jmap;
+
+/// RFC 8620
+pub(super) const CORE: &str = "urn:ietf:params:jmap:core";
+/// RFC 8621
+pub(super) const MAIL: &str = "urn:ietf:params:jmap:mail";
+
+/// The capabilities that a request may use.
+pub(super) const CAPABILITIES: [&str; 2] = [CORE, MAIL];
+
+/// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
+pub(super) fn state(user: &User) -> String {
+    format!("1-{}", user.principal.account)
+}
+
+pub(super) async fn show(State(jmap): State<Jmap>, user: User, parts: Parts) -> Response {
+    let base = base_url(&jmap.inner.config, &parts);
+    let session = describe(&jmap, &user, &base);
+    let mut response = session.to_string().into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // RFC 8620 §2.2.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
+    response
+}
+
+fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
+    let account = user.account_id();
+    let storage = jmap.inner.storage.config();
+    let core = core(&jmap.inner.config);
+    let mail = json!({
+        // An email is in one mailbox, or where it was copied to; there is no bound to that.
+        "maxMailboxesPerEmail": null,
+        "maxMailboxDepth": storage.mailbox_depth_max,
+        "maxSizeMailboxName": storage.mailbox_name_bytes_max.max(100),
+        "maxSizeAttachmentsPerEmail": jmap.inner.config.upload_bytes_max,
+        "emailQuerySortOptions": SORT_OPTIONS,
+        "mayCreateTopLevelMailbox": true,
+    });
+    json!({
+        "capabilities": {CORE: core, MAIL: {}},
+        "accounts": {
+            account.as_str(): {
+                "name": user.principal.address.to_string(),
+                "isPersonal": true,
+                "isReadOnly": false,
+                "accountCapabilities": {CORE: {}, MAIL: mail},
+            },
+        },
+        "primaryAccounts": {CORE: account, MAIL: account},
+        "username": user.principal.address.to_string(),
+        "apiUrl": format!("{base}/jmap/api"),
+        "downloadUrl": format!("{base}/jmap/download/{{accountId}}/{{blobId}}/{{name}}?accept={{type}}"),
+        "uploadUrl": format!("{base}/jmap/upload/{{accountId}}"),
+        "eventSourceUrl":
+            format!("{base}/jmap/eventsource?types={{types}}&closeafter={{closeafter}}&ping={{ping}}"),
+        "state": state(user),
+    })
+}
+
+/// The limits, as they are kept.
+fn core(config: &Config) -> Value {
+    json!({
+        "maxSizeUpload": config.upload_bytes_max,
+        "maxConcurrentUpload": config.uploads_at_once_max,
+        "maxSizeRequest": config.request_bytes_max,
+        "maxConcurrentRequests": config.requests_at_once_max,
+        "maxCallsInRequest": config.calls_max,
+        "maxObjectsInGet": config.objects_in_get_max,
+        "maxObjectsInSet": config.objects_in_set_max,
+        "collationAlgorithms": [COLLATION],
+    })
+}
+
+/// Where the client found this server.
+pub(super) fn base_url(config: &Config, parts: &Parts) -> String {
+    if !config.base_url.is_empty() {
+        return config.base_url.clone();
+    }
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+    // It is told to nobody but who said it, and still has to be a host.
+    let is_host = |host: &&str| {
+        !host.is_empty()
+            && host.len() <= 255
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
+    };
+    format!("https://{}", host.filter(is_host).unwrap_or("localhost"))
+}

@@ -1,0 +1,10 @@
+//! JMAP over a real socket, under TLS, on engines in memory: what a client says, and what it hears.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod hostile;
+mod http;
+mod push;
+mod reading;
+mod world;
+mod writing;

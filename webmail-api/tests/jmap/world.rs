@@ -1,0 +1,230 @@
+//! A whole server for JMAP in memory, listening on a port, with the accounts `alice` and `bob`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use blob::keys::KeyEncryptionKey;
+use blob::memory::MemoryBlobs;
+use blob::{BlobStore, KeyRing};
+use directory::account::Quota;
+use directory::admin::{NewAccount, NewPassword};
+use directory::config::Argon2Config;
+use directory::entry::DomainSettings;
+use directory::{AccountStores, Directory, LogKeys, Parts, Temporary};
+use engine::memory::MemoryEngine;
+use engine::seal::Unencrypted;
+use engine::{LogId, LogOptions, Sealer};
+use mail::address::{Address, Domain};
+use mail::flag::FlagSet;
+use mail::id::AccountId;
+use net::listener::{Listener, Service};
+use net::shutdown::Shutdown;
+use net::tls::{Certificate, SelfSigned, TlsServer};
+use serde_json::{Value, json};
+use storage::{Account, AccountSettings, AppendRequest, Appended, InternalDate, Principal, Storage, Target};
+use webmail_api::jmap::{self, Config, Jmap, Scan};
+
+use crate::http::{Answer, Client};
+
+struct NoKeys;
+
+#[async_trait]
+impl LogKeys for NoKeys {
+    async fn create(&self, _: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
+        Ok(Arc::new(Unencrypted))
+    }
+    async fn open(&self, _: LogId) -> Result<Arc<dyn Sealer>, Temporary> {
+        Ok(Arc::new(Unencrypted))
+    }
+    async fn erase(&self, _: LogId) -> Result<(), Temporary> {
+        Ok(())
+    }
+}
+
+struct Accounts(Storage);
+
+#[async_trait]
+impl AccountStores for Accounts {
+    async fn create(&self, account: AccountId, _: &Address, quota: Quota) -> Result<(), Temporary> {
+        let settings = AccountSettings { quota_bytes: quota.bytes, quota_messages: quota.messages };
+        self.0.create_account(account, settings).await.map_err(|error| Temporary(error.to_string()))
+    }
+    async fn set_quota(&self, _: AccountId, _: Quota) -> Result<(), Temporary> {
+        Err(Temporary("not in these tests".to_owned()))
+    }
+    async fn delete(&self, _: AccountId) -> Result<(), Temporary> {
+        Err(Temporary("not in these tests".to_owned()))
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) storage: Storage,
+    pub(crate) directory: Directory,
+    pub(crate) address: SocketAddr,
+    pub(crate) certificate: SelfSigned,
+    pub(crate) shutdown: Shutdown,
+}
+
+pub(crate) const USING: [&str; 2] = ["urn:ietf:params:jmap:core", "urn:ietf:params:jmap:mail"];
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(Config { account_passwords: true, ..Config::default() }).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let engine = MemoryEngine::new();
+        let kek = KeyEncryptionKey::from_secret(&[7; 32]);
+        let keys = KeyRing::new(kek, engine.engine().rows, &blob::Config::default());
+        let blobs = Arc::new(MemoryBlobs::new());
+        let blobs = BlobStore::new(blobs, engine.engine().rows, keys, blob::Config::default()).await.unwrap();
+        let storage =
+            Storage::new(engine.engine(), LogOptions::default(), None, blobs, storage::Config::default());
+        let directory = Directory::open(Parts {
+            config: directory::Config {
+                argon2: Argon2Config { memory_kib: 64, passes: 1, lanes: 1 },
+                scram_iterations: 4096,
+                ..directory::Config::default()
+            },
+            engine: engine.engine(),
+            logs: LogOptions::default(),
+            archive: None,
+            keys: Arc::new(NoKeys),
+            stores: Arc::new(Accounts(storage.clone())),
+            homes: None,
+            on_login_failure: Box::new(|_| {}),
+        })
+        .await
+        .unwrap();
+        let domain = Domain::parse("example.test").unwrap();
+        directory.create_domain(&domain, DomainSettings::default()).await.unwrap();
+        for name in ["alice", "bob"] {
+            let password = NewPassword::Clear("postrider".to_owned());
+            let new = NewAccount { password, ..NewAccount::default() };
+            let address = Address::parse(&format!("{name}@example.test")).unwrap();
+            directory.create_account(&address, new).await.unwrap();
+        }
+        let certificate = Certificate::self_signed(&["jmap.example.test".to_owned()]).unwrap();
+        let tls = TlsServer::new(&[certificate.certificate().unwrap()]).unwrap();
+        let jmap = Jmap::new(jmap::Parts {
+            config,
+            storage: storage.clone(),
+            directory: directory.clone(),
+            text: Arc::new(Scan::default()),
+        });
+        let net = net::listener::Config::default();
+        let limits = net.limits();
+        let service = Service {
+            name: "https",
+            implicit_tls: Some(tls.with_protocols(Jmap::protocols())),
+            refusal: bytes::Bytes::new(),
+        };
+        let at = net::listener::Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let listener = Listener::bind(&at, service, Arc::new(net), limits).await.unwrap();
+        let net::listener::Address::Tcp(address) = listener.address() else { panic!("TCP was asked for") };
+        let shutdown = Shutdown::new();
+        let serve = move |stream, guard| {
+            let jmap = jmap.clone();
+            async move { jmap.serve(stream, guard).await }
+        };
+        tokio::spawn(listener.run(shutdown.clone(), serve));
+        Self { storage, directory, address, certificate, shutdown }
+    }
+
+    pub(crate) fn client(&self, name: &str) -> Client<'_> {
+        Client::new(self, &format!("{name}@example.test"), "postrider")
+    }
+
+    pub(crate) async fn account(&self, name: &str) -> Account {
+        let address = Address::parse(&format!("{name}@example.test")).unwrap();
+        let directory::Resolution::Account(route) = self.directory.resolve(&address).await.unwrap() else {
+            panic!("{name} is an account");
+        };
+        self.storage.account(&Principal::Owner(route.account), route.account).await.unwrap()
+    }
+
+    /// Puts a message into a mailbox by name, with flags as IMAP names them.
+    pub(crate) async fn put(&self, name: &str, mailbox: &str, flags: &[&str], message: &str) -> Appended {
+        self.put_at(name, mailbox, flags, message, 1_700_000_000).await
+    }
+
+    pub(crate) async fn put_at(
+        &self,
+        name: &str,
+        mailbox: &str,
+        flags: &[&str],
+        message: &str,
+        at: i64,
+    ) -> Appended {
+        let account = self.account(name).await;
+        let mut writer = account.body_writer();
+        writer.write(message.replace('\n', "\r\n").into()).await.unwrap();
+        let body = writer.finish().await.unwrap();
+        let mut set = FlagSet::new();
+        for flag in flags {
+            set.insert_name(flag).unwrap();
+        }
+        let mailbox = account.state().mailbox_by_name(mailbox).unwrap().id;
+        let request = AppendRequest {
+            target: Target::Mailbox(mailbox),
+            body,
+            flags: set,
+            internal_date: Some(InternalDate::utc(at)),
+        };
+        account.append(request).await.unwrap()
+    }
+}
+
+impl Client<'_> {
+    pub(crate) async fn session(&self) -> Value {
+        self.get("/.well-known/jmap").await.json()
+    }
+
+    pub(crate) async fn account_id(&self) -> String {
+        let session = self.session().await;
+        session["primaryAccounts"]["urn:ietf:params:jmap:mail"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn api(&self, body: &str) -> Answer {
+        self.post("/jmap/api", "application/json", body.as_bytes()).await
+    }
+
+    /// Makes calls, with `accountId` added to each, and gives the answers.
+    pub(crate) async fn calls(&self, calls: &[(&str, Value)]) -> Vec<(String, Value)> {
+        let account = self.account_id().await;
+        let calls: Vec<Value> = calls
+            .iter()
+            .enumerate()
+            .map(|(at, (name, arguments))| {
+                let mut arguments = arguments.clone();
+                if !arguments.as_object().unwrap().contains_key("accountId") {
+                    arguments["accountId"] = json!(account);
+                }
+                json!([name, arguments, at.to_string()])
+            })
+            .collect();
+        let answer = self.api(&json!({"using": USING, "methodCalls": calls}).to_string()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let mut answers = answer.json();
+        let Value::Array(list) = answers["methodResponses"].take() else { panic!("{answers}") };
+        list.into_iter()
+            .map(|mut answer| (answer[0].as_str().unwrap().to_owned(), answer[1].take()))
+            .collect()
+    }
+
+    /// Makes one call that succeeds.
+    pub(crate) async fn call(&self, name: &str, arguments: Value) -> Value {
+        let (answered, answer) = self.calls(&[(name, arguments)]).await.remove(0);
+        assert_eq!(answered, name, "{answer}");
+        answer
+    }
+
+    /// Makes one call that fails, and gives the type of the error.
+    pub(crate) async fn refused(&self, name: &str, arguments: Value) -> (String, String) {
+        let (answered, answer) = self.calls(&[(name, arguments.clone())]).await.remove(0);
+        assert_eq!(answered, "error", "{name} {arguments}: {answer}");
+        let member = |member: &str| answer[member].as_str().unwrap().to_owned();
+        (member("type"), member("description"))
+    }
+}
