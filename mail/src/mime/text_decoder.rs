@@ -1,10 +1,11 @@
 //! From the octets of a text part to text, in pieces: transfer encoding (RFC 2045 §6), then charset.
 
 use encoding_rs::{Decoder, Encoding, UTF_8};
-use mail::mime::Part;
 
-/// Decodes one part.
-pub(super) struct TextDecoder {
+use super::part::Part;
+
+/// Decodes one part. Keeps no more of it than the piece that it is given.
+pub struct TextDecoder {
     transfer: Transfer,
     charset: Decoder,
     octets: Vec<u8>,
@@ -18,7 +19,8 @@ enum Transfer {
 }
 
 impl TextDecoder {
-    pub(super) fn new(part: &Part) -> Self {
+    /// For a part of this encoding and charset.
+    pub fn new(part: &Part) -> Self {
         let is =
             |name: &str| part.encoding.as_ref().is_some_and(|encoding| encoding.eq_ignore_ascii_case(name));
         let transfer = if is("base64") {
@@ -38,12 +40,12 @@ impl TextDecoder {
     }
 
     /// Takes some octets and gives the text that they complete.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> &str {
+    pub fn push(&mut self, bytes: &[u8]) -> &str {
         self.decode(bytes, false)
     }
 
     /// There are no more octets.
-    pub(super) fn finish(&mut self) -> &str {
+    pub fn finish(&mut self) -> &str {
         self.decode(b"", true)
     }
 
@@ -140,10 +142,9 @@ impl Base64 {
 
 #[cfg(test)]
 mod tests {
-    use mail::header::RawText;
-    use mail::mime::Parameter;
-
     use super::*;
+    use crate::header::RawText;
+    use crate::mime::Parameter;
 
     fn check(encoding: &str, charset: &str, octets: &[u8], expected: &str) {
         let part = Part {

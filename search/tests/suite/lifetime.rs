@@ -1,0 +1,1 @@
+//! Emails and accounts that go, generations that come.
