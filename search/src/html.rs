@@ -63,7 +63,7 @@ impl HtmlText {
                     self.name.clear();
                     self.state = State::Declaration;
                 }
-                '/' | 'a'..='z' | 'A'..='Z' => {
+                '/' | 'a'..='z' | 'A'..='Z' if self.hidden.is_none() || character == '/' => {
                     self.name.clear();
                     self.name.push(character.to_ascii_lowercase());
                     self.state = State::Name;
@@ -74,6 +74,11 @@ impl HtmlText {
                     self.take(character, out);
                 }
             },
+            // Amid a script only its own end is a tag.
+            State::Name if self.hidden.is_some_and(|hidden| !self.may_end(hidden, character)) => {
+                self.state = State::Text;
+                self.take(character, out);
+            }
             State::Name => match character {
                 '>' => self.end_tag(out),
                 _ if character.is_ascii_whitespace() || (character == '/' && self.name.len() > 1) => {
@@ -122,6 +127,15 @@ impl HtmlText {
                 }
             },
         }
+    }
+
+    /// Whether a name that goes on with this character may be the end of a hidden element.
+    fn may_end(&self, hidden: &str, character: char) -> bool {
+        let rest = self.name.strip_prefix('/').and_then(|name| hidden.strip_prefix(name));
+        rest.is_some_and(|rest| match rest.chars().next() {
+            Some(next) => next == character.to_ascii_lowercase(),
+            None => character == '>' || character == '/' || character.is_ascii_whitespace(),
+        })
     }
 
     fn text(&mut self, character: char, out: &mut String) {
@@ -220,6 +234,7 @@ mod tests {
         check("a<br>b<br/>c<td>d", "a b c d");
         check("<a href=\"x>y\" title='<b>'>link</a>", "link");
         check("<style>p { a > b }</style>x<script>if (a </b) '<p>'</script>y", "x y");
+        check("<script>a </scrip </scripts> b</SCRIPT >c", "c");
         check("a<!-- no > --- --><!DOCTYPE html>b", "ab");
         check("K&auml;se &amp; &#8364;&#x41; &nbsp; &unknownentity; &", "Käse & €A &unknownentity; &");
         check("1 < 2 <3 & 4", "1 < 2 <3 & 4");

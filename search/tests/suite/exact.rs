@@ -55,6 +55,10 @@ async fn five_hundred_questions_while_mail_arrives() {
                 search.touch(account.id());
                 search.touch(neighbour.id());
             }
+            if round % 2 == 1 {
+                caught_up(&search, &account).await;
+                append(&account, &message(&mut random, round)).await;
+            }
             if round % 4 == 3 {
                 let gone: Vec<usize> = (0..3).map(|_| random.below(round * 6)).collect();
                 remove(&account, &gone).await;

@@ -32,16 +32,23 @@ pub struct Installation {
 
 impl Installation {
     pub async fn new() -> Self {
-        Self::with_storage_config(storage::Config::default()).await
+        Self::with(storage::Config::default(), false).await
     }
 
-    pub async fn with_storage_config(config: storage::Config) -> Self {
+    /// `eventful`: what happens seldom happens often.
+    pub async fn with(config: storage::Config, eventful: bool) -> Self {
         let engine = MemoryEngine::new().engine();
+        let mut options = LogOptions::default();
+        if eventful {
+            options.snapshot_entries_min = 2;
+            options.snapshot_bytes_min = 200;
+            options.snapshot_entries_max = 6;
+        }
         let blob_config = blob::Config { key_cache_seconds: 3600, ..blob::Config::default() };
         let keys = KeyRing::new(KeyEncryptionKey::from_secret(&[7; 32]), engine.rows.clone(), &blob_config);
         let blobs = MemoryBlobs::new();
         let blobs = BlobStore::new(Arc::new(blobs), engine.rows.clone(), keys, blob_config).await.unwrap();
-        let storage = Storage::new(engine, LogOptions::default(), None, blobs, config);
+        let storage = Storage::new(engine, options, None, blobs, config);
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
             dir: dir.path().join("search"),
