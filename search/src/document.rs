@@ -140,7 +140,12 @@ impl Draft {
         Ok(())
     }
 
-    async fn header(&mut self, reader: &BodyReader, range: Range<u64>, whose: Whose) -> Result<(), BodyError> {
+    async fn header(
+        &mut self,
+        reader: &BodyReader,
+        range: Range<u64>,
+        whose: Whose,
+    ) -> Result<(), BodyError> {
         let mut fields = Fields::default();
         let mut pieces = reader.range(range);
         while let Some(piece) = pieces.next().await {

@@ -33,7 +33,9 @@ impl From<TantivyError> for SearchError {
         let text = error.to_string();
         match error {
             // A full disk and a failing one are no damage; a file that ends too early is.
-            TantivyError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => Self::Damaged(text),
+            TantivyError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Self::Damaged(text)
+            }
             TantivyError::IoError(_)
             | TantivyError::OpenWriteError(_)
             | TantivyError::LockFailure(..)

@@ -165,9 +165,25 @@ impl Filter {
         let mut open = vec![self];
         while let Some(filter) = open.pop() {
             match filter {
-                Self::All(filters) | Self::Any(filters) | Self::None(filters) => open.extend(filters.iter().rev()),
+                Self::All(filters) | Self::Any(filters) | Self::None(filters) => {
+                    open.extend(filters.iter().rev())
+                }
                 Self::Is(Condition::Words(wanted)) => found.push(wanted),
                 Self::Is(_) => {}
+            }
+        }
+        found
+    }
+
+    /// The questions about words that a match answers with yes: what stands below NOT is not to be seen in it.
+    pub fn sought(&self) -> Vec<&Wanted> {
+        let mut found = Vec::new();
+        let mut open = vec![self];
+        while let Some(filter) = open.pop() {
+            match filter {
+                Self::All(filters) | Self::Any(filters) => open.extend(filters.iter().rev()),
+                Self::Is(Condition::Words(wanted)) => found.push(wanted),
+                Self::None(_) | Self::Is(_) => {}
             }
         }
         found

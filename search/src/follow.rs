@@ -40,6 +40,8 @@ pub(crate) struct Follower {
     news: watch::Sender<u64>,
     /// Accounts that were read since the start, as far as they are remembered.
     touched: Mutex<HashSet<AccountId>>,
+    /// Accounts that are to be indexed whoever reads them.
+    wanted: Mutex<HashSet<AccountId>>,
     queue_max: usize,
 }
 
@@ -57,6 +59,7 @@ impl Follower {
             queue: Mutex::default(),
             news: watch::Sender::new(0),
             touched: Mutex::default(),
+            wanted: Mutex::default(),
             queue_max: config.queue_max.max(1),
         }
     }
@@ -83,6 +86,19 @@ impl Follower {
         touched.insert(account);
     }
 
+    pub(crate) fn want(&self, account: AccountId) -> bool {
+        let mut wanted = self.wanted.lock();
+        let has_room = wanted.len() < self.queue_max;
+        if has_room {
+            wanted.insert(account);
+        }
+        has_room
+    }
+
+    fn is_wanted(&self, account: AccountId) -> bool {
+        self.wanted.lock().contains(&account)
+    }
+
     fn is_touched(&self, account: AccountId) -> bool {
         self.touched.lock().contains(&account)
     }
@@ -90,7 +106,8 @@ impl Follower {
     /// A shard with waiting accounts that nobody works on.
     fn take_shard(&self) -> Option<usize> {
         let mut queue = self.queue.lock();
-        let free = queue.shards.iter().find(|(shard, accounts)| !accounts.is_empty() && !queue.busy.contains(shard));
+        let free =
+            queue.shards.iter().find(|(shard, accounts)| !accounts.is_empty() && !queue.busy.contains(shard));
         let shard = *free?.0;
         queue.busy.insert(shard);
         Some(shard)
@@ -195,19 +212,29 @@ impl Search {
             }
             news.mark_unchanged();
             let done = match follower.next(number) {
-                Some(account) => match self.follow(shard, account, ACCOUNT_TURN, false).await {
-                    Ok(Step::Done) => Ok(()),
-                    Ok(Step::More) => {
-                        self.note(account);
-                        Ok(())
-                    }
-                    Err(error) => {
-                        if is_worth_repeating(&error) {
-                            self.note(account);
+                Some(account) if !Arc::ptr_eq(shard, &self.shard(account)) => {
+                    // Another generation counts since it was noted, and it is in another shard now.
+                    self.note(account);
+                    break;
+                }
+                Some(account) => {
+                    match self.follow(shard, account, ACCOUNT_TURN, follower.is_wanted(account)).await {
+                        Ok(Step::Done) => {
+                            follower.wanted.lock().remove(&account);
+                            Ok(())
                         }
-                        Err((Some(account), error))
+                        Ok(Step::More) => {
+                            self.note(account);
+                            Ok(())
+                        }
+                        Err(error) => {
+                            if is_worth_repeating(&error) {
+                                self.note(account);
+                            }
+                            Err((Some(account), error))
+                        }
                     }
-                },
+                }
                 None => match shard.pending() {
                     None => break,
                     Some((_, since)) => {
@@ -317,11 +344,11 @@ impl Search {
             return Ok(Step::Done);
         }
 
-        let mut is_first = anew;
+        let mut steps = Steps { shard: shard.clone(), account: id, before, anew };
         while mark.indexed < last {
             let (documents, to) = self.batch(&account, mark.indexed, last, &gone).await?;
             mark.indexed = to;
-            change(shard, id, documents, Vec::new(), mark, std::mem::take(&mut is_first)).await?;
+            steps.make(documents, Vec::new(), mark).await?;
             if began.elapsed() > turn && mark.indexed < last {
                 return Ok(Step::More);
             }
@@ -332,10 +359,10 @@ impl Search {
             gone.in_index().chunks(DESTROYED_PER_CHANGE).map(<[EmailId]>::to_vec).collect();
         let rest = parts.pop().unwrap_or_default();
         for part in parts {
-            change(shard, id, Vec::new(), part, mark, std::mem::take(&mut is_first)).await?;
+            steps.make(Vec::new(), part, mark).await?;
         }
         mark.swept = seq;
-        change(shard, id, Vec::new(), rest, mark, is_first).await?;
+        steps.make(Vec::new(), rest, mark).await?;
         Ok(Step::Done)
     }
 
@@ -374,7 +401,8 @@ impl Search {
             return Ok(Gone::AllBut { present, in_index: Vec::new() });
         }
         let (shard, id) = (shard.clone(), account.id());
-        let indexed = blocking(move || shard.read(|searcher, fields| all_emails(searcher, fields, id))).await?;
+        let indexed =
+            blocking(move || shard.read(|searcher, fields| all_emails(searcher, fields, id))).await?;
         let in_index =
             indexed.into_iter().map(EmailId).filter(|email| present.binary_search(email).is_err()).collect();
         Ok(Gone::AllBut { present, in_index })
@@ -405,19 +433,29 @@ impl Gone {
     }
 }
 
-async fn change(
-    shard: &Arc<Shard>,
+/// Changes to one account, each of which begins where the one before has ended.
+struct Steps {
+    shard: Arc<Shard>,
     account: AccountId,
-    added: Vec<Document>,
-    destroyed: Vec<EmailId>,
-    mark: Mark,
+    before: Mark,
     anew: bool,
-) -> Result<(), SearchError> {
-    let shard = shard.clone();
-    blocking(move || {
-        shard.change(&Change { account, added: &added, destroyed: &destroyed, mark, anew })
-    })
-    .await
+}
+
+impl Steps {
+    async fn make(
+        &mut self,
+        added: Vec<Document>,
+        destroyed: Vec<EmailId>,
+        mark: Mark,
+    ) -> Result<(), SearchError> {
+        let (shard, account) = (self.shard.clone(), self.account);
+        let before = std::mem::replace(&mut self.before, mark);
+        let anew = std::mem::take(&mut self.anew);
+        blocking(move || {
+            shard.change(&Change { account, added: &added, destroyed: &destroyed, before, mark, anew })
+        })
+        .await
+    }
 }
 
 fn is_worth_repeating(error: &SearchError) -> bool {

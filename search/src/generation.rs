@@ -35,7 +35,9 @@ impl Generation {
     pub(crate) fn open(config: &Config, fields: &Arc<Fields>) -> Result<Self, SearchError> {
         fs::create_dir_all(&config.dir)?;
         let current = read_current(&config.dir)?.filter(|current| {
-            current.format == FORMAT && current.shards > 0 && generation_dir(&config.dir, current.number).is_dir()
+            current.format == FORMAT
+                && current.shards > 0
+                && generation_dir(&config.dir, current.number).is_dir()
         });
         let generation = match current {
             Some(current) => Self::of(config, current.number, current.shards, fields),

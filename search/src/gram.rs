@@ -38,7 +38,10 @@ impl Section {
             ("Cc", Self::Cc),
             ("Bcc", Self::Bcc),
         ];
-        named.into_iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes())).map(|(_, section)| section)
+        named
+            .into_iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
+            .map(|(_, section)| section)
     }
 }
 

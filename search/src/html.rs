@@ -119,7 +119,9 @@ impl HtmlText {
                     self.end_entity(out);
                     self.state = State::Text;
                 }
-                '#' | '0'..='9' | 'a'..='z' | 'A'..='Z' if self.name.len() < NAME_BYTES_MAX => self.name.push(character),
+                '#' | '0'..='9' | 'a'..='z' | 'A'..='Z' if self.name.len() < NAME_BYTES_MAX => {
+                    self.name.push(character)
+                }
                 _ => {
                     self.end_entity(out);
                     self.state = State::Text;
@@ -199,9 +201,40 @@ fn space(out: &mut String) {
 fn is_inline(name: &str) -> bool {
     matches!(
         name,
-        "a" | "abbr" | "acronym" | "b" | "bdi" | "bdo" | "big" | "cite" | "code" | "data" | "del" | "dfn" | "em" | "font"
-            | "i" | "ins" | "kbd" | "label" | "mark" | "q" | "ruby" | "s" | "samp" | "small" | "span" | "strike"
-            | "strong" | "sub" | "sup" | "time" | "tt" | "u" | "var" | "wbr" | "o:p"
+        "a" | "abbr"
+            | "acronym"
+            | "b"
+            | "bdi"
+            | "bdo"
+            | "big"
+            | "cite"
+            | "code"
+            | "data"
+            | "del"
+            | "dfn"
+            | "em"
+            | "font"
+            | "i"
+            | "ins"
+            | "kbd"
+            | "label"
+            | "mark"
+            | "q"
+            | "ruby"
+            | "s"
+            | "samp"
+            | "small"
+            | "span"
+            | "strike"
+            | "strong"
+            | "sub"
+            | "sup"
+            | "time"
+            | "tt"
+            | "u"
+            | "var"
+            | "wbr"
+            | "o:p"
     )
 }
 

@@ -37,5 +37,5 @@ pub use operators::{Asked, QueryError};
 pub use query::Hit;
 pub use rebuild::Progress;
 pub use schema::Mark;
-pub use snippet::{Marker, Snippet};
 pub use search::{Candidates, Found, Ids, Search, Standing, Unindexed};
+pub use snippet::{Marker, Snippet};

@@ -156,7 +156,8 @@ impl<'a> Parser<'a> {
         if self.terms > TERMS_MAX {
             return Err(self.error(QueryErrorKind::TooManyTerms, start, self.query.len()));
         }
-        let negated = self.peek() == Some('-') && self.rest()[1..].starts_with(|next: char| !next.is_whitespace() && next != ')');
+        let negated = self.peek() == Some('-')
+            && self.rest()[1..].starts_with(|next: char| !next.is_whitespace() && next != ')');
         if negated {
             self.at += 1;
         }
@@ -293,7 +294,9 @@ impl<'a> Parser<'a> {
             return Err(QueryErrorKind::NotADate);
         }
         let month = u8::try_from(month).ok().and_then(|month| Month::try_from(month).ok());
-        let date = month.zip(u8::try_from(day).ok()).and_then(|(month, day)| Date::from_calendar_date(year, month, day).ok());
+        let date = month
+            .zip(u8::try_from(day).ok())
+            .and_then(|(month, day)| Date::from_calendar_date(year, month, day).ok());
         let date = date.ok_or(QueryErrorKind::NotADate)?;
         let midnight = date.midnight().assume_offset(UtcOffset::UTC).unix_timestamp();
         Ok(midnight - i64::from(self.asked.zone_minutes) * 60)
@@ -315,7 +318,8 @@ impl<'a> Parser<'a> {
             'y' => count * 12,
             _ => return Err(QueryErrorKind::NotASpan),
         };
-        let now = OffsetDateTime::from_unix_timestamp(self.asked.now).map_err(|_| QueryErrorKind::NotASpan)?;
+        let now =
+            OffsetDateTime::from_unix_timestamp(self.asked.now).map_err(|_| QueryErrorKind::NotASpan)?;
         let total = i64::from(now.year()) * 12 + i64::from(u8::from(now.month())) - 1 - months;
         let (year, month) = (total.div_euclid(12), total.rem_euclid(12) as u8 + 1);
         let month = Month::try_from(month).map_err(|_| QueryErrorKind::NotASpan)?;
@@ -459,11 +463,17 @@ mod tests {
         check("cats dogs", "all(any=cats any=dogs)");
         check("cats OR dogs birds", "all(any(any=cats any=dogs) any=birds)");
         check("cats or dogs", "all(any=cats any=or any=dogs)");
-        check("from:ann -subject:\"out of office\" repo*", "all(from=ann not(subject=out of office) any=repo*)");
+        check(
+            "from:ann -subject:\"out of office\" repo*",
+            "all(from=ann not(subject=out of office) any=repo*)",
+        );
         check("(a OR b) -(c d)", "all(any(any=a any=b) not(all(any=c any=d)))");
         check("((x))", "any=x");
         check("FROM:Ann to:b cc:c bcc:d filename:e.pdf", "all(from=Ann to=b cc=c bcc=d filename=e.pdf)");
-        check("12:30 re: http://x.test - a-b --x", "all(any=12:30 any=re: any=http://x.test any=- any=a-b not(any=-x))");
+        check(
+            "12:30 re: http://x.test - a-b --x",
+            "all(any=12:30 any=re: any=http://x.test any=- any=a-b not(any=-x))",
+        );
         check("\"a \\\" b\"", "any=a \" b");
         check("日本 OR 東京", "any(any=日本 any=東京)");
         check("from:(ann \"b c\") x", "all(all(from=ann from=b c) any=x)");

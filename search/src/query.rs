@@ -22,7 +22,8 @@ pub(crate) fn mark(searcher: &Searcher, fields: &Fields, account: AccountId) -> 
         let index = segment.inverted_index(fields.marked)?;
         let Some(mut postings) = index.read_postings(&term, IndexRecordOption::Basic)? else { continue };
         let columns = segment.fast_fields();
-        let (email, seq, read) = (columns.u64(column::EMAIL)?, columns.u64(column::SEQ)?, columns.u64(column::READ)?);
+        let (email, seq, read) =
+            (columns.u64(column::EMAIL)?, columns.u64(column::SEQ)?, columns.u64(column::READ)?);
         let mut document = postings.doc();
         while document != TERMINATED {
             if segment.alive_bitset().is_none_or(|alive| alive.is_alive(document)) {
@@ -41,7 +42,11 @@ pub(crate) fn mark(searcher: &Searcher, fields: &Fields, account: AccountId) -> 
 }
 
 /// All emails of an account that are in the index, ascending.
-pub(crate) fn all_emails(searcher: &Searcher, fields: &Fields, account: AccountId) -> tantivy::Result<Vec<u64>> {
+pub(crate) fn all_emails(
+    searcher: &Searcher,
+    fields: &Fields,
+    account: AccountId,
+) -> tantivy::Result<Vec<u64>> {
     searcher.search(&exactly(fields.account_term(account)), &Emails)
 }
 
@@ -133,9 +138,8 @@ fn phrase_query(
     is_fuzzy: bool,
 ) -> Box<dyn Query> {
     let term = |text: &str| Term::from_field_text(field, text);
-    let scored = |text: &str| -> Box<dyn Query> {
-        Box::new(TermQuery::new(term(text), IndexRecordOption::WithFreqs))
-    };
+    let scored =
+        |text: &str| -> Box<dyn Query> { Box::new(TermQuery::new(term(text), IndexRecordOption::WithFreqs)) };
     match words {
         [] => Box::new(EmptyQuery),
         // A character of a script without spaces begins some pair wherever it stands.
@@ -171,7 +175,10 @@ fn phrase_query(
                 _ if exact.iter().any(|word| word.2 == Shape::Single) => {
                     // A single character amid other words may begin a pair in the text, so each is asked for by itself.
                     all_of(
-                        exact.iter().map(|word| phrase_query(field, std::slice::from_ref(word), false, false)).collect(),
+                        exact
+                            .iter()
+                            .map(|word| phrase_query(field, std::slice::from_ref(word), false, false))
+                            .collect(),
                     )
                 }
                 _ => Box::new(PhraseQuery::new_with_offset(
@@ -179,7 +186,9 @@ fn phrase_query(
                 )),
             };
             match last {
-                Some(last) => all_of(vec![first, phrase_query(field, std::slice::from_ref(last), false, false)]),
+                Some(last) => {
+                    all_of(vec![first, phrase_query(field, std::slice::from_ref(last), false, false)])
+                }
                 None => first,
             }
         }

@@ -42,14 +42,18 @@ impl Search {
         let mut progress = Progress { done: 0, failed: 0, total: accounts.len() };
         // Shard by shard, so that there is one writer.
         accounts.sort_by_key(|account| (fresh.place(*account), *account));
+        // Whoever erases an account meanwhile erases it there too.
+        *self.inner.building.lock() = Some(fresh.clone());
         let filled = self.fill(&fresh, &accounts, &mut progress, &mut tell).await;
         if let Err(error) = filled {
+            *self.inner.building.lock() = None;
             let _ = blocking(move || fresh.remove()).await;
             return Err(error);
         }
         let (config, made) = (self.inner.config.clone(), fresh.clone());
         blocking(move || made.make_current(&config)).await?;
         let old = std::mem::replace(&mut *self.inner.generation.write(), fresh);
+        *self.inner.building.lock() = None;
         blocking(move || old.remove()).await?;
         // What came meanwhile is above the marks.
         for account in accounts {
@@ -71,9 +75,14 @@ impl Search {
             // When it was read last is known nowhere else.
             let (id, kept) = (*account, shard.clone());
             blocking(move || {
+                // A list may name an account twice.
+                if kept.progress(id)? != Mark::NONE {
+                    return Ok(());
+                }
                 let read_day = old.mark(id).map_or(0, |mark| mark.read_day);
                 let mark = Mark { read_day, ..Mark::NONE };
-                kept.change(&Change { account: id, added: &[], destroyed: &[], mark, anew: false })
+                let before = Mark::NONE;
+                kept.change(&Change { account: id, added: &[], destroyed: &[], before, mark, anew: false })
             })
             .await?;
             loop {

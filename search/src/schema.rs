@@ -2,7 +2,8 @@
 
 use mail::id::{AccountId, EmailId, ModSeq};
 use tantivy::schema::{
-    BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, TantivyDocument, TextFieldIndexing, TextOptions,
+    BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, TantivyDocument, TextFieldIndexing,
+    TextOptions,
 };
 use tantivy::tokenizer::{TextAnalyzer, Token, TokenStream, Tokenizer, TokenizerManager};
 use tantivy::{Index, Term};
@@ -180,8 +181,12 @@ impl Tokenizer for Words {
     type TokenStream<'a> = WordStream;
 
     fn token_stream<'a>(&'a mut self, text: &'a str) -> WordStream {
-        let mut stream =
-            WordStream { text: String::with_capacity(text.len()), ends: Vec::new(), next: 0, token: Token::default() };
+        let mut stream = WordStream {
+            text: String::with_capacity(text.len()),
+            ends: Vec::new(),
+            next: 0,
+            token: Token::default(),
+        };
         words(text, |word| {
             stream.text.push_str(word.text);
             stream.ends.push((stream.text.len() as u32, word.position as u32));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use mail::id::{AccountId, EmailId};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use storage::{Account, Storage};
 use tokio::sync::Semaphore;
 
@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) generation: RwLock<Arc<Generation>>,
     pub(crate) follower: Follower,
     pub(crate) rebuilding: tokio::sync::Mutex<()>,
+    /// The generation that a rebuild is at.
+    pub(crate) building: Mutex<Option<Arc<Generation>>>,
     searching: Semaphore,
 }
 
@@ -115,7 +117,8 @@ impl Search {
         let follower = Follower::new(&config);
         let generation = RwLock::new(Arc::new(generation));
         let rebuilding = tokio::sync::Mutex::default();
-        let inner = Inner { storage, config, fields, generation, follower, rebuilding, searching };
+        let building = Mutex::default();
+        let inner = Inner { storage, config, fields, generation, follower, rebuilding, building, searching };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -208,10 +211,28 @@ impl Search {
         self.note(account);
     }
 
+    /// The account is to be indexed though nobody has read it lately: maintenance says so, after damage or an import.
+    /// Says whether it is remembered; else say it again later.
+    pub fn want(&self, account: AccountId) -> bool {
+        let is_remembered = self.inner.follower.want(account);
+        self.note(account);
+        is_remembered
+    }
+
     /// An account is deleted: nothing of it stays in any file.
     pub async fn erase(&self, account: AccountId) -> Result<(), SearchError> {
-        let shard = self.shard(account);
-        blocking(move || shard.erase(account)).await
+        let mut shards = vec![self.shard(account)];
+        shards.extend(self.inner.building.lock().as_ref().map(|building| building.shard(account).clone()));
+        // A rebuild that ends at this moment has made the second the first.
+        shards.push(self.shard(account));
+        shards.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        for shard in shards {
+            match blocking(move || shard.erase(account)).await {
+                Ok(()) | Err(SearchError::Closed) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Looks through the files of all shards; those that are damaged make way. Says how many were.

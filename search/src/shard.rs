@@ -35,8 +35,9 @@ pub(crate) struct Shard {
     fields: Arc<Fields>,
     writer_bytes: usize,
     verify_bytes_max: u64,
-    open: Mutex<Option<Arc<Open>>>,
+    /// Taken before `open` where both are.
     writer: Mutex<Option<Writer>>,
+    open: Mutex<Option<Arc<Open>>>,
     verified: Mutex<Option<Instant>>,
     /// Accounts that were erased: who still follows one must not bring it back. Their ids are never given again.
     erased: Mutex<HashSet<AccountId>>,
@@ -69,7 +70,10 @@ pub(crate) struct Change<'a> {
     pub(crate) added: &'a [Document],
     /// Emails that are gone.
     pub(crate) destroyed: &'a [EmailId],
-    /// How far the account is with this.
+    /// How far the account was. When the index says otherwise (it was set aside, or somebody else was here) nothing of
+    /// the change is made.
+    pub(crate) before: Mark,
+    /// How far it is with this.
     pub(crate) mark: Mark,
     /// Whether what was there of the account is worth nothing.
     pub(crate) anew: bool,
@@ -118,15 +122,23 @@ impl Shard {
         let pending = self.writer.lock().as_ref().and_then(|writer| writer.marks.get(&account).copied());
         match pending {
             Some(mark) => Ok(mark),
+            // What was pending a moment ago is in what readers see before it is not pending any more.
             None => self.mark(account),
         }
     }
 
     /// Hands a change to the writer. It is there with the next commit.
     pub(crate) fn change(&self, change: &Change<'_>) -> Result<(), SearchError> {
-        let done = self.with_writer(|writer, fields| {
+        let done = self.with_writer(|writer, open, fields| {
             if self.erased.lock().contains(&change.account) {
-                return Ok(());
+                return Ok(true);
+            }
+            let before = match writer.marks.get(&change.account) {
+                Some(mark) => *mark,
+                None => crate::query::mark(&open.reader.searcher(), fields, change.account)?,
+            };
+            if before != change.before {
+                return Ok(false);
             }
             let account = fields.account_term(change.account);
             if writer.marks.is_empty() && writer.added == 0 {
@@ -148,9 +160,13 @@ impl Shard {
             writer.writer.add_document(fields.mark(change.account, change.mark))?;
             writer.marks.insert(change.account, change.mark);
             writer.added += change.added.len();
-            Ok(())
+            Ok(true)
         });
-        done.map_err(|error| self.write_failed(error))
+        match done {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SearchError::Unavailable("the index has changed meanwhile".to_owned())),
+            Err(error) => Err(self.write_failed(error)),
+        }
     }
 
     /// Whether there is something to commit, and since when and how much.
@@ -165,16 +181,16 @@ impl Shard {
         if self.pending().is_none() {
             return Ok(());
         }
-        let done = self.with_writer(|writer, _| {
+        let done = self.with_writer(|writer, open, _| {
             let mut prepared = writer.writer.prepare_commit()?;
             prepared.set_payload(&FORMAT.to_string());
             prepared.commit()?;
+            open.reader.reload()?;
             writer.marks.clear();
             writer.added = 0;
             Ok(())
         });
-        done.map_err(|error| self.write_failed(error))?;
-        self.reload()
+        done.map_err(|error| self.write_failed(error))
     }
 
     /// Ends the writer, its threads and its memory. What was not committed is gone.
@@ -209,7 +225,7 @@ impl Shard {
         self.commit()?;
         // Segments that are being merged could not be rewritten.
         self.rest();
-        let done = self.with_writer(|writer, fields| {
+        let done = self.with_writer(|writer, open, fields| {
             writer.writer.set_merge_policy(Box::new(NoMergePolicy));
             writer.writer.delete_term(fields.account_term(account));
             writer.writer.delete_term(fields.mark_term(account));
@@ -218,12 +234,11 @@ impl Shard {
             for meta in metas.iter().filter(|meta| meta.has_deletes()) {
                 writer.writer.merge(&[meta.id()]).wait()?;
             }
+            // Readers let go of the files first.
+            open.reader.reload()?;
+            writer.writer.garbage_collect_files().wait()?;
             Ok(())
         });
-        done.map_err(|error| self.write_failed(error))?;
-        self.reload()?;
-        // The reader has let go of the files.
-        let done = self.with_writer(|writer, _| writer.writer.garbage_collect_files().wait().map(|_| ()));
         self.rest();
         done.map_err(|error| self.write_failed(error))
     }
@@ -246,11 +261,6 @@ impl Shard {
     /// Whether it is so large that its files are to be verified behind the first answers.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes() > self.verify_bytes_max
-    }
-
-    fn reload(&self) -> Result<(), SearchError> {
-        let open = self.opened()?;
-        open.reader.reload().map_err(|error| self.suspect(error.into()))
     }
 
     fn opened(&self) -> Result<Arc<Open>, SearchError> {
@@ -292,19 +302,19 @@ impl Shard {
 
     fn with_writer<R>(
         &self,
-        act: impl FnOnce(&mut Writer, &Fields) -> tantivy::Result<R>,
+        act: impl FnOnce(&mut Writer, &Open, &Fields) -> tantivy::Result<R>,
     ) -> Result<R, SearchError> {
-        let open = self.opened()?;
         let mut writer = self.writer.lock();
         if self.is_retired() {
             return Err(SearchError::Closed);
         }
+        let open = self.opened()?;
         let acted = catch_unwind(AssertUnwindSafe(|| {
             let writer = match &mut *writer {
                 Some(writer) => writer,
                 none => none.insert(self.new_writer(&open.index)?),
             };
-            act(writer, &self.fields)
+            act(writer, &open, &self.fields)
         }));
         match acted {
             Ok(acted) => Ok(acted?),
@@ -366,8 +376,9 @@ impl Shard {
             Err(_) => SearchError::Damaged("looking through it panicked".to_owned()),
         };
         drop(verified);
+        let mut writer = self.writer.lock();
         let mut open = self.open.lock();
-        *self.writer.lock() = None;
+        *writer = None;
         *open = None;
         match self.set_aside(&damage) {
             Ok(()) => damage,

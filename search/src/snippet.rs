@@ -4,7 +4,14 @@
 
 use std::ops::Range;
 
-use crate::filter::{Phrase, Texts, Wanted};
+use mail::id::EmailId;
+use storage::Account;
+
+use crate::config::TextLimits;
+use crate::document::Document;
+use crate::error::SearchError;
+use crate::filter::{Filter, Phrase, Texts, Wanted};
+use crate::search::Search;
 use crate::tokenize::{Shape, Word, question, words};
 
 /// Octets that a snippet may have, marks included (RFC 8621 §5: a preview has at most 255 octets).
@@ -38,6 +45,29 @@ pub struct Snippet {
     pub preview: Option<String>,
 }
 
+impl Search {
+    /// The snippet of an email for what a filter looks for. `None`: there is no such email. A long text is not looked
+    /// through to its end.
+    pub async fn snippet(
+        &self,
+        account: &Account,
+        email: EmailId,
+        filter: &Filter,
+    ) -> Result<Option<Snippet>, SearchError> {
+        let Some(record) = account.email(email).await? else { return Ok(None) };
+        let sought = filter.sought();
+        if sought.is_empty() {
+            return Ok(Some(Snippet::default()));
+        }
+        // No grams are of interest.
+        let limits = TextLimits { grams_max: 0, ..self.inner.config.text };
+        let texts = Document::of(account, &record, &limits).await?.texts;
+        let subject = Marker::new(sought.iter().copied(), Texts::Subject).whole(&texts.subject);
+        let preview = Marker::new(sought, Texts::Body).piece(texts.body.trim_start());
+        Ok(Some(Snippet { subject, preview }))
+    }
+}
+
 impl Marker {
     /// Marks what these conditions look for in texts of a kind: a condition on From marks nothing in a subject.
     pub fn new<'a>(wanted: impl IntoIterator<Item = &'a Wanted>, of: Texts) -> Self {
@@ -53,7 +83,8 @@ impl Marker {
     fn add(&mut self, phrase: &Phrase) {
         let words = question(&phrase.text);
         let count = words.len();
-        if count == 0 || self.phrases.iter().map(|(words, _)| words.len()).sum::<usize>() + count > SOUGHT_MAX {
+        if count == 0 || self.phrases.iter().map(|(words, _)| words.len()).sum::<usize>() + count > SOUGHT_MAX
+        {
             return;
         }
         let sought = words.into_iter().enumerate().map(|(at, (_, text, shape))| Sought {
@@ -174,7 +205,9 @@ fn render(text: &str, start: usize, marks: &[Range<usize>]) -> String {
                 " "
             }
             // What turns the direction of a line would turn more than the snippet.
-            _ if character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+            _ if character.is_control()
+                || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') =>
+            {
                 continue;
             }
             _ => character.encode_utf8(&mut buffer),
@@ -228,7 +261,11 @@ mod tests {
 
     #[test]
     fn markup_of_the_mail_is_text() {
-        check("x", "<script>x</script> & \"'", Some("&lt;script&gt;<mark>x</mark>&lt;/script&gt; &amp; &quot;&#39;"));
+        check(
+            "x",
+            "<script>x</script> & \"'",
+            Some("&lt;script&gt;<mark>x</mark>&lt;/script&gt; &amp; &quot;&#39;"),
+        );
         check("mark", "</mark><b>", Some("&lt;/<mark>mark</mark>&gt;&lt;b&gt;"));
         check("a", "\u{202e}a\0\r\n\r\n  b", Some("<mark>a</mark> b"));
     }

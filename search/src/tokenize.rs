@@ -39,7 +39,8 @@ pub enum Shape {
 
 /// Calls `each` with the words of a text.
 pub fn words(text: &str, mut each: impl FnMut(Word<'_>)) {
-    let mut cutter = Cutter { each: &mut each, position: 0, word: String::new(), length: 0, range: 0..0, dense: None };
+    let mut cutter =
+        Cutter { each: &mut each, position: 0, word: String::new(), length: 0, range: 0..0, dense: None };
     fold_words(text, |character, range| cutter.push(character, range));
     cutter.end_run();
     cutter.end_word();
@@ -158,7 +159,8 @@ mod tests {
 
     #[test]
     fn questions_have_distances() {
-        let shown: Vec<_> = question("  日本語 x ").into_iter().map(|(at, text, _)| format!("{text}@{at}")).collect();
+        let shown: Vec<_> =
+            question("  日本語 x ").into_iter().map(|(at, text, _)| format!("{text}@{at}")).collect();
         assert_eq!(shown, ["日本@0", "本語@1", "x@2"]);
         assert_eq!(question("?!"), []);
         assert_eq!(question("本")[0].2, Shape::Single);

@@ -11,8 +11,8 @@ use mail::mime::{Kind, Part, TextDecoder};
 use memchr::memmem::Finder;
 use storage::{Account, BodyError, BodyReader, EmailRecord, StorageError};
 
-use super::window::Window;
 use super::on;
+use super::window::Window;
 
 /// A question to the message. Needles are folded.
 #[derive(Debug, PartialEq, Eq)]

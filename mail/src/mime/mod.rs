@@ -15,4 +15,4 @@ pub use limits::Limits;
 pub use part::{Disposition, EmbeddedMessage, Kind, MediaType, Parameter, Part};
 pub use section::{Section, SectionText};
 pub use splitter::Splitter;
-pub use text_decoder::TextDecoder;
+pub use text_decoder::{TextDecoder, TransferDecoder};

@@ -6,11 +6,14 @@ use super::part::Part;
 
 /// Decodes one part. Keeps no more of it than the piece that it is given.
 pub struct TextDecoder {
-    transfer: Transfer,
+    transfer: TransferDecoder,
     charset: Decoder,
     octets: Vec<u8>,
     text: String,
 }
+
+/// Takes the transfer encoding off a part, in pieces.
+pub struct TransferDecoder(Transfer);
 
 enum Transfer {
     Identity,
@@ -18,25 +21,47 @@ enum Transfer {
     Base64(Base64),
 }
 
-impl TextDecoder {
-    /// For a part of this encoding and charset.
+impl TransferDecoder {
+    /// For a part of this encoding. An unknown one is none.
     pub fn new(part: &Part) -> Self {
         let is =
             |name: &str| part.encoding.as_ref().is_some_and(|encoding| encoding.eq_ignore_ascii_case(name));
-        let transfer = if is("base64") {
+        Self(if is("base64") {
             Transfer::Base64(Base64::default())
         } else if is("quoted-printable") {
             Transfer::QuotedPrintable(QuotedPrintable::default())
         } else {
             Transfer::Identity
-        };
+        })
+    }
+
+    /// Takes some octets and gives what they stand for; `buffer` is where that is, when it is not the same.
+    pub fn push<'a>(&mut self, bytes: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        buffer.clear();
+        match &mut self.0 {
+            Transfer::Identity => return bytes,
+            Transfer::QuotedPrintable(decoder) => decoder.push(bytes, buffer),
+            Transfer::Base64(decoder) => decoder.push(bytes, buffer),
+        }
+        buffer
+    }
+}
+
+impl TextDecoder {
+    /// For a part of this encoding and charset.
+    pub fn new(part: &Part) -> Self {
         // Undeclared text, and what calls itself ASCII but is not, is nearly always UTF-8 today.
         let charset = part
             .parameter("charset")
             .filter(|charset| !charset.eq_ignore_ascii_case("us-ascii"))
             .and_then(|charset| Encoding::for_label(charset.as_bytes()))
             .unwrap_or(UTF_8);
-        Self { transfer, charset: charset.new_decoder(), octets: Vec::new(), text: String::new() }
+        Self {
+            transfer: TransferDecoder::new(part),
+            charset: charset.new_decoder(),
+            octets: Vec::new(),
+            text: String::new(),
+        }
     }
 
     /// Takes some octets and gives the text that they complete.
@@ -50,19 +75,7 @@ impl TextDecoder {
     }
 
     fn decode(&mut self, bytes: &[u8], last: bool) -> &str {
-        let octets: &[u8] = match &mut self.transfer {
-            Transfer::Identity => bytes,
-            Transfer::QuotedPrintable(decoder) => {
-                self.octets.clear();
-                decoder.push(bytes, &mut self.octets);
-                &self.octets
-            }
-            Transfer::Base64(decoder) => {
-                self.octets.clear();
-                decoder.push(bytes, &mut self.octets);
-                &self.octets
-            }
-        };
+        let octets = self.transfer.push(bytes, &mut self.octets);
         self.text.clear();
         // With room for the worst case the decoder takes everything at once.
         let room = self.charset.max_utf8_buffer_length(octets.len()).unwrap_or(octets.len() * 3 + 16);

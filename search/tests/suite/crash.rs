@@ -88,7 +88,8 @@ async fn killed_at_each_commit_and_between() {
         let candidates = again.candidates(account.id(), &[anywhere("report")]).await;
         assert_eq!(candidates.unindexed.after, EmailId(60));
         // Each email once, however often a crash made it come again.
-        let found = again.find(&account, &search::Wanted::read(search::Texts::From, "example")).await.unwrap();
+        let found =
+            again.find(&account, &search::Wanted::read(search::Texts::From, "example")).await.unwrap();
         let mut ids: Vec<u64> = found.hits.iter().map(|hit| hit.email.0).collect();
         ids.dedup();
         assert_eq!(ids.len(), found.hits.len());
@@ -156,7 +157,8 @@ async fn damage_is_noticed_and_repaired() {
             follow(&again, &account).await;
             let candidates = again.candidates(account.id(), &[anywhere("no such text anywhere")]).await;
             assert_eq!(candidates.ids, Ids::These(Vec::new()), "{what}");
-            repaired += usize::from(files(&image).iter().any(|file| file.to_string_lossy().contains("damaged-0")));
+            repaired +=
+                usize::from(files(&image).iter().any(|file| file.to_string_lossy().contains("damaged-0")));
         }
     }
     println!("{damaged} damages, after {repaired} of them a shard was set aside");
@@ -170,7 +172,8 @@ async fn damage_under_an_open_index() {
     let (account, search) = indexed(&place).await;
     let dir = place.config.dir.clone();
     assert_eq!(search.verify().await.unwrap(), 0);
-    let term = files(&dir).into_iter().find(|file| file.extension().is_some_and(|kind| kind == "term")).unwrap();
+    let term =
+        files(&dir).into_iter().find(|file| file.extension().is_some_and(|kind| kind == "term")).unwrap();
     let mut bytes = fs::read(&term).unwrap();
     let at = bytes.len() / 3;
     bytes[at] ^= 1;

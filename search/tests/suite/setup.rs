@@ -231,7 +231,11 @@ pub async fn look_at_all(account: &Account) -> Vec<Looked> {
 }
 
 /// What a needle is found in: by looking at candidates, and by looking at everything. And how many were looked at.
-pub fn compare(all: &[Looked], candidates: &Candidates, needle: &Needle) -> (Vec<EmailId>, Vec<EmailId>, usize) {
+pub fn compare(
+    all: &[Looked],
+    candidates: &Candidates,
+    needle: &Needle,
+) -> (Vec<EmailId>, Vec<EmailId>, usize) {
     let brute = all.iter().filter(|looked| looked.holds(needle)).map(|looked| looked.email).collect();
     let mut looked_at = 0;
     let found = all
@@ -265,7 +269,19 @@ impl Random {
 }
 
 const WORDS: [&[&str]; 8] = [
-    &["the", "beautiful", "world", "report", "Quarterly", "invoice", "meeting", "Don't", "e-mail", "2026", "agenda"],
+    &[
+        "the",
+        "beautiful",
+        "world",
+        "report",
+        "Quarterly",
+        "invoice",
+        "meeting",
+        "Don't",
+        "e-mail",
+        "2026",
+        "agenda",
+    ],
     &["Grüße", "Straße", "schöner", "Käse", "Übermut", "Rechnung", "für", "ÄRGER"],
     &["отчёт", "Привет", "мир", "счёт", "ВСТРЕЧА", "йод"],
     &["日本語", "会議", "報告書", "東京", "お知らせ", "カタカナ", "明日"],
@@ -323,9 +339,11 @@ fn base64(bytes: &[u8]) -> String {
         if at % 19 == 18 {
             out.push_str("\r\n");
         }
-        let bits = group.iter().enumerate().fold(0_u32, |bits, (at, byte)| bits | u32::from(*byte) << (16 - 8 * at));
+        let bits =
+            group.iter().enumerate().fold(0_u32, |bits, (at, byte)| bits | u32::from(*byte) << (16 - 8 * at));
         for digit in 0..4 {
-            let digit = if digit <= group.len() { DIGITS[(bits >> (18 - 6 * digit)) as usize & 63] } else { b'=' };
+            let digit =
+                if digit <= group.len() { DIGITS[(bits >> (18 - 6 * digit)) as usize & 63] } else { b'=' };
             out.push(char::from(digit));
         }
     }

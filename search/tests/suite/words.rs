@@ -138,3 +138,29 @@ async fn a_long_tail_is_bounded() {
     let ids: Vec<u64> = found.hits.iter().map(|hit| hit.email.0).collect();
     assert!(ids == [8, 9, 10, 11, 12] && !found.is_complete);
 }
+
+/// RFC 8621 §5: what matched is shown, what must not match is not, and markup of the mail is text.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snippets_of_emails() {
+    let place = Installation::new().await;
+    let account = place.account(1).await;
+    let search = place.search().await;
+    append(
+        &account,
+        b"Subject: A <b>lemon</b> tree\r\nMIME-Version: 1.0\r\nContent-Type: text/html\r\n\r\n\
+          <style>lemon{}</style><p>One &lt;script&gt; and two lemon<b>s</b>, a lemon.</p>\r\n",
+    )
+    .await;
+    let asked = search::Asked { now: 0, zone_minutes: 0 };
+    let snippet = async |query: &str| {
+        let filter = search::Filter::parse(query, asked).unwrap();
+        search.snippet(&account, mail::id::EmailId(1), &filter).await.unwrap().unwrap()
+    };
+    let shown = snippet("lemon -tree").await;
+    assert_eq!(shown.subject.as_deref(), Some("A &lt;b&gt;<mark>lemon</mark>&lt;/b&gt; tree"));
+    assert_eq!(shown.preview.as_deref(), Some("One &lt;script&gt; and two lemons, a <mark>lemon</mark>."));
+    assert_eq!(snippet("subject:tree").await.preview, None);
+    assert_eq!(snippet("has:attachment").await, search::Snippet::default());
+    let gone = search.snippet(&account, mail::id::EmailId(9), &search::Filter::All(Vec::new())).await;
+    assert_eq!(gone.unwrap(), None);
+}
