@@ -2,12 +2,11 @@
 //! headers do not either.
 
 mod content;
-mod decode;
-mod fields;
-mod fold;
+mod window;
 
 use imap_protocol::search::{Date, DateTest, SearchKey, SystemFlag};
 use mail::flag::{Flag, Flags};
+use mail::fold::fold;
 use mail::id::{EmailId, ModSeq, Uid};
 use storage::{Account, AccountState, InternalDate, Marks, MessageRow};
 
@@ -188,10 +187,10 @@ fn compile(selected: &Selected, state: &AccountState, key: &SearchKey, contents:
         SearchKey::Keyword(name) => keyword(name),
         SearchKey::NotKeyword(name) => not(keyword(name)),
         SearchKey::Header { name, text } => {
-            content(Content::Header { name: name.clone(), needle: fold::fold(text) })
+            content(Content::Header { name: name.clone(), needle: fold(text) })
         }
-        SearchKey::Body(text) => content(Content::Body { needle: fold::fold(text) }),
-        SearchKey::Text(text) => content(Content::Text { needle: fold::fold(text) }),
+        SearchKey::Body(text) => content(Content::Body { needle: fold(text) }),
+        SearchKey::Text(text) => content(Content::Text { needle: fold(text) }),
         SearchKey::Internal(test, date) => Test::Internal(*test, *date),
         SearchKey::Sent(test, date) => content(Content::Sent(*test, *date)),
         SearchKey::Larger(size) => Test::Larger(*size),

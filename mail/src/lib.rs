@@ -10,6 +10,7 @@ pub mod date;
 pub mod dsn;
 pub mod envelope;
 pub mod flag;
+pub mod fold;
 pub mod header;
 pub mod id;
 pub mod mime;

@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("directory", 3),
     ("queue", 3),
     ("region", 3),
+    ("search", 3),
     ("smtp-in", 4),
     ("delivery", 4),
     ("smtp-out", 4),
@@ -50,6 +51,7 @@ const SIDEWAYS: &[(&str, &str)] = &[
     ("engine-move", "blob"),
     ("cluster", "engine"),
     ("queue", "storage"),
+    ("search", "storage"),
     ("region", "directory"),
 ];
 

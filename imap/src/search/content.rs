@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use futures_util::stream::StreamExt;
 use imap_protocol::search::{Date, DateTest};
+use mail::fold::fold;
+use mail::header::Fields;
 use mail::header::decode::decode_header_text;
-use mail::mime::{Kind, Part};
+use mail::mime::{Kind, Part, TextDecoder};
 use memchr::memmem::Finder;
 use storage::{Account, BodyError, BodyReader, EmailRecord, StorageError};
 
-use super::decode::TextDecoder;
-use super::fields::Fields;
-use super::fold::{Window, fold};
 use super::on;
+use super::window::Window;
 
 /// A question to the message. Needles are folded.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,11 +5,13 @@
 
 pub mod address_list;
 pub mod decode;
+pub mod fields;
 pub(crate) mod lexer;
 pub(crate) mod lines;
 pub mod select;
 pub mod summary;
 pub mod text;
 
+pub use fields::Fields;
 pub use summary::{HeaderAddress, HeaderSummary};
 pub use text::RawText;

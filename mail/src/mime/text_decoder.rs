@@ -1,15 +1,19 @@
 //! From the octets of a text part to text, in pieces: transfer encoding (RFC 2045 §6), then charset.
 
 use encoding_rs::{Decoder, Encoding, UTF_8};
-use mail::mime::Part;
 
-/// Decodes one part.
-pub(super) struct TextDecoder {
-    transfer: Transfer,
+use super::part::Part;
+
+/// Decodes one part. Keeps no more of it than the piece that it is given.
+pub struct TextDecoder {
+    transfer: TransferDecoder,
     charset: Decoder,
     octets: Vec<u8>,
     text: String,
 }
+
+/// Takes the transfer encoding off a part, in pieces.
+pub struct TransferDecoder(Transfer);
 
 enum Transfer {
     Identity,
@@ -17,50 +21,61 @@ enum Transfer {
     Base64(Base64),
 }
 
-impl TextDecoder {
-    pub(super) fn new(part: &Part) -> Self {
+impl TransferDecoder {
+    /// For a part of this encoding. An unknown one is none.
+    pub fn new(part: &Part) -> Self {
         let is =
             |name: &str| part.encoding.as_ref().is_some_and(|encoding| encoding.eq_ignore_ascii_case(name));
-        let transfer = if is("base64") {
+        Self(if is("base64") {
             Transfer::Base64(Base64::default())
         } else if is("quoted-printable") {
             Transfer::QuotedPrintable(QuotedPrintable::default())
         } else {
             Transfer::Identity
-        };
+        })
+    }
+
+    /// Takes some octets and gives what they stand for; `buffer` is where that is, when it is not the same.
+    pub fn push<'a>(&mut self, bytes: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+        buffer.clear();
+        match &mut self.0 {
+            Transfer::Identity => return bytes,
+            Transfer::QuotedPrintable(decoder) => decoder.push(bytes, buffer),
+            Transfer::Base64(decoder) => decoder.push(bytes, buffer),
+        }
+        buffer
+    }
+}
+
+impl TextDecoder {
+    /// For a part of this encoding and charset.
+    pub fn new(part: &Part) -> Self {
         // Undeclared text, and what calls itself ASCII but is not, is nearly always UTF-8 today.
         let charset = part
             .parameter("charset")
             .filter(|charset| !charset.eq_ignore_ascii_case("us-ascii"))
             .and_then(|charset| Encoding::for_label(charset.as_bytes()))
             .unwrap_or(UTF_8);
-        Self { transfer, charset: charset.new_decoder(), octets: Vec::new(), text: String::new() }
+        Self {
+            transfer: TransferDecoder::new(part),
+            charset: charset.new_decoder(),
+            octets: Vec::new(),
+            text: String::new(),
+        }
     }
 
     /// Takes some octets and gives the text that they complete.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> &str {
+    pub fn push(&mut self, bytes: &[u8]) -> &str {
         self.decode(bytes, false)
     }
 
     /// There are no more octets.
-    pub(super) fn finish(&mut self) -> &str {
+    pub fn finish(&mut self) -> &str {
         self.decode(b"", true)
     }
 
     fn decode(&mut self, bytes: &[u8], last: bool) -> &str {
-        let octets: &[u8] = match &mut self.transfer {
-            Transfer::Identity => bytes,
-            Transfer::QuotedPrintable(decoder) => {
-                self.octets.clear();
-                decoder.push(bytes, &mut self.octets);
-                &self.octets
-            }
-            Transfer::Base64(decoder) => {
-                self.octets.clear();
-                decoder.push(bytes, &mut self.octets);
-                &self.octets
-            }
-        };
+        let octets = self.transfer.push(bytes, &mut self.octets);
         self.text.clear();
         // With room for the worst case the decoder takes everything at once.
         let room = self.charset.max_utf8_buffer_length(octets.len()).unwrap_or(octets.len() * 3 + 16);
@@ -140,10 +155,9 @@ impl Base64 {
 
 #[cfg(test)]
 mod tests {
-    use mail::header::RawText;
-    use mail::mime::Parameter;
-
     use super::*;
+    use crate::header::RawText;
+    use crate::mime::Parameter;
 
     fn check(encoding: &str, charset: &str, octets: &[u8], expected: &str) {
         let part = Part {

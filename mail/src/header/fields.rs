@@ -1,11 +1,11 @@
 //! The fields of a header as it streams by, unfolded and bounded.
 
 /// Octets of a field that are looked at as one. What is longer comes in several pieces under the same name.
-const FIELD_BYTES_MAX: usize = 64 * 1024;
+pub const FIELD_BYTES_MAX: usize = 64 * 1024;
 
 /// Takes a header in pieces and gives its fields.
 #[derive(Debug, Default)]
-pub(super) struct Fields {
+pub struct Fields {
     line: Vec<u8>,
     /// The name of a field whose beginning was given already.
     name: Vec<u8>,
@@ -13,7 +13,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Takes some octets; calls `field` with the name and the unfolded raw value of each field that is complete.
-    pub(super) fn push(&mut self, bytes: &[u8], field: &mut impl FnMut(&[u8], &[u8])) {
+    pub fn push(&mut self, bytes: &[u8], field: &mut impl FnMut(&[u8], &[u8])) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             // A line that does not begin with a space ends the field before it.
             if self.line.ends_with(b"\n") && !matches!(piece.first(), Some(b' ' | b'\t')) {
@@ -28,7 +28,7 @@ impl Fields {
     }
 
     /// There is no more.
-    pub(super) fn finish(mut self, field: &mut impl FnMut(&[u8], &[u8])) {
+    pub fn finish(mut self, field: &mut impl FnMut(&[u8], &[u8])) {
         self.give(field);
     }
 
