@@ -32,6 +32,8 @@ pub struct Config {
     pub grant_idle_seconds: u64,
     /// For how long an access token is good: what a program logs in with, made anew by itself from its permission.
     pub access_token_seconds: u64,
+    /// For how long a program may take to come for what its user has agreed to (RFC 6749 §4.1.2 wants ten minutes at most).
+    pub authorization_code_seconds: u64,
     /// For how long a refresh token is taken once more, since an answer can be lost. After that it counts as stolen, and what
     /// it came of ends.
     pub refresh_again_seconds: u64,
@@ -80,6 +82,7 @@ impl Default for Config {
             grants_max: 100,
             grant_idle_seconds: 90 * 24 * 3_600,
             access_token_seconds: 3_600,
+            authorization_code_seconds: 60,
             refresh_again_seconds: 60,
             logins_checked_seconds: 25,
             password_length_min: 8,

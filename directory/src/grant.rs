@@ -109,6 +109,9 @@ pub enum GrantError {
     /// There is no such grant, it has ended, or the token is not the one it has (RFC 6749 §5.2 `invalid_grant`).
     #[error("no such grant")]
     Invalid,
+    /// It was made before.
+    #[error("the grant was made before")]
+    Exists,
     /// The account has the configured number of them.
     #[error("more than {0} grants")]
     TooMany(usize),
@@ -129,32 +132,62 @@ impl Directory {
     ) -> Result<(Grant, RefreshToken), GrantError> {
         check_name("id", new.client)?;
         check_name("name", new.name)?;
+        let new = NewGrant { services: new.services.and(principal.services), ..new };
+        match self.make_grant(principal.account, GrantId(Uuid::from_bytes(random()?)), &new).await {
+            Err(GrantError::Exists) => Err(Temporary("two grants have one id".to_owned()).into()),
+            made => made,
+        }
+    }
+
+    /// Makes a grant of an id that a signed code bears, or a new one. [`GrantError::Exists`]: it was made before.
+    pub(crate) async fn make_grant(
+        &self,
+        account: AccountId,
+        id: GrantId,
+        new: &NewGrant<'_>,
+    ) -> Result<(Grant, RefreshToken), GrantError> {
         let now = unix_now();
-        let grants = self.grants(principal.account).await?;
+        let grants = self.grants(account).await?;
+        if grants.iter().any(|grant| grant.id == id) {
+            return Err(GrantError::Exists);
+        }
         let (good, ended): (Vec<_>, Vec<_>) = grants.into_iter().partition(|grant| grant.is_good(now));
         for grant in ended {
-            self.revoke(principal.account, grant.id).await?;
+            // A code that was spent is good for a while yet, if nothing said that it was spent.
+            if now >= grant.created + 2 * self.config().authorization_code_seconds {
+                self.revoke(account, grant.id).await?;
+            }
         }
         if good.len() >= self.config().grants_max {
             return Err(GrantError::TooMany(self.config().grants_max));
         }
-        let id = GrantId(Uuid::from_bytes(random()?));
-        let (token, hash) = make_token(principal.account, id)?;
+        let (token, hash) = make_token(account, id)?;
         let grant = Grant {
             id,
             client: new.client.to_owned(),
             name: new.name.to_owned(),
-            services: new.services.and(principal.services),
+            services: new.services,
             created: now,
             used: now,
             expires: now + self.config().grant_idle_seconds,
             refresh: hash,
             before: None,
         };
-        if !self.replace_grant(principal.account, None, &grant).await? {
-            return Err(Temporary("two grants have one id".to_owned()).into());
+        if !self.replace_grant(account, None, &grant).await? {
+            return Err(GrantError::Exists);
         }
         Ok((grant, token))
+    }
+
+    /// Ends a grant, and keeps that it was there: its code must not make it again.
+    pub(crate) async fn spend(&self, account: AccountId, id: GrantId) -> Result<(), Temporary> {
+        while let Some((row, grant)) = self.good_grant(account, id).await? {
+            if self.replace_grant(account, Some(row), &Grant { expires: 0, ..grant }).await? {
+                break;
+            }
+        }
+        self.inner.logged_in.look();
+        Ok(())
     }
 
     /// What an account has allowed, whether it has ended or not.
@@ -275,14 +308,14 @@ impl Grant {
     }
 }
 
-fn check_name(what: &'static str, name: &str) -> Result<(), GrantError> {
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), GrantError> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
         return Err(GrantError::BadName(what));
     }
     Ok(())
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Temporary> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], Temporary> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_| Temporary("no random numbers".to_owned()))?;
     Ok(bytes)
@@ -302,11 +335,7 @@ fn parse_token(token: &str) -> Option<(AccountId, GrantId, [u8; 32])> {
     let octets: [u8; TOKEN_LENGTH] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
     let (account, rest) = octets.split_first_chunk()?;
     let (id, secret) = rest.split_first_chunk()?;
-    Some((
-        AccountId(Uuid::from_bytes(*account)),
-        GrantId(Uuid::from_bytes(*id)),
-        secret.try_into().ok()?,
-    ))
+    Some((AccountId(Uuid::from_bytes(*account)), GrantId(Uuid::from_bytes(*id)), secret.try_into().ok()?))
 }
 
 fn hash(secret: &[u8]) -> [u8; 32] {

@@ -95,7 +95,8 @@ impl Directory {
         for (number, principal) in sessions {
             // What follows for others of the domain sees what this one has read.
             let domain = principal.address.domain().to_string();
-            let look = if look == Look::Fresh && looked_at.insert(domain) { Look::Fresh } else { Look::Known };
+            let look =
+                if look == Look::Fresh && looked_at.insert(domain) { Look::Fresh } else { Look::Known };
             if self.still_holds(&principal, look).await? {
                 continue;
             }

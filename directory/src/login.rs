@@ -344,7 +344,7 @@ impl Directory {
     }
 
     /// The account that a login key names, as it stands now.
-    async fn account_of(&self, key: &str) -> Result<Option<(Address, AccountEntry)>, Temporary> {
+    pub(crate) async fn account_of(&self, key: &str) -> Result<Option<(Address, AccountEntry)>, Temporary> {
         self.account_at(key, Look::Fresh).await
     }
 

@@ -16,8 +16,8 @@ use directory::config::{Argon2Config, ThrottleConfig};
 use directory::entry::{DomainSettings, Entry};
 use directory::login::Proof;
 use directory::{
-    AccountStores, AdminError, AuthError, Config, Directory, GrantError, Homes, LogKeys, Login, NewGrant, Parts,
-    PlainLogin, Resolution, Route, Service, ServiceSet, Temporary,
+    AccountStores, AdminError, Agreed, AuthError, Config, Directory, GrantError, Homes, LogKeys, Login,
+    NewGrant, Parts, PlainLogin, Redemption, Resolution, Route, Service, ServiceSet, Temporary,
 };
 use engine::memory::{Faults, MemoryEngine};
 use engine::seal::Unencrypted;
@@ -348,7 +348,10 @@ async fn tokens_are_good_as_long_as_what_they_came_of() {
     // At any node, with the name or without it, and where it was made for.
     for name in ["alice@example.test", ""] {
         let principal = other.authenticate(&login(name, token.reveal()), home()).await.unwrap();
-        assert_eq!((principal.by, principal.address.to_string()), (Proof::Token(grant.id), alice.to_string()));
+        assert_eq!(
+            (principal.by, principal.address.to_string()),
+            (Proof::Token(grant.id), alice.to_string())
+        );
     }
     let smtp = PlainLogin { service: Service::Smtp, ..login("", token.reveal()) };
     assert!(matches!(other.authenticate(&smtp, home()).await, Err(AuthError::Rejected)));
@@ -395,6 +398,66 @@ async fn tokens_are_good_as_long_as_what_they_came_of() {
 }
 
 #[tokio::test]
+async fn a_code_becomes_one_grant() {
+    let bench = Bench::new();
+    let [directory, other] = [bench.node().await, bench.node().await];
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    directory.create_account(&address("alice@example.test"), with_password("correct horse")).await.unwrap();
+    let principal =
+        directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+    // The example of RFC 7636, appendix B.
+    let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    let grant = NewGrant { client: "c", name: "a program", services: [Service::Jmap].into_iter().collect() };
+    let agreed = Agreed {
+        grant: &grant,
+        redirect_uri: "http://127.0.0.1/done",
+        challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+    };
+    let code = directory.authorize(&principal, agreed).unwrap();
+    let right =
+        Redemption { code: code.reveal(), client: "c", redirect_uri: "http://127.0.0.1/done", verifier };
+    let changed = verifier.replace('d', "e");
+    for wrong in [
+        Redemption { client: "d", ..right },
+        Redemption { redirect_uri: "http://127.0.0.1/other", ..right },
+        Redemption { verifier: &changed, ..right },
+        Redemption { verifier: "", ..right },
+        Redemption { code: &code.reveal()[..code.reveal().len() - 2], ..right },
+        Redemption { code: "postrider-code-AAAA", ..right },
+    ] {
+        assert!(matches!(other.redeem(wrong).await, Err(GrantError::Invalid)), "{wrong:?}");
+    }
+    let redeemed = other.redeem(right).await.unwrap();
+    assert_eq!(
+        (redeemed.account, redeemed.address.to_string()),
+        (principal.account, "alice@example.test".into())
+    );
+    let token = other.access_token(redeemed.account, &redeemed.address, &redeemed.grant);
+    let jmap = PlainLogin { service: Service::Jmap, ..login("", token.reveal()) };
+    directory.authenticate(&jmap, home()).await.unwrap();
+    // A code that comes twice ends what came of it, and nothing comes of it ever again.
+    for _ in 0..3 {
+        assert!(matches!(directory.redeem(right).await, Err(GrantError::Invalid)));
+        assert!(matches!(directory.authenticate(&jmap, home()).await, Err(AuthError::Rejected)));
+    }
+    assert!(directory.refresh(redeemed.refresh.reveal()).await.is_err());
+    // The same while another grant is made, which clears away what has ended.
+    directory.grant(&principal, grant.clone()).await.unwrap();
+    assert!(matches!(directory.redeem(right).await, Err(GrantError::Invalid)));
+
+    let malformed = Agreed { challenge: "E9Melhoa2", ..agreed };
+    assert!(matches!(directory.authorize(&principal, malformed), Err(GrantError::Invalid)));
+    // An access token is no code, and a code no token.
+    let token = directory.authenticate(&login("", code.reveal()), home()).await;
+    assert!(matches!(token, Err(AuthError::Rejected)));
+    let late = directory.authorize(&principal, agreed).unwrap();
+    let off = AccountChange { status: Some(AccountStatus::LoginDisabled), ..AccountChange::default() };
+    directory.change_account(&address("alice@example.test"), off).await.unwrap();
+    let refused = directory.redeem(Redemption { code: late.reveal(), ..right }).await;
+    assert!(matches!(refused, Err(GrantError::Invalid)), "who may not log in has agreed to nothing");
+}
+
+#[tokio::test]
 async fn a_stolen_refresh_token_ends_its_grant() {
     let mut bench = Bench::new();
     bench.config.refresh_again_seconds = 0;
@@ -421,6 +484,7 @@ async fn a_stolen_refresh_token_ends_its_grant() {
     }
     // What has ended makes room.
     bench.config.grant_idle_seconds = 0;
+    bench.config.authorization_code_seconds = 0;
     let short = bench.node().await;
     let bob = address("bob@example.test");
     short.create_account(&bob, with_password("correct horse")).await.unwrap();
@@ -451,8 +515,7 @@ async fn sessions_hear_of_withdrawn_logins() {
             sessions.push(directory.logged_in(&principal));
         }
     }
-    let tasks =
-        [here.clone(), there.clone()].map(|directory| tokio::spawn(directory.look_after_logins()));
+    let tasks = [here.clone(), there.clone()].map(|directory| tokio::spawn(directory.look_after_logins()));
     let ends = async |login: &mut Login, seconds| {
         tokio::time::timeout(Duration::from_secs(seconds), login.withdrawn()).await.is_ok()
     };
@@ -465,7 +528,9 @@ async fn sessions_hear_of_withdrawn_logins() {
     let off = AccountChange { status: Some(AccountStatus::Disabled), ..AccountChange::default() };
     there.change_account(&alice, off).await.unwrap();
     assert!(ends(there_whole, 1).await && ends(here_whole, 30).await);
-    tasks.map(|task| task.abort());
+    for task in tasks {
+        task.abort();
+    }
 }
 
 #[tokio::test]

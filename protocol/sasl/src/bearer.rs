@@ -131,8 +131,11 @@ mod tests {
 
     #[test]
     fn both_ends() {
-        let login =
-            PlainLogin { authzid: None, authcid: "a=b,c@example.org".to_owned(), password: "t.o-k~en==".into() };
+        let login = PlainLogin {
+            authzid: None,
+            authcid: "a=b,c@example.org".to_owned(),
+            password: "t.o-k~en==".into(),
+        };
         for mechanism in [Mechanism::OAuthBearer, Mechanism::XOAuth2] {
             assert_eq!(parse(mechanism, &message(mechanism, &login)), Ok(login.clone()));
         }

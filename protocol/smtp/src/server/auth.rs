@@ -110,7 +110,8 @@ impl Server {
             .transpose()
             .map_err(|_| bad_syntax("Not base64"))?;
         let (exchange, step) = sasl::server::Server::start(mechanism, self.binding, initial.as_deref());
-        self.phase = Phase::Auth(Box::new(AuthState { exchange, asked: false, looked_up: false, refused: None }));
+        self.phase =
+            Phase::Auth(Box::new(AuthState { exchange, asked: false, looked_up: false, refused: None }));
         Ok(self.follow(step))
     }
 
