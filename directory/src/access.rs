@@ -12,7 +12,6 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mail::address::Address;
 use mail::id::AccountId;
 use uuid::Uuid;
 
@@ -63,14 +62,14 @@ pub(crate) struct Claims {
 
 impl Directory {
     /// A token of this grant, good for the configured time.
-    pub fn access_token(&self, account: AccountId, address: &Address, grant: &Grant) -> AccessToken {
+    pub fn access_token(&self, account: AccountId, grant: &Grant) -> AccessToken {
         let seconds = self.config().access_token_seconds;
         let claims = Claims {
             account,
             grant: grant.id,
             expires: unix_now() + seconds,
             services: grant.services,
-            address: address.key(),
+            address: grant.address.clone(),
         };
         AccessToken { token: claims.sign(&self.inner.token_key), seconds }
     }
@@ -92,6 +91,13 @@ impl Directory {
     }
 }
 
+impl Directory {
+    /// A key of this installation, the same at all nodes, for something that is signed for this purpose alone.
+    pub fn derived_key(&self, purpose: &[u8]) -> hmac::Key {
+        derive(&self.inner.decoy_secret, purpose)
+    }
+}
+
 /// Whether this is meant as an access token, whatever it is worth.
 pub(crate) fn is_token(secret: &str) -> bool {
     secret.starts_with(PREFIX)
@@ -105,7 +111,11 @@ pub fn claimed_login(secret: &str) -> Option<String> {
 
 /// The key of all tokens of an installation.
 pub(crate) fn key(secret: &[u8; 32]) -> hmac::Key {
-    let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), PURPOSE);
+    derive(secret, PURPOSE)
+}
+
+fn derive(secret: &[u8; 32], purpose: &[u8]) -> hmac::Key {
+    let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), purpose);
     hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref())
 }
 

@@ -13,7 +13,6 @@ use std::fmt;
 use aws_lc_rs::{constant_time, digest, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use mail::address::Address;
 use mail::id::AccountId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -79,8 +78,6 @@ pub struct Redemption<'a> {
 pub struct Redeemed {
     /// Whose grant it is.
     pub account: AccountId,
-    /// Its address.
-    pub address: Address,
     /// The grant.
     pub grant: Grant,
     /// What it is used with.
@@ -134,7 +131,6 @@ impl Directory {
     /// Makes the grant that a code stands for: once.
     pub async fn redeem(&self, redemption: Redemption<'_>) -> Result<Redeemed, GrantError> {
         let claims = Claims::verify(redemption.code, &self.inner.token_key).ok_or(GrantError::Invalid)?;
-        let address = Address::parse(&claims.address).map_err(|_| GrantError::Invalid)?;
         if claims.expires <= unix_now()
             || claims.client != redemption.client
             || claims.redirect_uri != redemption.redirect_uri
@@ -148,8 +144,8 @@ impl Directory {
             return Err(GrantError::Invalid);
         }
         let new = NewGrant { client: &claims.client, name: &claims.name, services: claims.services };
-        match self.make_grant(claims.account, claims.grant, &new).await {
-            Ok((grant, refresh)) => Ok(Redeemed { account: claims.account, address, grant, refresh }),
+        match self.make_grant(claims.account, claims.address.clone(), claims.grant, &new).await {
+            Ok((grant, refresh)) => Ok(Redeemed { account: claims.account, grant, refresh }),
             Err(GrantError::Exists) => {
                 tracing::warn!(account_id = %claims.account, grant = %claims.grant, "a code came twice; its grant ends");
                 self.spend(claims.account, claims.grant).await?;

@@ -7,6 +7,7 @@
 //! the grant ends.
 
 use std::fmt;
+use std::str::FromStr;
 
 use aws_lc_rs::{constant_time, digest, rand};
 use base64::Engine as _;
@@ -14,6 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use engine::rows::successor;
 use engine::{EngineError, RowKey, Table, with_causes};
+use mail::address::Address;
 use mail::id::AccountId;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -42,11 +44,21 @@ impl fmt::Display for GrantId {
     }
 }
 
+impl FromStr for GrantId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, uuid::Error> {
+        text.parse().map(Self)
+    }
+}
+
 /// What somebody has allowed.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// Its number.
     pub id: GrantId,
+    /// Whose, as `Address::key` has it.
+    pub address: String,
     /// To whom: the client's id, as OAuth has it (RFC 6749 §2.2).
     pub client: String,
     /// The client as its owner knows it: a program's name, or a browser and where it was.
@@ -130,10 +142,21 @@ impl Directory {
         principal: &Principal,
         new: NewGrant<'_>,
     ) -> Result<(Grant, RefreshToken), GrantError> {
+        let new = NewGrant { services: new.services.and(principal.services), ..new };
+        self.grant_by_operator(principal.account, &principal.address, &new).await
+    }
+
+    /// Lets a program act for an account, since an operator says so.
+    pub async fn grant_by_operator(
+        &self,
+        account: AccountId,
+        address: &Address,
+        new: &NewGrant<'_>,
+    ) -> Result<(Grant, RefreshToken), GrantError> {
         check_name("id", new.client)?;
         check_name("name", new.name)?;
-        let new = NewGrant { services: new.services.and(principal.services), ..new };
-        match self.make_grant(principal.account, GrantId(Uuid::from_bytes(random()?)), &new).await {
+        let id = GrantId(Uuid::from_bytes(random()?));
+        match self.make_grant(account, address.key(), id, new).await {
             Err(GrantError::Exists) => Err(Temporary("two grants have one id".to_owned()).into()),
             made => made,
         }
@@ -143,6 +166,7 @@ impl Directory {
     pub(crate) async fn make_grant(
         &self,
         account: AccountId,
+        address: String,
         id: GrantId,
         new: &NewGrant<'_>,
     ) -> Result<(Grant, RefreshToken), GrantError> {
@@ -164,6 +188,7 @@ impl Directory {
         let (token, hash) = make_token(account, id)?;
         let grant = Grant {
             id,
+            address,
             client: new.client.to_owned(),
             name: new.name.to_owned(),
             services: new.services,
