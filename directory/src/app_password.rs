@@ -152,6 +152,20 @@ impl ServiceSet {
         self.0 & service.bit() != 0
     }
 
+    /// Those in both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    pub(crate) fn bits(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
     /// None of them.
     pub fn is_empty(self) -> bool {
         self.0 == 0

@@ -26,6 +26,20 @@ pub struct Config {
     pub expansion_depth_max: usize,
     /// Application passwords that one account can have.
     pub app_passwords_max: usize,
+    /// Programs and browsers that one account can have allowed at one time to act for it.
+    pub grants_max: usize,
+    /// For how long such a permission stays without being used.
+    pub grant_idle_seconds: u64,
+    /// For how long an access token is good: what a program logs in with, made anew by itself from its permission.
+    pub access_token_seconds: u64,
+    /// For how long a program may take to come for what its user has agreed to (RFC 6749 §4.1.2 wants ten minutes at most).
+    pub authorization_code_seconds: u64,
+    /// For how long a refresh token is taken once more, since an answer can be lost. After that it counts as stolen, and what
+    /// it came of ends.
+    pub refresh_again_seconds: u64,
+    /// Seconds between two looks whether those who are logged in still may be. What is changed on this machine ends their
+    /// sessions at once; this is for what another node has changed.
+    pub logins_checked_seconds: u64,
     /// The shortest password that can be set (NIST SP 800-63B asks for eight).
     pub password_length_min: usize,
     /// The longest password, in octets, that is set or tried. It bounds the work on what strangers send.
@@ -65,6 +79,12 @@ impl Default for Config {
             expansion_targets_max: 10_000,
             expansion_depth_max: 10,
             app_passwords_max: 50,
+            grants_max: 100,
+            grant_idle_seconds: 90 * 24 * 3_600,
+            access_token_seconds: 3_600,
+            authorization_code_seconds: 60,
+            refresh_again_seconds: 60,
+            logins_checked_seconds: 25,
             password_length_min: 8,
             password_length_max: 1_024,
             argon2: Argon2Config::default(),

@@ -15,11 +15,13 @@ use mail::address::Address;
 use mail::id::AccountId;
 use mail::region::Region;
 
+use crate::access::{self, Claims};
 use crate::account::{AccountEntry, AccountStatus};
 use crate::app_password::{Service, ServiceSet};
 use crate::credential::{Credential, ScramVerifier, prepare};
 use crate::entry::Entry;
-use crate::look::{Directory, Look, Temporary};
+use crate::grant::GrantId;
+use crate::look::{Directory, Look, Temporary, unix_now};
 use crate::route::Resolution;
 use crate::throttle::{Attempt, RemoteNetwork, Report};
 
@@ -28,7 +30,7 @@ use crate::throttle::{Attempt, RemoteNetwork, Report};
 pub struct PlainLogin {
     /// `local@domain`, or a bare name where `login_domain` is configured.
     pub login: String,
-    /// The password.
+    /// The password, or an access token. With a token the name may be empty.
     pub password: String,
     /// The service that asks; an application password may be limited to others.
     pub service: Service,
@@ -62,6 +64,8 @@ pub enum Proof {
     Scram,
     /// With the application password of this name.
     AppPassword(String),
+    /// With an access token that came of this grant.
+    Token(GrantId),
 }
 
 /// Why a login was refused.
@@ -206,9 +210,18 @@ impl Directory {
 impl Directory {
     /// Checks a name and a password.
     pub async fn authenticate(&self, login: &PlainLogin, remote: IpAddr) -> Result<Principal, AuthError> {
-        let key = self.login_key(&login.login);
+        let key = match &*login.login {
+            // A token says whose it is.
+            "" => self.login_key(&access::claimed_login(&login.password).unwrap_or_default()),
+            login => self.login_key(login),
+        };
         let trial = self.attempt(&key, &login.login, remote, login.service)?;
-        match self.check(&key, login).await {
+        let checked = if access::is_token(&login.password) {
+            self.check_token(&key, login).await
+        } else {
+            self.check(&key, login).await
+        };
+        match checked {
             Ok(principal) => {
                 trial.succeeded();
                 Ok(principal)
@@ -331,12 +344,16 @@ impl Directory {
     }
 
     /// The account that a login key names, as it stands now.
-    async fn account_of(&self, key: &str) -> Result<Option<(Address, AccountEntry)>, Temporary> {
+    pub(crate) async fn account_of(&self, key: &str) -> Result<Option<(Address, AccountEntry)>, Temporary> {
+        self.account_at(key, Look::Fresh).await
+    }
+
+    async fn account_at(&self, key: &str, look: Look) -> Result<Option<(Address, AccountEntry)>, Temporary> {
         let Ok(address) = Address::parse(key) else { return Ok(None) };
         let Some(name) = address.domain().name() else { return Ok(None) };
-        let Some(domain) = self.domain(name, Look::Fresh).await? else { return Ok(None) };
+        let Some(domain) = self.domain(name, look).await? else { return Ok(None) };
         let key = address.local_key();
-        let state = domain.look_up(vec![key.clone()], Look::Fresh).await?;
+        let state = domain.look_up(vec![key.clone()], look).await?;
         if state.settings().disabled {
             return Ok(None);
         }
@@ -425,6 +442,47 @@ impl Directory {
                 Ok(principal_of(address, &account, Proof::Password, ServiceSet::ALL))
             }
             _ => Err(rejected("rejected")),
+        }
+    }
+
+    /// An access token: made here, of a grant that stands, for an account that may log in.
+    async fn check_token(
+        &self,
+        key: &str,
+        login: &PlainLogin,
+    ) -> Result<Principal, (AuthError, Option<&'static str>)> {
+        let rejected = || (AuthError::Rejected, Some("rejected"));
+        // Looked for first, since a token of another region can be checked there alone.
+        let found = self.account_here(key).await.map_err(|error| (error, None))?;
+        let claims = Claims::verify(&login.password, &self.inner.token_key);
+        let (Some((address, account)), Some(claims)) = (found, claims) else { return Err(rejected()) };
+        if claims.account != account.id
+            || claims.expires <= unix_now()
+            || !claims.services.contains(login.service)
+        {
+            return Err(rejected());
+        }
+        let grant = self.good_grant(account.id, claims.grant).await.map_err(|error| (error.into(), None))?;
+        let Some((_, grant)) = grant else { return Err(rejected()) };
+        if !account.status.logs_in() {
+            return Err((AuthError::Rejected, Some("disabled")));
+        }
+        let services = grant.services.and(claims.services);
+        Ok(Principal { account: account.id, address, by: Proof::Token(grant.id), services })
+    }
+
+    /// Whether somebody who has logged in may go on: the account logs in, and what they logged in with is not withdrawn.
+    pub(crate) async fn still_holds(&self, principal: &Principal, look: Look) -> Result<bool, Temporary> {
+        let Some((_, account)) = self.account_at(&principal.address.key(), look).await? else {
+            return Ok(false);
+        };
+        if account.id != principal.account || !account.status.logs_in() {
+            return Ok(false);
+        }
+        match &principal.by {
+            Proof::Password | Proof::Scram => Ok(account.password.is_some()),
+            Proof::AppPassword(name) => Ok(account.app_passwords.iter().any(|app| app.name == *name)),
+            Proof::Token(grant) => Ok(self.good_grant(account.id, *grant).await?.is_some()),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::entry::{Amendment, DomainEntry, DomainSettings, Entry};
 use crate::hasher::Hasher;
 use crate::homes::Homes;
+use crate::logged_in::LoggedIn;
 use crate::login::{LoginFailure, Verified};
 use crate::table::{Operation, Table, TableState};
 use crate::throttle::{Report, Throttle};
@@ -35,7 +36,8 @@ const REGISTRY: Uuid = Uuid::from_u128(0x7265_6769_7374_7279_8000_0000_0000_0001
 /// What the registry keeps beside the domains.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistrySettings {
-    /// From this the SCRAM parameters of names that do not exist are made, so that they stay the same.
+    /// From this the SCRAM parameters of names that do not exist are made, so that they stay the same, and the key of
+    /// access tokens.
     decoy_secret: [u8; 32],
 }
 
@@ -130,7 +132,10 @@ pub(crate) struct Inner {
     /// Tells other nodes of failed logins, where there are any.
     pub(crate) tell_others: OnceLock<Box<dyn Fn(Report) + Send + Sync>>,
     pub(crate) verified: Mutex<Verified>,
+    pub(crate) logged_in: LoggedIn,
     pub(crate) decoy_secret: [u8; 32],
+    /// What access tokens are signed with.
+    pub(crate) token_key: aws_lc_rs::hmac::Key,
     pub(crate) on_login_failure: Box<dyn Fn(&LoginFailure<'_>) + Send + Sync>,
 }
 
@@ -243,7 +248,9 @@ impl Directory {
             )),
             tell_others: OnceLock::new(),
             verified: Mutex::new(Verified::new(config.verified_seconds).map_err(|_| StartError::Random)?),
+            logged_in: LoggedIn::default(),
             decoy_secret: registry.state().settings().decoy_secret,
+            token_key: crate::access::key(&registry.state().settings().decoy_secret),
             rows: Arc::clone(&engine.rows),
             domains: domain_logs(engine, options, archive),
             registries,

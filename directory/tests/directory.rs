@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,9 +14,10 @@ use directory::account::{AccountStatus, LimitChange, Quota, QuotaChange};
 use directory::admin::{AccountChange, NewAccount, NewPassword};
 use directory::config::{Argon2Config, ThrottleConfig};
 use directory::entry::{DomainSettings, Entry};
+use directory::login::Proof;
 use directory::{
-    AccountStores, AdminError, AuthError, Config, Directory, Homes, LogKeys, Parts, PlainLogin, Resolution,
-    Route, Service, ServiceSet, Temporary,
+    AccountStores, AdminError, Agreed, AuthError, Config, Directory, GrantError, Homes, LogKeys, Login,
+    NewGrant, Parts, PlainLogin, Redemption, Resolution, Route, Service, ServiceSet, Temporary,
 };
 use engine::memory::{Faults, MemoryEngine};
 use engine::seal::Unencrypted;
@@ -324,6 +326,208 @@ async fn app_passwords_are_limited_to_their_services() {
     directory.delete_app_password(&alice, "phone").await.unwrap();
     let gone = directory.authenticate(&login("alice@example.test", secret.reveal()), home()).await;
     assert!(matches!(gone, Err(AuthError::Rejected)));
+}
+
+#[tokio::test]
+async fn tokens_are_good_as_long_as_what_they_came_of() {
+    let bench = Bench::new();
+    let [directory, other] = [bench.node().await, bench.node().await];
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    let alice = address("alice@example.test");
+    directory.create_account(&alice, with_password("correct horse")).await.unwrap();
+    let principal =
+        directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+    let new = NewGrant {
+        client: "thunderbird",
+        name: "Thunderbird on a laptop",
+        services: [Service::Imap].into_iter().collect(),
+    };
+    let (grant, refresh) = directory.grant(&principal, new.clone()).await.unwrap();
+    let token = directory.access_token(principal.account, &grant);
+
+    // At any node, with the name or without it, and where it was made for.
+    for name in ["alice@example.test", ""] {
+        let principal = other.authenticate(&login(name, token.reveal()), home()).await.unwrap();
+        assert_eq!(
+            (principal.by, principal.address.to_string()),
+            (Proof::Token(grant.id), alice.to_string())
+        );
+    }
+    let smtp = PlainLogin { service: Service::Smtp, ..login("", token.reveal()) };
+    assert!(matches!(other.authenticate(&smtp, home()).await, Err(AuthError::Rejected)));
+    let bob = address("bob@example.test");
+    directory.create_account(&bob, with_password("correct horse")).await.unwrap();
+    let not_his = other.authenticate(&login("bob@example.test", token.reveal()), home()).await;
+    assert!(matches!(not_his, Err(AuthError::Rejected)), "a token is its owner's");
+    let broken = token.reveal().replace("access-A", "access-B");
+    assert!(other.authenticate(&login("", &broken), home()).await.is_err());
+
+    // Each refresh gives another token; the one before is taken once more for a moment.
+    let (account, grant, second) = other.refresh(refresh.reveal()).await.unwrap();
+    assert_eq!(account, principal.account);
+    let (_, _, third) = directory.refresh(refresh.reveal()).await.unwrap();
+    assert!(matches!(directory.refresh(second.reveal()).await, Err(GrantError::Invalid)), "overtaken");
+    assert!(matches!(directory.refresh("postrider-refresh-AAAA").await, Err(GrantError::Invalid)));
+
+    // Withdrawn at one node it is withdrawn at all.
+    assert_eq!(directory.grants(principal.account).await.unwrap().len(), 1);
+    assert!(other.revoke(principal.account, grant.id).await.unwrap());
+    assert!(!other.revoke(principal.account, grant.id).await.unwrap());
+    let gone = directory.authenticate(&login("", token.reveal()), home()).await;
+    assert!(matches!(gone, Err(AuthError::Rejected)));
+    assert!(matches!(directory.refresh(third.reveal()).await, Err(GrantError::Invalid)));
+
+    // Either kind of token can be given back.
+    for by_refresh in [false, true] {
+        let (grant, refresh) = directory.grant(&principal, new.clone()).await.unwrap();
+        let token = directory.access_token(principal.account, &grant);
+        let given_back = if by_refresh { refresh.reveal() } else { token.reveal() };
+        directory.revoke_token(given_back).await.unwrap();
+        assert!(directory.authenticate(&login("", token.reveal()), home()).await.is_err());
+    }
+    directory.revoke_token("nonsense").await.unwrap();
+
+    // An account that may not log in has no tokens, and one that is removed leaves nothing.
+    let (grant, _) = directory.grant(&principal, new.clone()).await.unwrap();
+    let token = directory.access_token(principal.account, &grant);
+    let off = AccountChange { status: Some(AccountStatus::LoginDisabled), ..AccountChange::default() };
+    directory.change_account(&alice, off).await.unwrap();
+    assert!(directory.authenticate(&login("", token.reveal()), home()).await.is_err());
+    directory.delete_account(&alice).await.unwrap();
+    assert!(directory.grants(principal.account).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_code_becomes_one_grant() {
+    let bench = Bench::new();
+    let [directory, other] = [bench.node().await, bench.node().await];
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    directory.create_account(&address("alice@example.test"), with_password("correct horse")).await.unwrap();
+    let principal =
+        directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+    // The example of RFC 7636, appendix B.
+    let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    let grant = NewGrant { client: "c", name: "a program", services: [Service::Jmap].into_iter().collect() };
+    let agreed = Agreed {
+        grant: &grant,
+        redirect_uri: "http://127.0.0.1/done",
+        challenge: "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
+    };
+    let code = directory.authorize(&principal, agreed).unwrap();
+    let right =
+        Redemption { code: code.reveal(), client: "c", redirect_uri: "http://127.0.0.1/done", verifier };
+    let changed = verifier.replace('d', "e");
+    for wrong in [
+        Redemption { client: "d", ..right },
+        Redemption { redirect_uri: "http://127.0.0.1/other", ..right },
+        Redemption { verifier: &changed, ..right },
+        Redemption { verifier: "", ..right },
+        Redemption { code: &code.reveal()[..code.reveal().len() - 2], ..right },
+        Redemption { code: "postrider-code-AAAA", ..right },
+    ] {
+        assert!(matches!(other.redeem(wrong).await, Err(GrantError::Invalid)), "{wrong:?}");
+    }
+    let redeemed = other.redeem(right).await.unwrap();
+    assert_eq!((redeemed.account, &*redeemed.grant.address), (principal.account, "alice@example.test"));
+    let token = other.access_token(redeemed.account, &redeemed.grant);
+    let jmap = PlainLogin { service: Service::Jmap, ..login("", token.reveal()) };
+    directory.authenticate(&jmap, home()).await.unwrap();
+    // A code that comes twice ends what came of it, and nothing comes of it ever again.
+    for _ in 0..3 {
+        assert!(matches!(directory.redeem(right).await, Err(GrantError::Invalid)));
+        assert!(matches!(directory.authenticate(&jmap, home()).await, Err(AuthError::Rejected)));
+    }
+    assert!(directory.refresh(redeemed.refresh.reveal()).await.is_err());
+    // The same while another grant is made, which clears away what has ended.
+    directory.grant(&principal, grant.clone()).await.unwrap();
+    assert!(matches!(directory.redeem(right).await, Err(GrantError::Invalid)));
+
+    let malformed = Agreed { challenge: "E9Melhoa2", ..agreed };
+    assert!(matches!(directory.authorize(&principal, malformed), Err(GrantError::Invalid)));
+    // An access token is no code, and a code no token.
+    let token = directory.authenticate(&login("", code.reveal()), home()).await;
+    assert!(matches!(token, Err(AuthError::Rejected)));
+    let late = directory.authorize(&principal, agreed).unwrap();
+    let off = AccountChange { status: Some(AccountStatus::LoginDisabled), ..AccountChange::default() };
+    directory.change_account(&address("alice@example.test"), off).await.unwrap();
+    let refused = directory.redeem(Redemption { code: late.reveal(), ..right }).await;
+    assert!(matches!(refused, Err(GrantError::Invalid)), "who may not log in has agreed to nothing");
+}
+
+#[tokio::test]
+async fn a_stolen_refresh_token_ends_its_grant() {
+    let mut bench = Bench::new();
+    bench.config.refresh_again_seconds = 0;
+    bench.config.grants_max = 2;
+    let directory = bench.node().await;
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    directory.create_account(&address("alice@example.test"), with_password("correct horse")).await.unwrap();
+    let principal =
+        directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+    let new = NewGrant { client: "c", name: "n", services: ServiceSet::ALL };
+    let (_, first) = directory.grant(&principal, new.clone()).await.unwrap();
+    let (_, _, second) = directory.refresh(first.reveal()).await.unwrap();
+    assert!(matches!(directory.refresh(first.reveal()).await, Err(GrantError::Invalid)));
+    assert!(matches!(directory.refresh(second.reveal()).await, Err(GrantError::Invalid)), "nobody has it");
+    assert!(directory.grants(principal.account).await.unwrap().is_empty());
+
+    for _ in 0..2 {
+        directory.grant(&principal, new.clone()).await.unwrap();
+    }
+    assert!(matches!(directory.grant(&principal, new.clone()).await, Err(GrantError::TooMany(2))));
+    for (client, name) in [("", "n"), ("c", ""), ("c\n", "n"), ("c", &"x".repeat(129))] {
+        let refused = directory.grant(&principal, NewGrant { client, name, services: ServiceSet::ALL }).await;
+        assert!(matches!(refused, Err(GrantError::BadName(_))), "{client:?} {name:?}");
+    }
+    // What has ended makes room.
+    bench.config.grant_idle_seconds = 0;
+    bench.config.authorization_code_seconds = 0;
+    let short = bench.node().await;
+    let bob = address("bob@example.test");
+    short.create_account(&bob, with_password("correct horse")).await.unwrap();
+    let principal = short.authenticate(&login("bob@example.test", "correct horse"), home()).await.unwrap();
+    for _ in 0..4 {
+        let (grant, refresh) = short.grant(&principal, new.clone()).await.unwrap();
+        assert!(short.refresh(refresh.reveal()).await.is_err(), "it has ended");
+        let token = short.access_token(principal.account, &grant);
+        assert!(short.authenticate(&login("", token.reveal()), home()).await.is_err());
+    }
+    assert_eq!(short.grants(principal.account).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_hear_of_withdrawn_logins() {
+    let bench = Bench::new();
+    let [here, there] = [bench.node().await, bench.node().await];
+    here.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    let alice = address("alice@example.test");
+    here.create_account(&alice, with_password("correct horse")).await.unwrap();
+    let imap: ServiceSet = [Service::Imap].into_iter().collect();
+    let secret = here.create_app_password(&alice, "phone", imap).await.unwrap();
+    let logins = [login("alice@example.test", "correct horse"), login("alice@example.test", secret.reveal())];
+    let mut sessions = Vec::new();
+    for directory in [&here, &there] {
+        for login in &logins {
+            let principal = directory.authenticate(login, home()).await.unwrap();
+            sessions.push(directory.logged_in(&principal));
+        }
+    }
+    let tasks = [here.clone(), there.clone()].map(|directory| tokio::spawn(directory.look_after_logins()));
+    let ends = async |login: &mut Login, seconds| {
+        tokio::time::timeout(Duration::from_secs(seconds), login.withdrawn()).await.is_ok()
+    };
+    let [here_whole, here_app, there_whole, there_app] = &mut sessions[..] else { panic!() };
+    assert!(!ends(here_app, 100).await, "nothing was withdrawn");
+    here.delete_app_password(&alice, "phone").await.unwrap();
+    assert!(ends(here_app, 1).await, "here at once");
+    assert!(ends(there_app, 30).await, "and there soon");
+    assert!(!ends(here_whole, 100).await && !ends(there_whole, 100).await, "the password is good");
+    let off = AccountChange { status: Some(AccountStatus::Disabled), ..AccountChange::default() };
+    there.change_account(&alice, off).await.unwrap();
+    assert!(ends(there_whole, 1).await && ends(here_whole, 30).await);
+    for task in tasks {
+        task.abort();
+    }
 }
 
 #[tokio::test]

@@ -24,7 +24,10 @@ impl Session {
         if self.pump.machine().offers_starttls() {
             list.push_str(" STARTTLS");
         }
-        list.push_str(if self.may_send_password() { " AUTH=PLAIN" } else { " LOGINDISABLED" });
+        list.push_str(match self.may_send_password() {
+            true => " AUTH=OAUTHBEARER AUTH=XOAUTH2 AUTH=PLAIN",
+            false => " LOGINDISABLED",
+        });
         list
     }
 

@@ -30,6 +30,11 @@ impl Reply {
         Self { outcome: Outcome::Bad, text: text.into() }
     }
 
+    /// Whether name, password or token were wrong, as [`crate::command::login`] says it.
+    pub(crate) fn is_wrong_login(&self) -> bool {
+        self.outcome == Outcome::No && self.text.starts_with("[AUTHENTICATIONFAILED]")
+    }
+
     /// Every command that names a mailbox may find that there is none.
     pub(crate) fn no_mailbox() -> Self {
         Self::no("[NONEXISTENT] No such mailbox")

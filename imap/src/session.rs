@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use directory::Principal;
+use directory::{Login, Principal};
 use imap_protocol::command::{Command, Fetch, Store, Tag};
 use imap_protocol::server::{Event, Server, State};
 use net::pump::Pump;
@@ -48,7 +48,12 @@ pub(crate) struct Session {
 pub(crate) struct User {
     pub(crate) principal: Principal,
     pub(crate) account: Account,
+    /// Until the session watches it.
+    pub(crate) login: Option<Login>,
 }
+
+/// Why a session ends whose login was withdrawn.
+pub(crate) const WITHDRAWN: Stop = Stop::Bye("The login was withdrawn");
 
 impl Session {
     pub(crate) fn new(
@@ -105,10 +110,15 @@ impl Session {
 
     async fn serve(&mut self) -> Result<(), Stop> {
         let shutdown = self.shutdown.clone();
+        let mut login = None;
         loop {
+            if let Some(entered) = self.user.as_mut().and_then(|user| user.login.take()) {
+                login = Some(entered);
+            }
             let event = tokio::select! {
                 biased;
                 event = self.next_event() => event?,
+                () = withdrawn(&mut login) => return Err(WITHDRAWN),
                 () = shutdown.requested() => return Err(Stop::Bye("[UNAVAILABLE] The server is shutting down")),
             };
             let Some(event) = event else { return Ok(()) };
@@ -116,7 +126,10 @@ impl Session {
             // is where sessions spend their days.
             if let Event::Idle { .. } = event {
                 metrics::counter!("postrider_imap_commands_total", "command" => "idle").increment(1);
-                Box::pin(commands::idle::run(self)).await?;
+                tokio::select! {
+                    idled = Box::pin(commands::idle::run(self)) => idled?,
+                    () = withdrawn(&mut login) => return Err(WITHDRAWN),
+                }
             } else {
                 Box::pin(self.handle(event)).await?;
             }
@@ -298,6 +311,14 @@ impl Session {
             let synced = selected.view.synced().0.max(1);
             imap_protocol::response::select::code_number(self.out(), "HIGHESTMODSEQ", synced, "Highest");
         }
+    }
+}
+
+/// Waits until the login is withdrawn; before there is one, for ever.
+async fn withdrawn(login: &mut Option<Login>) {
+    match login {
+        Some(login) => login.withdrawn().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Passwords for single applications.
     #[command(subcommand)]
     AppPassword(AppPasswordCommand),
+    /// Programs and browsers that act for an account, by tokens (OAuth 2).
+    #[command(subcommand)]
+    Grant(GrantCommand),
     /// Addresses that an account's mail is not sent to, since notifications said that they do not exist.
     #[command(subcommand)]
     Suppression(SuppressionCommand),
@@ -496,6 +499,36 @@ pub(crate) enum SuppressionCommand {
     Remove {
         address: String,
         suppressed: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GrantCommand {
+    /// Programs and browsers that act for an account.
+    List {
+        address: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Let a program act for an account, and print its tokens (OAuth 2), this once.
+    Add {
+        address: String,
+        /// What the program calls itself.
+        client: String,
+        /// What its owner calls it.
+        name: String,
+        /// A service that it is good for: smtp, imap, pop3, jmap, sieve. Without one: all.
+        #[arg(long = "service", value_name = "SERVICE")]
+        services: Vec<String>,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// End what a program may do; its sessions end too.
+    Remove {
+        address: String,
+        id: String,
         #[command(flatten)]
         reach: Reach,
     },

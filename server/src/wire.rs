@@ -26,6 +26,7 @@ use queue::{Clock, Foundation, Queue, Sharing};
 use smtp_in::SmtpIn;
 use smtp_out::SmtpOut;
 use storage::{AccountSettings, OpenError, Principal, Storage};
+use tokio::task::JoinHandle;
 use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
@@ -172,6 +173,8 @@ pub(crate) struct Stores {
     pub(crate) health: Health,
     pub(crate) cluster: Option<Cluster>,
     maintenance: Maintenance,
+    /// Looks after those who are logged in.
+    logins: JoinHandle<()>,
 }
 
 impl Stores {
@@ -205,14 +208,18 @@ impl Stores {
         ground.migration().resume(Box::new(move || alone.alone()));
         let (blobs, s3) = (ground.blobs.clone(), ground.back_end.s3());
         let maintenance = Maintenance::start(&config.maintenance, blobs, s3, cluster.as_ref());
-        let stores = Self { ground, queue, health, cluster, maintenance };
+        let logins = tokio::spawn(ground.directory.clone().look_after_logins());
+        let stores = Self { ground, queue, health, cluster, maintenance, logins };
         stores.watch();
         Ok(stores)
     }
 
     /// Closes everything in order. To be called when no service uses it any more.
     pub(crate) async fn close(self) {
-        let Self { ground, queue, health, cluster, maintenance } = self;
+        let Self { ground, queue, health, cluster, maintenance, logins } = self;
+        logins.abort();
+        // It has let go of the directory when it is joined.
+        let _ = logins.await;
         queue.close();
         drop((queue, health, cluster, maintenance));
         ground.close().await;

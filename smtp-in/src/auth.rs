@@ -97,6 +97,7 @@ fn finish(session: &mut Session, name: &str, result: Result<Principal, AuthError
     match result {
         Ok(principal) if principal.services.contains(Service::Smtp) => {
             info!(account_id = %principal.account, "logged in");
+            session.login = Some(session.service.directory.logged_in(&principal));
             session.client.principal = Some(principal);
             session.pump.machine().authenticated();
         }

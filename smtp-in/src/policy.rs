@@ -23,6 +23,10 @@ pub(crate) fn shutting_down() -> Reply {
     Reply::new(421, status(4, 3, 2), "Shutting down")
 }
 
+pub(crate) fn login_withdrawn() -> Reply {
+    Reply::new(421, status(4, 7, 0), "The login was withdrawn")
+}
+
 pub(crate) fn no_tls() -> Reply {
     Reply::new(421, status(4, 7, 0), "TLS is needed and not available")
 }

@@ -110,7 +110,13 @@ impl SmtpIn {
         let submission = Settings {
             requires_tls: !config.submission_without_tls,
             requires_auth: true,
-            mechanisms: vec![Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login],
+            mechanisms: vec![
+                Mechanism::ScramSha256,
+                Mechanism::Plain,
+                Mechanism::Login,
+                Mechanism::OAuthBearer,
+                Mechanism::XOAuth2,
+            ],
             passwords_in_clear: config.submission_without_tls,
             wishes: submission::wishes(&config),
             ..mx.clone()

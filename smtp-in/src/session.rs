@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ::mail::envelope::Envelope;
 use bytes::Bytes;
-use directory::{Principal, ScramLogin};
+use directory::{Login, Principal, ScramLogin};
 use net::pump::{Pump, PumpError};
 use net::shutdown::ShutdownGuard;
 use net::stream::{Peer, Stream};
@@ -24,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) pump: Pump<Server>,
     pub(crate) guard: ShutdownGuard,
     pub(crate) client: Client,
+    /// Tells when the client's login is withdrawn.
+    pub(crate) login: Option<Login>,
     /// A SCRAM exchange under way. Dropped without success it counts as a failed login.
     pub(crate) scram: Option<ScramLogin>,
     /// The same with a user of another region.
@@ -33,6 +35,14 @@ pub(crate) struct Session {
     pub(crate) transaction: Option<Transaction>,
     /// Set while a message comes.
     pub(crate) writer: Option<Writer>,
+}
+
+/// Waits until the login is withdrawn; before there is one, for ever.
+async fn until_withdrawn(login: &mut Option<Login>) {
+    match login {
+        Some(login) => login.withdrawn().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What is known of the client.
@@ -75,6 +85,7 @@ impl Session {
             pump,
             guard,
             client,
+            login: None,
             scram: None,
             proving: None,
             elsewhere: None,
@@ -86,19 +97,28 @@ impl Session {
     /// Serves the client until it has gone.
     pub(crate) async fn run(mut self) -> Result<(), PumpError> {
         // Whoever has logged in has been greeted.
-        if self.client.principal.is_none() {
-            connect::greet(&mut self);
+        match &self.client.principal {
+            Some(principal) => self.login = Some(self.service.directory.logged_in(principal)),
+            None => connect::greet(&mut self),
         }
-        let mut leaving = false;
+        let (mut leaving, mut withdrawn) = (false, false);
         loop {
-            if leaving && self.pump.machine().is_between_transactions() {
-                self.pump.machine().close(&policy::shutting_down());
+            if self.pump.machine().is_between_transactions() {
+                match (leaving, withdrawn) {
+                    (true, _) => self.pump.machine().close(&policy::shutting_down()),
+                    (_, true) => self.pump.machine().close(&policy::login_withdrawn()),
+                    _ => {}
+                }
             }
             let event = tokio::select! {
                 biased;
                 () = self.guard.requested(), if !leaving => {
                     // A transaction under way may come to its end; the shutdown's patience bounds it.
                     leaving = true;
+                    continue;
+                }
+                () = until_withdrawn(&mut self.login), if !withdrawn => {
+                    withdrawn = true;
                     continue;
                 }
                 event = self.pump.next() => event?,

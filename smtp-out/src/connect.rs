@@ -296,6 +296,8 @@ async fn log_in(connection: &mut Connection, login: &Login) -> Result<(), NotCon
     let exporter = tls.as_ref().and_then(|tls| tls.exporter);
     let usable = |mechanism: &Mechanism| match mechanism {
         Mechanism::ScramSha256Plus => exporter.is_some(),
+        // What is configured is a password.
+        mechanism if mechanism.takes_token() => false,
         mechanism => tls.is_some() || !mechanism.sends_password(),
     };
     let Some(mechanism) = Mechanism::ALL.into_iter().find(|one| offered.contains(one) && usable(one)) else {

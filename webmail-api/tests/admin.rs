@@ -190,6 +190,7 @@ async fn stores() -> (Storage, Queue, QueueId) {
 
 struct Bench {
     storage: Storage,
+    directory: Directory,
     queue_id: QueueId,
     router: Router,
     api: Api,
@@ -225,7 +226,7 @@ impl Bench {
         let audit = Arc::new(AuditLines::default());
         let api = Api::new(Parts {
             config: Config { body_bytes_max: 4096, request_seconds_max: 2, ..Config::default() },
-            directory,
+            directory: directory.clone(),
             storage: storage.clone(),
             queue: Some(queue),
             tokens: Tokens::new(
@@ -237,6 +238,7 @@ impl Bench {
         });
         let mut bench = Self {
             storage,
+            directory,
             queue_id,
             router: api.router(),
             api,
@@ -312,6 +314,36 @@ impl Bench {
     }
 
     /// What an account's mail is not sent to.
+    /// A program gets tokens that are good for a login, until they are withdrawn.
+    async fn grant_endpoints(&self, account: &str) {
+        let of = format!("/admin/v1/accounts/{account}/grants");
+        let (status, made) = self
+            .call("POST", &of, Some(json!({ "client": "tb", "name": "a program", "services": ["imap"] })))
+            .await;
+        assert_eq!(status, 201, "{made}");
+        let (_, grants) = self.call("GET", &of, None).await;
+        assert_eq!(grants[0]["client"], "tb");
+        assert_eq!(grants[0]["services"], json!(["imap"]));
+        assert_eq!(grants[0]["id"], made["id"]);
+        let login = directory::PlainLogin {
+            login: account.to_owned(),
+            password: made["access_token"].as_str().unwrap().to_owned(),
+            service: directory::Service::Imap,
+        };
+        let home = std::net::IpAddr::from([127, 0, 0, 1]);
+        self.directory.authenticate(&login, home).await.unwrap();
+        let one = format!("{of}/{}", made["id"].as_str().unwrap());
+        assert_eq!(self.call("DELETE", &one, None).await.0, 204);
+        assert_eq!(self.call("DELETE", &one, None).await.0, 404);
+        assert_eq!(self.call("DELETE", &format!("{of}/nonsense"), None).await.0, 404);
+        assert!(self.directory.authenticate(&login, home).await.is_err());
+        assert_eq!(self.call("POST", &of, Some(json!({ "client": "", "name": "n" }))).await.0, 400);
+        assert_eq!(
+            self.call("GET", "/admin/v1/accounts/nobody@example.test/grants", None).await.0,
+            404
+        );
+    }
+
     async fn suppression_endpoints(&self, account: &str) {
         let of = format!("/admin/v1/accounts/{account}/suppressions");
         assert_eq!(self.call("GET", &of, None).await.1, json!([]));
@@ -537,6 +569,7 @@ async fn every_endpoint_is_what_the_document_says() {
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 204);
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 404);
 
+    bench.grant_endpoints("alice@example.test").await;
     bench.queue_endpoints().await;
     bench.migrate_endpoints().await;
 

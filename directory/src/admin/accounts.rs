@@ -147,6 +147,7 @@ impl Directory {
         };
         self.forget_journey(id).await?;
         self.inner.stores.delete(id).await?;
+        self.revoke_all(id).await?;
         remove_account(&open, key.clone(), id).await?;
         self.release(&open, &key).await?;
         Ok(id)
@@ -172,6 +173,8 @@ impl Directory {
             Ok((operations, account))
         })
         .await
+        // Whoever is logged in may not be allowed to any more.
+        .inspect(|_| self.inner.logged_in.look())
     }
 }
 

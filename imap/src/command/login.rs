@@ -46,7 +46,8 @@ pub(crate) async fn open(imap: &Inner, principal: Principal) -> Result<User, Ope
     let owner = storage::Principal::Owner(principal.account);
     let account = imap.storage.account(&owner, principal.account).await?;
     info!(account_id = %principal.account, login = %principal.address, "logged in");
-    Ok(User { principal, account })
+    let login = Some(imap.directory.logged_in(&principal));
+    Ok(User { principal, account, login })
 }
 
 /// What is said behind OK.

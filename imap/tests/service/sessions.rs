@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use directory::{NewGrant, PlainLogin, Service, ServiceSet};
+use mail::address::Address;
+
 use crate::world::{MULTIPART, World, plain};
 
 #[tokio::test]
@@ -40,10 +43,72 @@ async fn passwords_travel_encrypted_or_not_at_all() {
     session.ok("STARTTLS").await;
     session.pump.machine().start_tls();
     let reply = session.ok("CAPABILITY").await;
-    assert!(reply.untagged[0].ends_with(" AUTH=PLAIN"), "{}", reply.untagged[0]);
+    let mechanisms = " AUTH=OAUTHBEARER AUTH=XOAUTH2 AUTH=PLAIN";
+    assert!(reply.untagged[0].ends_with(mechanisms), "{}", reply.untagged[0]);
     session.expect("STARTTLS", &[], "BAD ").await;
     session.ok("LOGIN alice@example.test postrider").await;
     session.ok("SELECT INBOX").await;
+}
+
+/// RFC 7628, and what came before it.
+#[tokio::test]
+async fn tokens_log_in_until_they_are_withdrawn() {
+    let world = World::new().await;
+    let alice = Address::parse("alice@example.test").unwrap();
+    let login = PlainLogin {
+        login: alice.to_string(),
+        password: "postrider".to_owned(),
+        service: Service::Imap,
+    };
+    let home = [127, 0, 0, 1].into();
+    let principal = world.directory.authenticate(&login, home).await.unwrap();
+    let grant = NewGrant { client: "c", name: "a program", services: ServiceSet::ALL };
+    let (grant, _) = world.directory.grant(&principal, grant).await.unwrap();
+    let token = world.directory.access_token(principal.account, &grant).reveal().to_owned();
+    let bearer = |name: &str, token: &str| {
+        sasl::wire::encode(format!("n,{name},\x01auth=Bearer {token}\x01\x01").as_bytes())
+    };
+    let old = sasl::wire::encode(format!("user={alice}\x01auth=Bearer {token}\x01\x01").as_bytes());
+    for exchange in [
+        format!("OAUTHBEARER {}", bearer("a=alice@example.test", &token)),
+        format!("OAUTHBEARER {}", bearer("", &token)),
+        format!("XOAUTH2 {old}"),
+    ] {
+        let mut session = world.connect(None).await;
+        session.ok(&format!("AUTHENTICATE {exchange}")).await;
+        session.ok("SELECT INBOX").await;
+    }
+    // A wrong one is told why, and then that it is (RFC 7628 §3.2.3).
+    let mut session = world.connect(None).await;
+    let wrong = bearer("", &token.replace("access-", "access-x"));
+    session.send(format!("a AUTHENTICATE OAUTHBEARER {wrong}\r\n").as_bytes()).await;
+    let told = session.event().await;
+    let told = sasl::wire::decode(told.strip_prefix("+ ").unwrap().as_bytes()).unwrap();
+    assert_eq!(told, br#"{"status":"invalid_token"}"#);
+    session.send(b"AQ==\r\n").await;
+    assert!(session.event().await.starts_with("a NO [AUTHENTICATIONFAILED]"));
+    session.expect("AUTHENTICATE OAUTHBEARER bm90aGluZw==", &[], "BAD ").await;
+
+    // Without encryption a token is as good as a password.
+    let mut session = world.connect(Some("192.0.2.1:1234")).await;
+    let refused = format!("AUTHENTICATE OAUTHBEARER {}", bearer("", &token));
+    session.expect(&refused, &[], "NO [PRIVACYREQUIRED]").await;
+
+    // What goes on ends with what it came of, whether it idles or not.
+    let looking = tokio::spawn(world.directory.clone().look_after_logins());
+    let mut idle = world.connect(None).await;
+    idle.ok(&format!("AUTHENTICATE XOAUTH2 {old}")).await;
+    idle.ok("SELECT INBOX").await;
+    idle.send(b"i IDLE\r\n").await;
+    assert!(idle.event().await.starts_with('+'));
+    let mut quiet = world.connect(None).await;
+    quiet.ok(&format!("AUTHENTICATE XOAUTH2 {old}")).await;
+    let mut by_password = world.alice().await;
+    assert!(world.directory.revoke(principal.account, grant.id).await.unwrap());
+    assert_eq!(idle.event().await, "* BYE The login was withdrawn");
+    assert_eq!(quiet.event().await, "* BYE The login was withdrawn");
+    by_password.ok("NOOP").await;
+    looking.abort();
 }
 
 #[tokio::test]

@@ -62,6 +62,7 @@ impl AccountStores for Accounts {
 /// `postrider`.
 pub(crate) struct World {
     pub(crate) imap: Imap,
+    pub(crate) directory: Directory,
     pub(crate) shutdown: Shutdown,
     pub(crate) certificate: SelfSigned,
 }
@@ -129,8 +130,8 @@ impl World {
         }
         let certificate = Certificate::self_signed(&["imap.example.test".to_owned()]).unwrap();
         let tls = TlsServer::new(&[certificate.certificate().unwrap()]).unwrap();
-        let imap = Imap::new(config, storage, directory, Some(tls));
-        Self { imap, shutdown: Shutdown::new(), certificate }
+        let imap = Imap::new(config, storage, directory.clone(), Some(tls));
+        Self { imap, directory, shutdown: Shutdown::new(), certificate }
     }
 
     /// The client's end of a connection; `remote` is where the server thinks that it comes from.

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use crate::scram;
 use crate::server::{Binding, PlainLogin};
-use crate::{Mechanism, Password, plain, wire};
+use crate::{Mechanism, Password, bearer, plain, wire};
 
 /// Why a client goes no further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +38,7 @@ enum State {
     LoginPassword,
     ServerFirst { nonce: String, bare: String },
     ServerFinal { signature: [u8; 32] },
+    TokenSent,
     Over,
 }
 
@@ -69,6 +70,10 @@ impl Client {
             Mechanism::Plain => {
                 self.state = State::Over;
                 Some(plain::message(&self.login))
+            }
+            Mechanism::OAuthBearer | Mechanism::XOAuth2 => {
+                self.state = State::TokenSent;
+                Some(bearer::message(self.mechanism, &self.login))
             }
             Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => {
                 let bare = format!("n={},r={nonce}", scram::encode_name(&self.login.authcid));
@@ -103,13 +108,16 @@ impl Client {
                     Err(ClientError::ServerSignature)
                 }
             }
+            // Why the token is refused is said, and then that it is (RFC 7628 §3.2.3).
+            State::TokenSent if self.mechanism == Mechanism::OAuthBearer => Ok(bearer::DUMMY.to_vec()),
+            State::TokenSent => Ok(Vec::new()),
             State::Over => Err(ClientError::Malformed("the exchange is over")),
         }
     }
 
     /// Whether the server has nothing more to prove: a success before that is a false one.
     pub fn is_complete(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, State::Over | State::TokenSent)
     }
 
     fn gs2_header(&self) -> String {

@@ -1,4 +1,4 @@
-//! SASL exchanges (RFC 4422) without I/O: PLAIN, LOGIN and SCRAM-SHA-256, both ends.
+//! SASL exchanges (RFC 4422) without I/O: PLAIN, LOGIN, SCRAM-SHA-256, OAUTHBEARER and XOAUTH2, both ends.
 //!
 //! SMTP, IMAP, POP3 and ManageSieve carry the same exchange in different clothes: they bring the mechanism's name and
 //! decoded responses, and carry challenges back. What needs a look into the directory is asked as a
@@ -8,6 +8,7 @@
 //!
 //! Start reading at [`server`].
 
+mod bearer;
 pub mod client;
 mod plain;
 pub mod scram;
@@ -31,11 +32,22 @@ pub enum Mechanism {
     ScramSha256,
     /// The same, bound to the TLS channel by `tls-exporter` (RFC 9266).
     ScramSha256Plus,
+    /// RFC 7628: an access token of OAuth 2.
+    OAuthBearer,
+    /// The same as it was before the RFC; Thunderbird and Outlook know nothing else.
+    XOAuth2,
 }
 
 impl Mechanism {
-    /// All of them, the strongest first.
-    pub const ALL: [Self; 4] = [Self::ScramSha256Plus, Self::ScramSha256, Self::Plain, Self::Login];
+    /// All of them; those with a password first, and of these the strongest.
+    pub const ALL: [Self; 6] = [
+        Self::ScramSha256Plus,
+        Self::ScramSha256,
+        Self::Plain,
+        Self::Login,
+        Self::OAuthBearer,
+        Self::XOAuth2,
+    ];
 
     /// The registered name.
     pub const fn name(self) -> &'static str {
@@ -44,6 +56,8 @@ impl Mechanism {
             Self::Login => "LOGIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
+            Self::OAuthBearer => "OAUTHBEARER",
+            Self::XOAuth2 => "XOAUTH2",
         }
     }
 
@@ -52,9 +66,14 @@ impl Mechanism {
         !matches!(self, Self::Login)
     }
 
-    /// Whether the password itself is sent.
+    /// Whether what is sent is good for whoever reads it on its way: a password, or a token.
     pub const fn sends_password(self) -> bool {
-        matches!(self, Self::Plain | Self::Login)
+        matches!(self, Self::Plain | Self::Login) || self.takes_token()
+    }
+
+    /// Whether it carries an access token in place of a password.
+    pub const fn takes_token(self) -> bool {
+        matches!(self, Self::OAuthBearer | Self::XOAuth2)
     }
 }
 

@@ -109,7 +109,7 @@ impl ClientFirst {
         };
         let authzid = match authzid {
             "" => None,
-            authzid => Some(name(authzid.strip_prefix("a=").ok_or_else(malformed)?)?),
+            authzid => Some(decode_name(authzid.strip_prefix("a=").ok_or_else(malformed)?)?),
         };
         let mut attributes = bare.split(',');
         // `m=` in front would be an extension that we are told not to ignore; it fails here like anything unknown.
@@ -124,7 +124,7 @@ impl ClientFirst {
         Ok(Self {
             flag,
             authzid,
-            authcid: name(authcid)?,
+            authcid: decode_name(authcid)?,
             nonce: nonce.to_owned(),
             gs2_header,
             bare: bare.to_owned(),
@@ -163,7 +163,7 @@ impl ClientFinal {
 }
 
 /// `saslname` decoded: `=2C` is a comma and `=3D` an equals sign (RFC 5802 §5.1).
-fn name(encoded: &str) -> Result<String, Failure> {
+pub(crate) fn decode_name(encoded: &str) -> Result<String, Failure> {
     let mut name = String::with_capacity(encoded.len());
     let mut rest = encoded;
     while let Some((before, after)) = rest.split_once('=') {

@@ -1,9 +1,10 @@
 //! The server's side of one exchange.
 
 use crate::scram::{self, BindingFlag, ClientFinal, ClientFirst, ScramVerifier};
-use crate::{Mechanism, Password, plain};
+use crate::{Mechanism, Password, bearer, plain};
 
-/// A name and a password, as PLAIN and LOGIN bring them.
+/// A name and a password, as PLAIN and LOGIN bring them. OAUTHBEARER and XOAUTH2 bring an access token in place of the
+/// password, and perhaps no name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlainLogin {
     /// As whom the client wants to act, if it says so.
@@ -19,7 +20,8 @@ pub struct PlainLogin {
 pub enum ServerStep {
     /// Send this; then give the response to [`Server::respond`].
     Challenge(Vec<u8>),
-    /// Is this login right? The exchange is over; the answer goes to the client in the language's own words.
+    /// Is this login right? The exchange is over; the answer goes to the client in the language's own words, but for a token
+    /// that is refused: see [`Server::refused`].
     Verify(PlainLogin),
     /// Look the verifier up and give it to [`Server::verifier`]. A user who does not exist, or has no verifier, gets
     /// [`ScramVerifier::of_nobody`], so that nothing is told before the proof.
@@ -78,6 +80,8 @@ enum State {
     LookingUp { first: ClientFirst },
     ScramProof { first: ClientFirst, server_first: String, nonce: String, verifier: ScramVerifier },
     ScramAcknowledge { authzid: Option<String>, authcid: String },
+    Bearer,
+    BearerRefused,
     Over,
 }
 
@@ -110,6 +114,16 @@ impl Server {
         })
     }
 
+    /// The answer to [`ServerStep::Verify`] is no. With a token there is something to be said and heard before the language
+    /// says so (RFC 7628 §3.2.2): `Some` is the challenge, and what the client responds is given to [`Server::respond`].
+    pub fn refused(&mut self) -> Option<Vec<u8>> {
+        if !matches!(self.state, State::Bearer) {
+            return None;
+        }
+        self.state = State::BearerRefused;
+        Some(bearer::refusal(self.mechanism))
+    }
+
     /// Answers [`ServerStep::LookUp`].
     pub fn verifier(&mut self, verifier: ScramVerifier) -> ServerStep {
         self.verifier_with_nonce(verifier, &scram::nonce())
@@ -130,6 +144,13 @@ impl Server {
     fn advance(&mut self, response: &[u8]) -> Result<ServerStep, Failure> {
         match (std::mem::replace(&mut self.state, State::Over), self.mechanism) {
             (State::Start, Mechanism::Plain) => Ok(ServerStep::Verify(plain::parse(response)?)),
+            (State::Start, Mechanism::OAuthBearer | Mechanism::XOAuth2) => {
+                let login = bearer::parse(self.mechanism, response)?;
+                self.state = State::Bearer;
+                Ok(ServerStep::Verify(login))
+            }
+            // Whatever the client has to say about it.
+            (State::BearerRefused, _) => Err(Failure::WrongProof),
             (State::Start | State::LoginName, Mechanism::Login) => {
                 self.state = State::LoginPassword { authcid: text(response)?.to_owned() };
                 Ok(ServerStep::Challenge(b"Password:".to_vec()))
@@ -154,7 +175,7 @@ impl Server {
                     Err(Failure::Malformed("a response to the last message is empty"))
                 }
             }
-            (State::LoginName | State::LookingUp { .. } | State::Over, _) => {
+            (State::LoginName | State::LookingUp { .. } | State::Bearer | State::Over, _) => {
                 Err(Failure::Malformed("no response was asked for"))
             }
         }
@@ -281,6 +302,19 @@ mod tests {
             assert_eq!(step, ServerStep::Challenge(b"Password:".to_vec()));
             assert_eq!(server.respond(b"pass"), ServerStep::Verify(expected.clone()));
         }
+    }
+
+    /// The failing example of RFC 7628 §4.3.
+    #[test]
+    fn a_refused_token() {
+        let message = b"n,a=user@example.com,\x01auth=Bearer vF9d==\x01\x01";
+        let (mut server, step) = Server::start(Mechanism::OAuthBearer, Binding::None, Some(message));
+        assert!(matches!(step, ServerStep::Verify(_)));
+        assert_eq!(server.refused().unwrap(), br#"{"status":"invalid_token"}"#);
+        assert_eq!(server.respond(b"\x01"), ServerStep::Failed(Failure::WrongProof));
+        assert_eq!(server.refused(), None, "it is over");
+        let (mut server, _) = Server::start(Mechanism::Plain, Binding::None, Some(b"\0tim\0secret"));
+        assert_eq!(server.refused(), None, "a password has nothing more to be told");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::client::{Client, Needs};
 use super::{print, queue, secret};
 use crate::args::{
     AccountCommand, AliasCommand, AppPasswordCommand, ClusterCommand, Command, DomainCommand, DomainOptions,
-    Limit, ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument, SuppressionCommand,
+    GrantCommand, Limit, ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument, SuppressionCommand,
     TokenCommand,
 };
 
@@ -131,6 +131,7 @@ fn request(command: Command) -> anyhow::Result<Option<Request>> {
         Command::List(command) => Some(list(command)),
         Command::Password(command) => Some(password(command)?),
         Command::AppPassword(command) => Some(app_password(command)),
+        Command::Grant(command) => Some(grant(command)),
         Command::Suppression(command) => Some(suppression(command)),
         Command::Token(command) => Some(token(command)),
         Command::Queue(command) => Some(queue::request(command)),
@@ -307,6 +308,21 @@ fn app_password(command: AppPasswordCommand) -> Request {
         AppPasswordCommand::Remove { address, name, reach } => {
             let path = format!("{}/app-passwords/{}", of(&address), escape(&name));
             delete(reach, path, format!("{address}: application password {name:?} withdrawn"))
+        }
+    }
+}
+
+fn grant(command: GrantCommand) -> Request {
+    let of = |address: &str| format!("/admin/v1/accounts/{}/grants", escape(address));
+    match command {
+        GrantCommand::List { address, reach } => get(reach, of(&address), Show::Answer),
+        GrantCommand::Add { address, client, name, services, reach } => {
+            let body = json!({ "client": client, "name": name, "services": services });
+            Request { show: Show::Answer, ..send(reach, Method::POST, of(&address), body) }
+        }
+        GrantCommand::Remove { address, id, reach } => {
+            let path = format!("{}/{}", of(&address), escape(&id));
+            delete(reach, path, format!("{address}: grant {id} ended"))
         }
     }
 }

@@ -11,7 +11,9 @@ use directory::account::Quota;
 use directory::admin::{NewAccount, NewPassword};
 use directory::config::Argon2Config;
 use directory::entry::DomainSettings;
-use directory::{AccountStores, Directory, LogKeys, Parts, Temporary};
+use directory::{
+    AccountStores, Directory, LogKeys, NewGrant, Parts, PlainLogin, Service, ServiceSet, Temporary,
+};
 use engine::memory::MemoryEngine;
 use engine::seal::Unencrypted;
 use engine::{LogId, LogOptions, Sealer};
@@ -74,6 +76,17 @@ pub(crate) fn address(text: &str) -> Address {
 }
 
 impl World {
+    /// What a program logs in with for somebody.
+    pub(crate) async fn token(&self, of: &str) -> String {
+        let (login, service) = (of.to_owned(), Service::Smtp);
+        let login = PlainLogin { login, password: "postrider".to_owned(), service };
+        let principal = self.directory.authenticate(&login, [127, 0, 0, 1].into()).await.unwrap();
+        let new = NewGrant { client: "c", name: "a program", services: ServiceSet::ALL };
+        let (grant, _) = self.directory.grant(&principal, new).await.unwrap();
+        let token = self.directory.access_token(principal.account, &grant);
+        token.reveal().to_owned()
+    }
+
     pub(crate) async fn new() -> Self {
         Self::with(Config::default()).await
     }

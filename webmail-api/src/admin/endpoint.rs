@@ -5,7 +5,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use super::api::Api;
 use super::caller::Scope;
 use super::{
-    accounts, aliases, domains, lists, migration, monitor, nodes, openapi, queue, shards, suppressions,
+    accounts, aliases, domains, grants, lists, migration, monitor, nodes, openapi, queue, shards, suppressions,
     tokens,
 };
 
@@ -176,6 +176,30 @@ pub(crate) fn table() -> Vec<Endpoint> {
             None,
             gone,
             delete(accounts::delete_app_password),
+        ),
+        read(
+            "/admin/v1/accounts/{address}/grants",
+            "Programs and browsers that act for an account.",
+            JsonList("Grant"),
+            get(grants::list),
+        ),
+        act(
+            "post",
+            "/admin/v1/accounts/{address}/grants",
+            passwords,
+            "Lets a program act for an account; what it logs in with is shown in this answer only.",
+            Some("NewGrant"),
+            (201, Json("GrantTokens")),
+            post(grants::create),
+        ),
+        act(
+            "delete",
+            "/admin/v1/accounts/{address}/grants/{id}",
+            passwords,
+            "Ends what a program may do: its tokens and its sessions end.",
+            None,
+            gone,
+            delete(grants::remove),
         ),
         read(
             "/admin/v1/accounts/{address}/suppressions",

@@ -14,6 +14,7 @@ pub mod caller;
 mod config;
 mod domains;
 mod endpoint;
+mod grants;
 mod lists;
 pub mod migration;
 pub mod monitor;

@@ -201,6 +201,16 @@ fn schemas() -> Value {
         "NewAppPassword": object("Without services: good for all.", &[
             ("name", text()), ("?services", list(service())),
         ]),
+        "Grant": object("A program or a browser that acts for an account.", &[
+            ("id", text()), ("client", text()), ("name", text()), ("services", list(service())),
+            ("created", seconds()), ("used", seconds()), ("expires", seconds()),
+        ]),
+        "NewGrant": object("Without services: good for all.", &[
+            ("client", text()), ("name", text()), ("?services", list(service())),
+        ]),
+        "GrantTokens": object("Shown once.", &[
+            ("id", text()), ("access_token", text()), ("expires_in", seconds()), ("refresh_token", text()),
+        ]),
         "Suppression": object("An address that the account's mail is not sent to.", &[
             ("address", address()), ("since", seconds()), ("status", text()), ("reason", text()),
         ]),

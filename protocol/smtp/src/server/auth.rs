@@ -20,6 +20,8 @@ pub(super) struct AuthState {
     asked: bool,
     /// A verifier has been looked up, so that the service wants to hear of a failure.
     looked_up: bool,
+    /// A token was refused, of which the client is being told; this follows.
+    refused: Option<Reply>,
 }
 
 impl Server {
@@ -41,7 +43,17 @@ impl Server {
 
     /// The login was wrong, or cannot be decided now.
     pub fn authentication_failed(&mut self, reply: &Reply) {
-        assert!(matches!(&self.phase, Phase::Auth(auth) if auth.asked), "an answer without a question");
+        let Phase::Auth(auth) = &mut self.phase else { unreachable!("an answer without a question") };
+        assert!(auth.asked, "an answer without a question");
+        // RFC 7628 §3.2.3: why comes first, and the client answers that it has heard. A token that cannot be checked now is
+        // not wrong, and a client that were told so would forget it.
+        if reply.code == 535
+            && let Some(challenge) = auth.exchange.refused()
+        {
+            auth.asked = false;
+            auth.refused = Some(reply.clone());
+            return self.challenge(&challenge);
+        }
         self.fail_auth(reply);
     }
 
@@ -98,7 +110,8 @@ impl Server {
             .transpose()
             .map_err(|_| bad_syntax("Not base64"))?;
         let (exchange, step) = sasl::server::Server::start(mechanism, self.binding, initial.as_deref());
-        self.phase = Phase::Auth(Box::new(AuthState { exchange, asked: false, looked_up: false }));
+        self.phase =
+            Phase::Auth(Box::new(AuthState { exchange, asked: false, looked_up: false, refused: None }));
         Ok(self.follow(step))
     }
 
@@ -118,6 +131,7 @@ impl Server {
                 Reply::new(501, status(5, 0, 0), "Authentication cancelled")
             }
             Line::Whole(line) => match wire::decode(&line) {
+                Ok(_) if auth.refused.is_some() => auth.refused.take().unwrap_or_else(rejected),
                 Ok(response) => {
                     let step = auth.exchange.respond(&response);
                     return self.follow(step);

@@ -35,7 +35,13 @@ pub(crate) fn settings(kind: &str) -> Settings {
         "lmtp" => Settings { lmtp: true, starttls: false, ..base },
         "submission" => Settings {
             requires_auth: true,
-            mechanisms: vec![Mechanism::ScramSha256, Mechanism::Plain, Mechanism::Login],
+            mechanisms: vec![
+                Mechanism::ScramSha256,
+                Mechanism::Plain,
+                Mechanism::Login,
+                Mechanism::OAuthBearer,
+                Mechanism::XOAuth2,
+            ],
             wishes: Wishes { hold_seconds_max: Some(86_400), by_seconds_min: Some(60), priority: true },
             ..base
         },
