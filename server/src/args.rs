@@ -152,9 +152,22 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         reach: Reach,
     },
-    /// The tables in Cassandra or ScyllaDB.
+    /// The tables in Cassandra or ScyllaDB; of a region also the table that it shares with the others.
     #[command(subcommand)]
     Schema(SchemaCommand),
+    /// The table that says which region has a name.
+    #[command(subcommand)]
+    Regions(RegionsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RegionsCommand {
+    /// Put all names of this region into it: those that were made before this was one of several regions. Done again it
+    /// does nothing.
+    Register {
+        #[command(flatten)]
+        store: Store,
+    },
 }
 
 #[derive(Debug, Subcommand)]

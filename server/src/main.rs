@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{AccountCommand, Arguments, ClusterCommand, Command, ConfigCommand};
+use crate::args::{AccountCommand, Arguments, ClusterCommand, Command, ConfigCommand, RegionsCommand};
 use crate::config::Config;
 use crate::run::Mode;
 
@@ -73,6 +73,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Migrate { to, reach } => runtime()?.block_on(Box::pin(ctl::migrate(&to, &reach))),
         Command::Account(AccountCommand::Move { address, region, to, store }) => {
             runtime()?.block_on(Box::pin(ctl::account_move(&address, &region, &to, &store)))
+        }
+        Command::Cluster(ClusterCommand::Regions(RegionsCommand::Register { store })) => {
+            runtime()?.block_on(Box::pin(ctl::register_names(&store)))
         }
         Command::Cluster(ClusterCommand::Schema(command)) => {
             runtime()?.block_on(Box::pin(ctl::schema(command)))

@@ -58,7 +58,7 @@ pub(crate) struct Ground {
     pub(crate) directory: Directory,
     /// The other regions, where there are any.
     neighbourhood: Option<Neighbourhood>,
-    audit: AuditLog,
+    pub(crate) audit: AuditLog,
     back_end: BackEnd,
     /// What this process may read and write.
     pub(crate) admitted: Admitted,

@@ -89,6 +89,8 @@ impl Storage {
         blobs: BlobStore,
         config: Config,
     ) -> Self {
+        // Whoever comes to an account looks at its head before anything is said of it.
+        let options = LogOptions { poll_unheld: false, ..options };
         let logs = Logs::new(engine.clone(), options, archive.clone());
         // Pages have about 100 KiB; the estimate only sizes the table.
         let items = (config.email_cache_bytes / 100_000).clamp(16, 1 << 20) as usize;

@@ -10,6 +10,7 @@ mod domains;
 mod lists;
 mod moves;
 mod passwords;
+mod registration;
 
 use async_trait::async_trait;
 use mail::address::Address;
@@ -20,6 +21,7 @@ pub use accounts::{AccountChange, NewAccount};
 pub use domains::{DomainView, NamePage};
 pub use moves::Expected;
 pub use passwords::NewPassword;
+pub use registration::Registered;
 
 use crate::account::{AccountEntry, Quota};
 use crate::credential::PasswordRefused;

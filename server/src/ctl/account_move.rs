@@ -29,6 +29,8 @@ use mail::address::Address;
 use mail::id::AccountId;
 use mail::region::Region;
 use storage::{CheckDepth, Holding, OpenError, Resting, Storage, StorageError};
+use webmail_api::admin::audit::{Act, Audit as _};
+use webmail_api::admin::caller::Caller;
 
 use super::print;
 use crate::args::Store;
@@ -76,7 +78,7 @@ pub(crate) async fn run(address: &str, region: &str, to: &Path, store: &Store) -
         own: &own,
         region: &region,
     };
-    let moved = Box::pin(relocation.run(&address)).await;
+    let moved = Box::pin(relocation.written_down(&address)).await;
     source.close().await;
     target.close().await;
     moved
@@ -92,6 +94,28 @@ struct Relocation<'a> {
 }
 
 impl Relocation<'_> {
+    /// As every act of an operator it is in the audit log before it begins, and when it has ended: in that of either region.
+    async fn written_down(&self, address: &Address) -> anyhow::Result<()> {
+        let (subject, object) = (address.to_string(), format!("to region {}", self.region));
+        let act = |status| Act {
+            number: 0,
+            caller: &Caller::Process,
+            method: "account move",
+            path: &subject,
+            object: Some(&object),
+            status,
+        };
+        for ground in [self.source, self.target] {
+            ground.audit.act(&act(None)).await.context("audit log")?;
+        }
+        let moved = Box::pin(self.run(address)).await;
+        let status = if moved.is_ok() { 200 } else { 500 };
+        for ground in [self.source, self.target] {
+            ground.audit.act(&act(Some(status))).await.context("audit log")?;
+        }
+        moved
+    }
+
     async fn run(&self, address: &Address) -> anyhow::Result<()> {
         let &Self { own, region, .. } = self;
         let (source, target) = (&self.source.directory, &self.target.directory);

@@ -147,7 +147,7 @@ fn request(command: Command) -> anyhow::Result<Option<Request>> {
         | Command::Check { .. }
         | Command::Migrate { .. }
         | Command::Config(_)
-        | Command::Cluster(ClusterCommand::Schema(_)) => {
+        | Command::Cluster(ClusterCommand::Schema(_) | ClusterCommand::Regions(_)) => {
             bail!("not a command for the admin API")
         }
     })

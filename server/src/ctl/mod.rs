@@ -7,10 +7,12 @@ mod command;
 mod migrate;
 mod print;
 mod queue;
+mod regions;
 mod schema;
 mod secret;
 
 pub(crate) use account_move::run as account_move;
 pub(crate) use command::run;
 pub(crate) use migrate::run as migrate;
+pub(crate) use regions::register as register_names;
 pub(crate) use schema::run as schema;

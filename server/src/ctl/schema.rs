@@ -14,32 +14,44 @@ pub(crate) async fn run(command: SchemaCommand) -> anyhow::Result<()> {
         | SchemaCommand::Apply { config }
         | SchemaCommand::Check { config } => config,
     };
-    let config = Config::read(file)?.cql;
-    match command {
-        SchemaCommand::Print { .. } => {
-            print::line(Cql::schema_text(&config).await.context("cql")?.trim_end());
-        }
-        SchemaCommand::Apply { .. } => {
-            let state = Cql::apply_schema(&config).await.context("cql")?;
-            print::line(&format!("keyspace {} has version {}", config.keyspace, state.found));
-        }
-        SchemaCommand::Check { .. } => {
-            let (state, findings) = Cql::check(&config).await.context("cql")?;
-            print::line(&format!(
-                "keyspace {} has version {}, this release needs {}",
-                config.keyspace, state.found, state.needed
-            ));
-            for finding in &findings {
-                let node = if finding.node.is_empty() { "all nodes" } else { &finding.node };
-                print::line(&format!("{:?}: {node}: {}", finding.severity, finding.text));
+    let config = Config::read(file)?;
+    let mut keyspaces = vec![config.cql.clone()];
+    if config.regions.here()?.is_some() {
+        keyspaces.push(config.regions.table(&config.cql));
+    }
+    let mut trouble = Vec::new();
+    for keyspace in &keyspaces {
+        let what = || format!("keyspace {}", keyspace.keyspace);
+        match command {
+            SchemaCommand::Print { .. } => {
+                print::line(Cql::schema_text(keyspace).await.with_context(what)?.trim_end());
             }
-            if findings.iter().any(|finding| finding.severity == Severity::Danger) {
-                bail!("acknowledged mail could be lost");
+            SchemaCommand::Apply { .. } => {
+                let state = Cql::apply_schema(keyspace).await.with_context(what)?;
+                print::line(&format!("keyspace {} has version {}", keyspace.keyspace, state.found));
             }
-            if state.found != state.needed {
-                bail!("the schema is not the one of this release");
-            }
+            SchemaCommand::Check { .. } => trouble.extend(check(keyspace).await.with_context(what)?),
         }
     }
-    Ok(())
+    match trouble.first() {
+        Some(trouble) => bail!("{trouble}"),
+        None => Ok(()),
+    }
+}
+
+/// Says what is there, and what is wrong enough to fail.
+async fn check(keyspace: &engine_cql::Config) -> anyhow::Result<Option<&'static str>> {
+    let (state, findings) = Cql::check(keyspace).await?;
+    print::line(&format!(
+        "keyspace {} has version {}, this release needs {}",
+        keyspace.keyspace, state.found, state.needed
+    ));
+    for finding in &findings {
+        let node = if finding.node.is_empty() { "all nodes" } else { &finding.node };
+        print::line(&format!("{:?}: {node}: {}", finding.severity, finding.text));
+    }
+    if findings.iter().any(|finding| finding.severity == Severity::Danger) {
+        return Ok(Some("acknowledged mail could be lost"));
+    }
+    Ok((state.found != state.needed).then_some("the schema is not the one of this release"))
 }

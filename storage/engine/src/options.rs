@@ -38,10 +38,15 @@ pub struct LogOptions {
     /// Logs open at once; the ones used longest ago and idle are closed beyond it.
     pub open_logs_max: usize,
     /// Whether other nodes commit to the same logs. Then reads that must be fresh look at the head first, answers that
-    /// change nothing are confirmed by such a look, and open logs are looked at every [`Self::head_poll_ms`].
+    /// change nothing are confirmed by such a look, and open logs that somebody holds are looked at now and then.
     pub shared: bool,
-    /// How often the head of an open log is looked at when logs are shared, since hints can be lost.
+    /// How often the head of an open log is looked at when logs are shared, since hints can be lost. An account that no session
+    /// holds is left alone: whoever comes looks first.
     pub head_poll_ms: u64,
+    /// Whether open logs are looked at that nobody holds. For logs whose folded state is taken as it is, by whoever opens
+    /// them again and again.
+    #[serde(skip, default = "yes")]
+    pub poll_unheld: bool,
     /// First pause after a conflict or an unknown outcome; doubled each time, with jitter, since proposers that meet
     /// on one log slow each other down several times over.
     pub backoff_ms_min: u64,
@@ -72,6 +77,7 @@ impl Default for LogOptions {
             open_logs_max: 20_000,
             shared: false,
             head_poll_ms: 15_000,
+            poll_unheld: true,
             backoff_ms_min: 5,
             backoff_ms_max: 2_000,
             retry_ms: 5_000,
@@ -79,6 +85,10 @@ impl Default for LogOptions {
             sabotage: None,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl LogOptions {

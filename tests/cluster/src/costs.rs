@@ -29,6 +29,8 @@ const NODES: usize = 3;
 const MESSAGE_BYTES: usize = 10 * 1024;
 /// Connections that make accounts, at once.
 const MAKERS: usize = 8;
+/// How long somebody who was put off waits.
+const COMES_AGAIN: Duration = Duration::from_secs(1);
 /// How long everything may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(1_200);
 
@@ -78,6 +80,8 @@ pub struct Cost {
     messages: usize,
     accepting: Duration,
     delivering: Duration,
+    /// Attempts that were told to come again later.
+    put_off: usize,
     counts: Counts,
 }
 
@@ -99,9 +103,10 @@ impl fmt::Display for Cost {
         let Counts { writes, reads, puts, gets, cql_bytes, s3_bytes, .. } = self.counts;
         write!(
             f,
-            "| {} | {} | {:.0}/s | {:.0}/s | {:.2} | {:.2} | {:.2} | {:.3} | {:.3} | {:.1} KB | {:.1} KB |",
+            "| {} | {} | {} | {:.0}/s | {:.0}/s | {:.2} | {:.2} | {:.2} | {:.3} | {:.3} | {:.1} KB | {:.1} KB |",
             self.sessions,
             self.messages,
+            self.put_off,
             self.messages as f64 / self.accepting.as_secs_f64(),
             self.rate(),
             self.conditional(),
@@ -117,8 +122,8 @@ impl fmt::Display for Cost {
 
 /// The head of the table of [`Cost`]s.
 pub const COST_HEAD: &str = "\
-| sessions | messages | accepted | delivered | LWT | other writes | reads | PUT | GET | CQL bytes | S3 bytes |
-|---|---|---|---|---|---|---|---|---|---|---|";
+| sessions | messages | put off | accepted | delivered | LWT | other writes | reads | PUT | GET | CQL bytes | S3 bytes |
+|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 impl Costs {
     /// Starts everything, with so many accounts.
@@ -146,14 +151,14 @@ impl Costs {
         let before = self.counts()?;
         let started = Instant::now();
         let left = AtomicUsize::new(messages);
-        std::thread::scope(|scope| {
+        let put_off = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..sessions)
                 .map(|number| {
                     let left = &left;
                     scope.spawn(move || self.session(number, left))
                 })
                 .collect();
-            workers.into_iter().try_for_each(|worker| worker.join().expect("no panic"))
+            workers.into_iter().map(|worker| worker.join().expect("no panic")).sum::<Result<usize>>()
         })?;
         let accepting = started.elapsed();
         loop {
@@ -161,7 +166,7 @@ impl Costs {
             if (now - before).delivered >= messages as f64 {
                 between.s3.set(Manner::Sound);
                 let delivering = started.elapsed();
-                return Ok(Cost { sessions, messages, accepting, delivering, counts: now - before });
+                return Ok(Cost { sessions, messages, put_off, accepting, delivering, counts: now - before });
             }
             if started.elapsed() > PATIENCE {
                 bail!("only {} of {messages} messages were delivered", (now - before).delivered);
@@ -170,20 +175,27 @@ impl Costs {
         }
     }
 
-    /// Sends messages until there are none left.
-    fn session(&self, number: usize, left: &AtomicUsize) -> Result<()> {
+    /// Sends messages until there are none left; one that is put off comes again, as from any server. How often that was.
+    fn session(&self, number: usize, left: &AtomicUsize) -> Result<usize> {
+        let mut put_off = 0;
         let mut client = Smtp::hello(self.cluster.node(number % NODES)?.smtp())?;
         while left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             let id = self.sent.fetch_add(1, Ordering::Relaxed);
             // Neighbours in time are not neighbours in the table of accounts.
             let to = account(id.wrapping_mul(7_919) % self.accounts);
             let text = message::numbered(id as u64, MESSAGE_BYTES);
-            let reply = client.send("load@example.net", &[&to], text.as_bytes())?;
-            if reply.code != 250 {
-                bail!("{} {}", reply.code, reply.lines.join(" "));
+            loop {
+                let reply = client.send("load@example.net", &[&to], text.as_bytes())?;
+                match reply.code {
+                    250 => break,
+                    451 => put_off += 1,
+                    code => bail!("{code} {}", reply.lines.join(" ")),
+                }
+                client.command("RSET", 250)?;
+                std::thread::sleep(COMES_AGAIN);
             }
         }
-        Ok(())
+        Ok(put_off)
     }
 
     fn counts(&self) -> Result<Counts> {

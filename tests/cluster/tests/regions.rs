@@ -127,6 +127,7 @@ impl Scene {
             is_quiet(&region.log(), &EXPECTED).context(region.name)?;
         }
         self.a_region_that_is_away_is_no_wrong_password()?;
+        self.names_of_before_are_put_into_the_table()?;
         self.regions_are_not_mixed_up()
     }
 
@@ -394,6 +395,17 @@ impl Scene {
             );
         }
         println!("killed after each of {STEPS:?}: {killed:?}");
+        for region in [&self.eu, &self.us] {
+            let audit = region.audit()?;
+            let acts = |event: &str| {
+                let is_one = |line: &&str| {
+                    [event, "account move", ALICE, "to region"].iter().all(|part| line.contains(part))
+                };
+                audit.lines().filter(is_one).count()
+            };
+            let (begun, done) = (acts("act begins"), acts("act done"));
+            ensure!(begun > done && done >= 6, "{}: {begun} moves begun, {done} done", region.name);
+        }
         ensure!(killed.iter().all(|count| *count > 0), "it was never killed after some step");
         // Nothing came late and twice.
         for subject in &sent {
@@ -465,6 +477,51 @@ impl Scene {
         self.eu.start()?;
         Imap::login(self.us.imap()?, ALICE, PASSWORD)?;
         arrives(&self.eu, ALICE, "patient")?;
+        Ok(())
+    }
+
+    /// A region that was none at first, and has names of that time.
+    fn names_of_before_are_put_into_the_table(&mut self) -> Result<()> {
+        let file = self.us.file();
+        let as_region = fs::read_to_string(&file)?;
+        let from = as_region.find("[regions]").context("the section")?;
+        let to = from + as_region[from..].find("ca_file").context("its end")?;
+        let to = to + as_region[to..].find('\n').context("a line")?;
+        let listener =
+            as_region.lines().find(|line| line.contains("service = \"region\"")).context("a line")?;
+        let alone = format!("{}{}", &as_region[..from], &as_region[to..]).replace(listener, "");
+        self.us.stop()?;
+        fs::write(&file, alone)?;
+        self.us.start()?;
+        for name in ["early@example.test", "both@example.test"] {
+            self.us.add_account(name)?;
+        }
+        self.us.succeeds(&["alias", "add", "first@example.test", "early@example.test"], "")?;
+        let refused = self.us.command(&["cluster", "regions", "register"], "")?;
+        ensure!(!refused.status.success() && told(&refused).contains("no region"), "{}", told(&refused));
+        self.us.stop()?;
+        fs::write(&file, as_region)?;
+        self.us.start()?;
+        self.eu.add_account("both@example.test")?;
+        ensure!(!curl(&self.eu, "early@example.test", PASSWORD)?, "nobody knows yet where this is");
+        for claimed in [2, 0] {
+            let output = self.us.command(&["cluster", "regions", "register"], "")?;
+            let said = told(&output);
+            ensure!(said.contains(&format!("{claimed} names are in the regions' table now")), "{said}");
+            ensure!(said.contains("both@example.test is in region eu"), "{said}");
+            ensure!(!output.status.success(), "a name that two regions have is passed over in silence");
+        }
+        ensure!(curl(&self.eu, "early@example.test", PASSWORD)?, "its region is known now");
+        send(&self.eu, "first@example.test", "to a name of before")?;
+        arrives(&self.us, "early@example.test", "to a name of before")?;
+        let output = self.eu.command(&["alias", "add", "first@example.test", ALICE], "")?;
+        ensure!(told(&output).contains("is in region us"), "{}", told(&output));
+        self.us.succeeds(&["account", "remove", "both@example.test", "--yes"], "")?;
+        ensure!(curl(&self.us, "both@example.test", PASSWORD)?, "the other's account stays");
+        let said = self.us.succeeds(&["cluster", "regions", "register"], "")?;
+        ensure!(said.contains("0 names are in the regions' table now"), "{said}");
+        let said = self.us.succeeds(&["cluster", "schema", "check"], "")?;
+        ensure!(said.contains("postrider_us") && said.contains("postrider_regions"), "{said}");
         Ok(())
     }
 

@@ -179,7 +179,7 @@ impl<S: State> Actor<S> {
             let result = match event {
                 Event::Stop | Event::Message(None) => break,
                 Event::Poll => {
-                    self.look = true;
+                    self.look |= self.context.options.poll_unheld || self.shared.handles() > 0;
                     Ok(())
                 }
                 Event::Hint => {

@@ -72,6 +72,34 @@ async fn a_hint_shows_a_commit_at_once_and_a_poll_without_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_that_nobody_holds_costs_nothing() {
+    let engine = MemoryEngine::new();
+    let options = LogOptions {
+        shared: true,
+        head_poll_ms: POLL.as_millis() as u64,
+        poll_unheld: false,
+        ..LogOptions::default()
+    };
+    let logs: Logs<Notes> = Logs::new(engine.engine(), options, None);
+    let handle = logs.create(log_id(1), Notes::new(), sealer()).await.unwrap();
+    let before = logs.stats().looks;
+    tokio::time::sleep(10 * POLL).await;
+    let held = logs.stats().looks - before;
+    assert!((9..=11).contains(&held), "{held} looks at one that is held");
+    drop(handle);
+    tokio::time::sleep(POLL).await;
+    let before = logs.stats().looks;
+    tokio::time::sleep(100 * POLL).await;
+    assert_eq!((logs.stats().looks - before, logs.open_count()), (0, 1));
+    // Whoever comes sees what others have done meanwhile.
+    let elsewhere = node(&engine);
+    let seq = put(&elsewhere.logs.open(log_id(1), sealer()).await.unwrap()).await;
+    let handle = logs.open(log_id(1), sealer()).await.unwrap();
+    handle.refresh(&[]).await.unwrap();
+    assert_eq!(handle.seq(), seq);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_is_seen_at_once() {
     let engine = MemoryEngine::new();
     let (first, second) = (node(&engine), node(&engine));
