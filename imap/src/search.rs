@@ -1,5 +1,5 @@
-//! Evaluating SEARCH by looking: at the index first, at headers where the index does not decide, at bodies where
-//! headers do not either.
+//! Evaluating SEARCH by looking: at the mailbox's index first; then at what the search index says, which knows of many
+//! messages that a text is not in them; at headers where neither decides, at bodies where headers do not either.
 
 mod content;
 mod window;
@@ -8,6 +8,7 @@ use imap_protocol::search::{Date, DateTest, SearchKey, SystemFlag};
 use mail::flag::{Flag, Flags};
 use mail::fold::fold;
 use mail::id::{EmailId, ModSeq, Uid};
+use search::Candidates;
 use storage::{Account, AccountState, InternalDate, Marks, MessageRow};
 
 use self::content::{Content, Contents, examine};
@@ -41,6 +42,7 @@ pub(crate) async fn find(
     let mut contents = Vec::new();
     let test = compile(session.selected()?, state, key, &mut contents);
     let contents = Contents::new(contents);
+    let hints = Hints::about(session, account, &contents).await;
     let total = session.selected()?.view.len();
 
     let mut found = Vec::new();
@@ -50,7 +52,7 @@ pub(crate) async fn find(
         let to = total.min(from.saturating_add(ROWS_PER_TURN - 1));
         open.clear();
         for (number, row) in rows(&session.selected()?.view, index, &[(from, to)]) {
-            match test.decide(number, &row, &[]) {
+            match test.decide(number, &row, &hints.of(row.email)) {
                 Some(true) => found.push(Found { number, uid: row.uid, mod_seq: row.modseq }),
                 Some(false) => {}
                 None => open.push((number, row)),
@@ -65,7 +67,7 @@ pub(crate) async fn find(
             for ((number, row), record) in part.iter().zip(records) {
                 let Some(record) = record else { continue };
                 let decide = |known: &[Option<bool>]| test.decide(*number, row, known);
-                match examine(account, &record, &contents, decide).await {
+                match examine(account, &record, &contents, hints.of(row.email), decide).await {
                     Ok(true) => found.push(Found { number: *number, uid: row.uid, mod_seq: row.modseq }),
                     Ok(false) => {}
                     Err(error) => return body_failure(&error).map(Err),
@@ -79,6 +81,33 @@ pub(crate) async fn find(
     }
     found.sort_unstable_by_key(|found| found.number);
     Ok(Ok(found))
+}
+
+/// What the search index says of each content: in which messages it cannot be.
+#[derive(Debug, Default)]
+struct Hints(Vec<Option<Candidates>>);
+
+impl Hints {
+    /// Nothing is asked where nothing can be said, and nothing is known where there is no index.
+    async fn about(session: &Session, account: &Account, contents: &Contents) -> Self {
+        let Some(search) = session.imap.search.get() else { return Self::default() };
+        let needles: Vec<_> = contents.needles().collect();
+        if needles.iter().all(Option::is_none) {
+            return Self::default();
+        }
+        let asked: Vec<_> = needles.iter().flatten().cloned().collect();
+        let mut answers = search.candidates_each(account.id(), &asked).await.into_iter();
+        Self(needles.into_iter().map(|needle| needle.and_then(|_| answers.next())).collect())
+    }
+
+    /// What is known of an email without looking at it.
+    fn of(&self, email: EmailId) -> Vec<Option<bool>> {
+        let cannot = |hint: &Option<Candidates>| match hint {
+            Some(candidates) if !candidates.may_hold(email) => Some(false),
+            _ => None,
+        };
+        self.0.iter().map(cannot).collect()
+    }
 }
 
 /// A search key, made ready for many messages.

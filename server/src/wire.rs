@@ -35,6 +35,7 @@ use crate::back_end::{BackEnd, log_options};
 use crate::cluster::Cluster;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
+use crate::index::Index;
 use crate::level::{self, Admitted};
 use crate::maintenance::Maintenance;
 use crate::migration::Migration;
@@ -171,6 +172,8 @@ pub(crate) struct Stores {
     pub(crate) health: Health,
     pub(crate) cluster: Option<Cluster>,
     maintenance: Maintenance,
+    /// What finds text in messages.
+    index: Option<Index>,
 }
 
 impl Stores {
@@ -202,17 +205,29 @@ impl Stores {
         health.may_move(ground.migration().clone());
         let alone = health.clone();
         ground.migration().resume(Box::new(move || alone.alone()));
+        let index = match Index::open(config, &ground.engine, &ground.storage).await {
+            Ok(index) => index,
+            Err(error) => {
+                queue.close();
+                drop((queue, cluster));
+                ground.close().await;
+                return Err(error);
+            }
+        };
         let (blobs, s3) = (ground.blobs.clone(), ground.back_end.s3());
         let maintenance = Maintenance::start(&config.maintenance, blobs, s3, cluster.as_ref());
-        let stores = Self { ground, queue, health, cluster, maintenance };
+        let stores = Self { ground, queue, health, cluster, maintenance, index };
         stores.watch();
         Ok(stores)
     }
 
     /// Closes everything in order. To be called when no service uses it any more.
     pub(crate) async fn close(self) {
-        let Self { ground, queue, health, cluster, maintenance } = self;
+        let Self { ground, queue, health, cluster, maintenance, index } = self;
         queue.close();
+        if let Some(index) = index {
+            index.close().await;
+        }
         drop((queue, health, cluster, maintenance));
         ground.close().await;
     }
@@ -297,6 +312,9 @@ impl Services {
         );
         let imap =
             Imap::in_region(config.imap.clone(), storage.clone(), directory.clone(), tls, regions.clone());
+        if let Some(index) = &stores.index {
+            imap.search_with(index.search.clone());
+        }
         let answering = regions.map(|regions| {
             Answering::new(config, regions, directory.clone(), storage, smtp_in.clone(), imap.clone())
         });
