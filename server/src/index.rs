@@ -1,7 +1,7 @@
 //! The search index of this process: opened beside the stores, told of what happens in them, and closed in order.
 
 use anyhow::Context;
-use engine::{Engine, LogKind};
+use engine::{Engine, Following, LogKind};
 use mail::id::AccountId;
 use search::Search;
 use storage::Storage;
@@ -13,6 +13,8 @@ use crate::config::Config;
 /// The index, and the task that keeps it up.
 pub(crate) struct Index {
     pub(crate) search: Search,
+    /// What the engine says goes to the index.
+    following: Following,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -31,7 +33,7 @@ impl Index {
         let settings = search::Config { dir, ..config.search.clone() };
         let search = Search::open(storage.clone(), settings).await.context("search index")?;
         let hears = search.clone();
-        engine.hints.follow(move |log| {
+        let following = engine.hints.follow(move |log| {
             if log.kind == LogKind::Account {
                 hears.note(AccountId(log.id));
             }
@@ -45,12 +47,13 @@ impl Index {
             })
             .await;
         });
-        Ok(Some(Self { search, stop, task }))
+        Ok(Some(Self { search, following, stop, task }))
     }
 
     /// Commits what has come, and lets go of everything.
     pub(crate) async fn close(self) {
-        let Self { search, stop, task } = self;
+        let Self { search, following, stop, task } = self;
+        drop(following);
         let _ = stop.send(());
         if let Err(error) = task.await {
             tracing::error!(%error, "the search index did not end in order");

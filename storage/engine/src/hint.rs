@@ -6,6 +6,7 @@
 //! latency, or one look.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -30,8 +31,9 @@ struct Inner {
     more: Notify,
     /// The open logs, by kind of state.
     hearers: RwLock<Vec<Weak<dyn Hear>>>,
-    /// Who follows all logs.
-    followers: RwLock<Vec<Box<Follow>>>,
+    /// Who follows all logs, each under a number.
+    followers: RwLock<Vec<(u64, Box<Follow>)>>,
+    followers_ever: AtomicU64,
     dropped: Counter,
     woken: Counter,
 }
@@ -62,6 +64,7 @@ impl Hints {
             more: Notify::new(),
             hearers: RwLock::default(),
             followers: RwLock::default(),
+            followers_ever: AtomicU64::new(0),
             dropped: Counter::new(metrics::counter!("postrider_log_hints_dropped_total")),
             woken: Counter::new(metrics::counter!("postrider_log_hints_woken_total")),
         };
@@ -73,11 +76,12 @@ impl Hints {
         Self::new(0)
     }
 
-    /// From now on `follower` is told of each log that has moved. It must not wait.
-    pub fn follow(&self, follower: impl Fn(LogId) + Send + Sync + 'static) {
-        if let Some(inner) = &self.inner {
-            inner.followers.write().push(Box::new(follower));
-        }
+    /// As long as what this gives is kept, `follower` is told of each log that has moved. It must not wait.
+    pub fn follow(&self, follower: impl Fn(LogId) + Send + Sync + 'static) -> Following {
+        let Some(inner) = &self.inner else { return Following { inner: Weak::new(), number: 0 } };
+        let number = inner.followers_ever.fetch_add(1, Ordering::Relaxed);
+        inner.followers.write().push((number, Box::new(follower)));
+        Following { inner: Arc::downgrade(inner), number }
     }
 
     /// Says that `log` has come to `seq`. In place of what was said about it before and has not gone out. Never waits.
@@ -144,7 +148,29 @@ impl Hints {
 
 impl Inner {
     fn tell_followers(&self, log: LogId) {
-        self.followers.read().iter().for_each(|follower| follower(log));
+        self.followers.read().iter().for_each(|(_, follower)| follower(log));
+    }
+}
+
+/// Keeps a follower.
+#[derive(Debug)]
+#[must_use = "a follower that is not kept hears nothing"]
+pub struct Following {
+    inner: Weak<Inner>,
+    number: u64,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            inner.followers.write().retain(|(number, _)| *number != self.number);
+        }
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("logs_max", &self.logs_max).finish_non_exhaustive()
     }
 }
 
@@ -210,10 +236,12 @@ mod tests {
         for hints in [Hints::new(1), Hints::of_one_node()] {
             let heard = Arc::new(Mutex::new(Vec::new()));
             let hears = heard.clone();
-            hints.follow(move |log| hears.lock().push(log));
+            let following = hints.follow(move |log| hears.lock().push(log));
             hints.say(log(1), 1);
             hints.say(log(1), 2);
             hints.heard(log(2), 1);
+            drop(following);
+            hints.heard(log(3), 1);
             assert_eq!(*heard.lock(), [log(1), log(1), log(2)]);
             assert_eq!(hints.dropped(), 0);
         }
