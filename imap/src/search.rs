@@ -4,6 +4,8 @@
 mod content;
 mod window;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use imap_protocol::search::{Date, DateTest, SearchKey, SystemFlag};
 use mail::flag::{Flag, Flags};
 use mail::fold::fold;
@@ -29,6 +31,16 @@ pub(crate) struct Found {
     pub(crate) number: u32,
     pub(crate) uid: Uid,
     pub(crate) mod_seq: ModSeq,
+    pub(crate) email: EmailId,
+    pub(crate) size: u32,
+    pub(crate) internal_date: InternalDate,
+}
+
+impl Found {
+    fn of(number: u32, row: &MessageRow) -> Self {
+        let MessageRow { uid, modseq: mod_seq, email, size, internal_date, .. } = *row;
+        Self { number, uid, mod_seq, email, size, internal_date }
+    }
 }
 
 /// Finds messages, ascending.
@@ -53,7 +65,7 @@ pub(crate) async fn find(
         open.clear();
         for (number, row) in rows(&session.selected()?.view, index, &[(from, to)]) {
             match test.decide(number, &row, &hints.of(row.email)) {
-                Some(true) => found.push(Found { number, uid: row.uid, mod_seq: row.modseq }),
+                Some(true) => found.push(Found::of(number, &row)),
                 Some(false) => {}
                 None => open.push((number, row)),
             }
@@ -68,7 +80,7 @@ pub(crate) async fn find(
                 let Some(record) = record else { continue };
                 let decide = |known: &[Option<bool>]| test.decide(*number, row, known);
                 match examine(account, &record, &contents, hints.of(row.email), decide).await {
-                    Ok(true) => found.push(Found { number: *number, uid: row.uid, mod_seq: row.modseq }),
+                    Ok(true) => found.push(Found::of(*number, row)),
                     Ok(false) => {}
                     Err(error) => return body_failure(&error).map(Err),
                 }
@@ -117,6 +129,10 @@ enum Test {
     /// Whether any of these marks is set.
     Marks(Marks),
     Internal(DateTest, Date),
+    /// The internal date is this moment or earlier, in seconds since 1970.
+    Until(i64),
+    /// It is this moment or later.
+    From(i64),
     Larger(u64),
     Smaller(u64),
     /// Ranges of message numbers, ascending.
@@ -142,6 +158,8 @@ impl Test {
             Self::Constant(answer) => *answer,
             Self::Marks(marks) => !row.marks.intersection(*marks).is_empty(),
             Self::Internal(test, date) => on(*test, day(row.internal_date), *date),
+            Self::Until(moment) => row.internal_date.unix_seconds() <= *moment,
+            Self::From(moment) => row.internal_date.unix_seconds() >= *moment,
             Self::Larger(size) => u64::from(row.size) > *size,
             Self::Smaller(size) => u64::from(row.size) < *size,
             Self::Numbers(ranges) => contains(ranges, number),
@@ -175,6 +193,12 @@ fn on(test: DateTest, day: Date, date: Date) -> bool {
         DateTest::On => day == date,
         DateTest::Since => day >= date,
     }
+}
+
+/// The moment that was so many seconds ago (RFC 5032).
+fn ago(seconds: u64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 /// The day of an internal date, in the zone it is shown in (RFC 9051 §6.4.4: time and zone are disregarded).
@@ -222,6 +246,8 @@ fn compile(selected: &Selected, state: &AccountState, key: &SearchKey, contents:
         SearchKey::Text(text) => content(Content::Text { needle: fold(text) }),
         SearchKey::Internal(test, date) => Test::Internal(*test, *date),
         SearchKey::Sent(test, date) => content(Content::Sent(*test, *date)),
+        SearchKey::Older(seconds) => Test::Until(ago(*seconds)),
+        SearchKey::Younger(seconds) => Test::From(ago(*seconds)),
         SearchKey::Larger(size) => Test::Larger(*size),
         SearchKey::Smaller(size) => Test::Smaller(*size),
         SearchKey::Sequence(set) => Test::Numbers(match set.resolve(selected.view.len()) {
