@@ -21,6 +21,8 @@ mod search;
 mod selected;
 pub mod service;
 mod session;
+mod sort;
+mod thread;
 mod view;
 
 pub use config::Config;

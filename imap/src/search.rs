@@ -1,13 +1,16 @@
-//! Evaluating SEARCH by looking: at the index first, at headers where the index does not decide, at bodies where
-//! headers do not either.
+//! Evaluating SEARCH by looking: at the mailbox's index first; then at what the search index says, which knows of many
+//! messages that a text is not in them; at headers where neither decides, at bodies where headers do not either.
 
 mod content;
 mod window;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use imap_protocol::search::{Date, DateTest, SearchKey, SystemFlag};
 use mail::flag::{Flag, Flags};
 use mail::fold::fold;
 use mail::id::{EmailId, ModSeq, Uid};
+use search::Candidates;
 use storage::{Account, AccountState, InternalDate, Marks, MessageRow};
 
 use self::content::{Content, Contents, examine};
@@ -28,6 +31,16 @@ pub(crate) struct Found {
     pub(crate) number: u32,
     pub(crate) uid: Uid,
     pub(crate) mod_seq: ModSeq,
+    pub(crate) email: EmailId,
+    pub(crate) size: u32,
+    pub(crate) internal_date: InternalDate,
+}
+
+impl Found {
+    fn of(number: u32, row: &MessageRow) -> Self {
+        let MessageRow { uid, modseq: mod_seq, email, size, internal_date, .. } = *row;
+        Self { number, uid, mod_seq, email, size, internal_date }
+    }
 }
 
 /// Finds messages, ascending.
@@ -41,6 +54,7 @@ pub(crate) async fn find(
     let mut contents = Vec::new();
     let test = compile(session.selected()?, state, key, &mut contents);
     let contents = Contents::new(contents);
+    let hints = Hints::about(session, account, &contents).await;
     let total = session.selected()?.view.len();
 
     let mut found = Vec::new();
@@ -50,8 +64,8 @@ pub(crate) async fn find(
         let to = total.min(from.saturating_add(ROWS_PER_TURN - 1));
         open.clear();
         for (number, row) in rows(&session.selected()?.view, index, &[(from, to)]) {
-            match test.decide(number, &row, &[]) {
-                Some(true) => found.push(Found { number, uid: row.uid, mod_seq: row.modseq }),
+            match test.decide(number, &row, &hints.of(row.email)) {
+                Some(true) => found.push(Found::of(number, &row)),
                 Some(false) => {}
                 None => open.push((number, row)),
             }
@@ -65,8 +79,8 @@ pub(crate) async fn find(
             for ((number, row), record) in part.iter().zip(records) {
                 let Some(record) = record else { continue };
                 let decide = |known: &[Option<bool>]| test.decide(*number, row, known);
-                match examine(account, &record, &contents, decide).await {
-                    Ok(true) => found.push(Found { number: *number, uid: row.uid, mod_seq: row.modseq }),
+                match examine(account, &record, &contents, hints.of(row.email), decide).await {
+                    Ok(true) => found.push(Found::of(*number, row)),
                     Ok(false) => {}
                     Err(error) => return body_failure(&error).map(Err),
                 }
@@ -81,6 +95,33 @@ pub(crate) async fn find(
     Ok(Ok(found))
 }
 
+/// What the search index says of each content: in which messages it cannot be.
+#[derive(Debug, Default)]
+struct Hints(Vec<Option<Candidates>>);
+
+impl Hints {
+    /// Nothing is asked where nothing can be said, and nothing is known where there is no index.
+    async fn about(session: &Session, account: &Account, contents: &Contents) -> Self {
+        let Some(search) = session.imap.search.get() else { return Self::default() };
+        let needles: Vec<_> = contents.needles().collect();
+        if needles.iter().all(Option::is_none) {
+            return Self::default();
+        }
+        let asked: Vec<_> = needles.iter().flatten().cloned().collect();
+        let mut answers = search.candidates_each(account.id(), &asked).await.into_iter();
+        Self(needles.into_iter().map(|needle| needle.and_then(|_| answers.next())).collect())
+    }
+
+    /// What is known of an email without looking at it.
+    fn of(&self, email: EmailId) -> Vec<Option<bool>> {
+        let cannot = |hint: &Option<Candidates>| match hint {
+            Some(candidates) if !candidates.may_hold(email) => Some(false),
+            _ => None,
+        };
+        self.0.iter().map(cannot).collect()
+    }
+}
+
 /// A search key, made ready for many messages.
 #[derive(Debug)]
 enum Test {
@@ -88,6 +129,10 @@ enum Test {
     /// Whether any of these marks is set.
     Marks(Marks),
     Internal(DateTest, Date),
+    /// The internal date is this moment or earlier, in seconds since 1970.
+    Until(i64),
+    /// It is this moment or later.
+    From(i64),
     Larger(u64),
     Smaller(u64),
     /// Ranges of message numbers, ascending.
@@ -113,6 +158,8 @@ impl Test {
             Self::Constant(answer) => *answer,
             Self::Marks(marks) => !row.marks.intersection(*marks).is_empty(),
             Self::Internal(test, date) => on(*test, day(row.internal_date), *date),
+            Self::Until(moment) => row.internal_date.unix_seconds() <= *moment,
+            Self::From(moment) => row.internal_date.unix_seconds() >= *moment,
             Self::Larger(size) => u64::from(row.size) > *size,
             Self::Smaller(size) => u64::from(row.size) < *size,
             Self::Numbers(ranges) => contains(ranges, number),
@@ -146,6 +193,12 @@ fn on(test: DateTest, day: Date, date: Date) -> bool {
         DateTest::On => day == date,
         DateTest::Since => day >= date,
     }
+}
+
+/// The moment that was so many seconds ago (RFC 5032).
+fn ago(seconds: u64) -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 /// The day of an internal date, in the zone it is shown in (RFC 9051 §6.4.4: time and zone are disregarded).
@@ -193,6 +246,8 @@ fn compile(selected: &Selected, state: &AccountState, key: &SearchKey, contents:
         SearchKey::Text(text) => content(Content::Text { needle: fold(text) }),
         SearchKey::Internal(test, date) => Test::Internal(*test, *date),
         SearchKey::Sent(test, date) => content(Content::Sent(*test, *date)),
+        SearchKey::Older(seconds) => Test::Until(ago(*seconds)),
+        SearchKey::Younger(seconds) => Test::From(ago(*seconds)),
         SearchKey::Larger(size) => Test::Larger(*size),
         SearchKey::Smaller(size) => Test::Smaller(*size),
         SearchKey::Sequence(set) => Test::Numbers(match set.resolve(selected.view.len()) {

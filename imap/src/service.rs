@@ -1,8 +1,8 @@
 //! The service: what all sessions have in common.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use directory::Directory;
@@ -35,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) tls: Option<TlsServer>,
     /// Whom to ask about accounts of other regions, where there are any.
     pub(crate) regions: Option<Regions>,
+    /// What says in which messages a text may be, where there is an index.
+    pub(crate) search: OnceLock<search::Search>,
     sessions: AtomicU64,
 }
 
@@ -59,7 +61,14 @@ impl Imap {
         regions: Option<Regions>,
     ) -> Self {
         let sessions = AtomicU64::new(0);
-        Self { inner: Arc::new(Inner { config, storage, directory, tls, regions, sessions }) }
+        let search = OnceLock::new();
+        Self { inner: Arc::new(Inner { config, storage, directory, tls, regions, search, sessions }) }
+    }
+
+    /// From now on SEARCH asks an index which messages need not be looked at. It answers the same without one, later.
+    pub fn search_with(&self, search: search::Search) {
+        // Only who wires the service has an index for it.
+        let _ = self.inner.search.set(search);
     }
 
     /// Serves one connection to its end, or until the process wants to end. Implicit TLS is the listener's affair.

@@ -109,7 +109,7 @@ impl Side {
             blob::dir::DirConfig { answer_before_sync: true, ..config.segments.clone() }
         };
         let blobs = DirBlobs::open(&config.data.join("segments"), segments).context("segments")?;
-        let engine = embedded.engine();
+        let engine = embedded.engine().with_hints(Hints::of_one_node());
         Ok(Self { engine, blobs: Arc::new(blobs), embedded: Some(embedded), s3: None })
     }
 

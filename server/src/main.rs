@@ -11,6 +11,7 @@ mod config;
 mod ctl;
 mod dev;
 mod health;
+mod index;
 mod level;
 mod logins;
 mod logs;

@@ -37,6 +37,7 @@ use crate::back_end::{BackEnd, log_options};
 use crate::cluster::Cluster;
 use crate::config::{Config, ServiceKind};
 use crate::health::Health;
+use crate::index::Index;
 use crate::level::{self, Admitted};
 use crate::maintenance::Maintenance;
 use crate::migration::Migration;
@@ -175,6 +176,8 @@ pub(crate) struct Stores {
     maintenance: Maintenance,
     /// Looks after those who are logged in.
     logins: JoinHandle<()>,
+    /// What finds text in messages.
+    index: Option<Index>,
 }
 
 impl Stores {
@@ -206,21 +209,33 @@ impl Stores {
         health.may_move(ground.migration().clone());
         let alone = health.clone();
         ground.migration().resume(Box::new(move || alone.alone()));
+        let index = match Index::open(config, &ground.engine, &ground.storage).await {
+            Ok(index) => index,
+            Err(error) => {
+                queue.close();
+                drop((queue, cluster));
+                ground.close().await;
+                return Err(error);
+            }
+        };
         let (blobs, s3) = (ground.blobs.clone(), ground.back_end.s3());
         let maintenance = Maintenance::start(&config.maintenance, blobs, s3, cluster.as_ref());
         let logins = tokio::spawn(ground.directory.clone().look_after_logins());
-        let stores = Self { ground, queue, health, cluster, maintenance, logins };
+        let stores = Self { ground, queue, health, cluster, maintenance, logins, index };
         stores.watch();
         Ok(stores)
     }
 
     /// Closes everything in order. To be called when no service uses it any more.
     pub(crate) async fn close(self) {
-        let Self { ground, queue, health, cluster, maintenance, logins } = self;
+        let Self { ground, queue, health, cluster, maintenance, logins, index } = self;
         logins.abort();
         // It has let go of the directory when it is joined.
         let _ = logins.await;
         queue.close();
+        if let Some(index) = index {
+            index.close().await;
+        }
         drop((queue, health, cluster, maintenance));
         ground.close().await;
     }
@@ -312,6 +327,9 @@ impl Services {
             directory: directory.clone(),
             text: Arc::new(Scan::default()),
         });
+        if let Some(index) = &stores.index {
+            imap.search_with(index.search.clone());
+        }
         let answering = regions.map(|regions| {
             Answering::new(config, regions, directory.clone(), storage, smtp_in.clone(), imap.clone())
         });

@@ -9,6 +9,7 @@ use mail::header::Fields;
 use mail::header::decode::decode_header_text;
 use mail::mime::{Kind, Part, TextDecoder};
 use memchr::memmem::Finder;
+use search::{Needle, Place};
 use storage::{Account, BodyError, BodyReader, EmailRecord, StorageError};
 
 use super::on;
@@ -51,16 +52,30 @@ impl Contents {
             list.iter().any(|content| matches!(content, Content::Header { .. } | Content::Text { .. }));
         Self { list, finders, finder_of, asks_header }
     }
+
+    /// What the search index can be asked about each content.
+    pub(super) fn needles(&self) -> impl Iterator<Item = Option<Needle>> {
+        self.list.iter().map(|content| {
+            let (place, needle) = match content {
+                Content::Header { name, needle } => (Place::Field(name.clone()), needle),
+                Content::Body { needle } => (Place::Body, needle),
+                Content::Text { needle } => (Place::Anywhere, needle),
+                Content::Sent(..) => return None,
+            };
+            (!needle.is_empty()).then(|| Needle { place, text: needle.clone() })
+        })
+    }
 }
 
-/// Looks into a message until `decide` has an answer.
+/// Looks into a message until `decide` has an answer. `known` is what is known before.
 pub(super) async fn examine(
     account: &Account,
     record: &EmailRecord,
     contents: &Contents,
+    mut known: Vec<Option<bool>>,
     decide: impl Fn(&[Option<bool>]) -> Option<bool>,
 ) -> Result<bool, BodyError> {
-    let mut known: Vec<Option<bool>> = vec![None; contents.list.len()];
+    known.resize(contents.list.len(), None);
     for (content, known) in contents.list.iter().zip(&mut known) {
         match content {
             Content::Sent(test, date) => {

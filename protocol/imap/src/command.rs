@@ -7,7 +7,7 @@ use sasl::Password;
 
 use crate::fetch::FetchItem;
 use crate::mailbox_name::MailboxName;
-use crate::search::Search;
+use crate::search::{Search, Sort, Thread};
 use crate::sequence::SequenceSet;
 
 /// A command's tag (RFC 9051 §2.2.1).
@@ -105,6 +105,10 @@ pub enum Command {
     UidExpunge(SequenceSet),
     /// SEARCH and UID SEARCH (§6.4.4).
     Search(Box<Search>),
+    /// SORT, UID SORT
+    Sort(Box<Sort>),
+    /// THREAD, UID THREAD
+    Thread(Box<Thread>),
     /// FETCH and UID FETCH (§6.4.5).
     Fetch(Fetch),
     /// STORE and UID STORE (§6.4.6).

@@ -69,10 +69,12 @@ pub(crate) enum Verb {
     Rename,
     Search,
     Select,
+    Sort,
     StartTls,
     Status,
     Store,
     Subscribe,
+    Thread,
     Unselect,
     Unsubscribe,
     UidCopy,
@@ -80,7 +82,9 @@ pub(crate) enum Verb {
     UidFetch,
     UidMove,
     UidSearch,
+    UidSort,
     UidStore,
+    UidThread,
 }
 
 /// The state of a connection in which a verb is legal (RFC 9051 §6).
@@ -119,10 +123,12 @@ impl Verb {
             ("RENAME", Self::Rename),
             ("SEARCH", Self::Search),
             ("SELECT", Self::Select),
+            ("SORT", Self::Sort),
             ("STARTTLS", Self::StartTls),
             ("STATUS", Self::Status),
             ("STORE", Self::Store),
             ("SUBSCRIBE", Self::Subscribe),
+            ("THREAD", Self::Thread),
             ("UNSELECT", Self::Unselect),
             ("UNSUBSCRIBE", Self::Unsubscribe),
         ];
@@ -132,7 +138,9 @@ impl Verb {
             ("FETCH", Self::UidFetch),
             ("MOVE", Self::UidMove),
             ("SEARCH", Self::UidSearch),
+            ("SORT", Self::UidSort),
             ("STORE", Self::UidStore),
+            ("THREAD", Self::UidThread),
         ];
         let table: &[(&str, Self)] = if uid { &with_uid } else { &plain };
         table.iter().find(|(verb, _)| verb.as_bytes().eq_ignore_ascii_case(name)).map(|(_, verb)| *verb)
@@ -147,6 +155,8 @@ impl Verb {
             | Self::Unselect
             | Self::Expunge
             | Self::Search
+            | Self::Sort
+            | Self::Thread
             | Self::Fetch
             | Self::Store
             | Self::Copy
@@ -156,6 +166,8 @@ impl Verb {
             | Self::UidFetch
             | Self::UidMove
             | Self::UidSearch
+            | Self::UidSort
+            | Self::UidThread
             | Self::UidStore => Legal::Selected,
             _ => Legal::Authenticated,
         }
@@ -230,6 +242,10 @@ pub(crate) fn arguments(cursor: &mut Cursor<'_>, verb: Verb, form: NameForm) -> 
         }
         Verb::Search | Verb::UidSearch => {
             Command::Search(Box::new(search::search(cursor, verb == Verb::UidSearch)?))
+        }
+        Verb::Sort | Verb::UidSort => Command::Sort(Box::new(search::sort(cursor, verb == Verb::UidSort)?)),
+        Verb::Thread | Verb::UidThread => {
+            Command::Thread(Box::new(search::thread(cursor, verb == Verb::UidThread)?))
         }
         Verb::Fetch | Verb::UidFetch => Command::Fetch(fetch::fetch(cursor, verb == Verb::UidFetch)?),
         Verb::Store | Verb::UidStore => Command::Store(store::store(cursor, verb == Verb::UidStore)?),

@@ -1,4 +1,4 @@
-//! SEARCH (RFC 9051 §6.4.4) as parsed.
+//! SEARCH (RFC 9051 §6.4.4), SORT and THREAD (RFC 5256) as parsed.
 
 use crate::sequence::SequenceSet;
 
@@ -11,6 +11,73 @@ pub struct Search {
     pub returns: Option<SearchReturn>,
     /// The criteria; several are ANDed.
     pub key: SearchKey,
+}
+
+/// A SORT or UID SORT command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// UID SORT: the answer holds UIDs.
+    pub uid: bool,
+    /// RETURN options (RFC 5267 §3); `None`: the untagged SORT response.
+    pub returns: Option<SearchReturn>,
+    /// In which order; what is equal by one is ordered by the next, and in the end by the message's number.
+    pub order: Vec<SortCriterion>,
+    /// Which messages.
+    pub key: SearchKey,
+}
+
+/// One step of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortCriterion {
+    /// REVERSE: descending.
+    pub reverse: bool,
+    /// By what.
+    pub by: SortKey,
+}
+
+/// What messages are ordered by (RFC 5256 §3, RFC 5957).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SortKey {
+    /// The internal date with its time.
+    Arrival,
+    /// The local part of the first Cc address.
+    Cc,
+    /// The Date field as a moment; the internal date where it has none.
+    Date,
+    /// The name of the first From address as it is shown.
+    DisplayFrom,
+    /// The same of To.
+    DisplayTo,
+    /// The local part of the first From address.
+    From,
+    /// The size.
+    Size,
+    /// The base subject.
+    Subject,
+    /// The local part of the first To address.
+    To,
+}
+
+/// A THREAD or UID THREAD command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// UID THREAD: the answer holds UIDs.
+    pub uid: bool,
+    /// How messages find together.
+    pub algorithm: ThreadAlgorithm,
+    /// Which messages.
+    pub key: SearchKey,
+}
+
+/// How messages find together (RFC 5256 §3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadAlgorithm {
+    /// By base subject and date.
+    OrderedSubject,
+    /// By References, and then by base subject.
+    References,
+    /// By References alone (draft-ietf-morg-inthread).
+    Refs,
 }
 
 /// What `RETURN (…)` named; an empty list means ALL.
@@ -62,6 +129,10 @@ pub enum SearchKey {
     Internal(DateTest, Date),
     /// SENTBEFORE, SENTON, SENTSINCE: the Date field likewise.
     Sent(DateTest, Date),
+    /// OLDER (RFC 5032): the internal date is so many seconds ago, or more.
+    Older(u64),
+    /// YOUNGER (RFC 5032): at most so many.
+    Younger(u64),
     /// LARGER
     Larger(u64),
     /// SMALLER

@@ -63,6 +63,9 @@ pub(crate) struct Config {
     pub(crate) directory: directory::Config,
     /// Accounts' mailboxes.
     pub(crate) storage: storage::Config,
+    /// The search index, on one machine; its `dir` lies in the data folder. What it has it makes anew from the mailboxes, so
+    /// it can be deleted while no server runs.
+    pub(crate) search: search::Config,
     /// Message bytes.
     pub(crate) blob: blob::Config,
     /// Files of message bytes.
@@ -153,6 +156,7 @@ impl Default for Config {
             jmap: webmail_api::jmap::Config::default(),
             directory: directory::Config::default(),
             storage: storage::Config::default(),
+            search: search::Config::default(),
             blob: blob::Config::default(),
             segments: blob::dir::DirConfig::default(),
             logs: engine::LogOptions::default(),

@@ -39,6 +39,8 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("storage", "storage/src/config.rs", "Config"),
     ("storage.layout", "storage/src/root.rs", "Layout"),
     ("storage.mime", "mail/src/mime/limits.rs", "Limits"),
+    ("search", "search/src/config.rs", "Config"),
+    ("search.text", "search/src/config.rs", "TextLimits"),
     ("blob", "storage/blob/src/config.rs", "Config"),
     ("segments", "storage/blob/src/dir.rs", "DirConfig"),
     ("logs", "storage/engine/src/options.rs", "LogOptions"),

@@ -6,6 +6,7 @@
 //! latency, or one look.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, RwLock};
@@ -30,9 +31,15 @@ struct Inner {
     more: Notify,
     /// The open logs, by kind of state.
     hearers: RwLock<Vec<Weak<dyn Hear>>>,
+    /// Who follows all logs, each under a number.
+    followers: RwLock<Vec<(u64, Box<Follow>)>>,
+    followers_ever: AtomicU64,
     dropped: Counter,
     woken: Counter,
 }
+
+/// Hears of a log that has moved, here or at another node.
+type Follow = dyn Fn(LogId) + Send + Sync;
 
 /// What has been said and not gone out: one number a log.
 #[derive(Default)]
@@ -56,15 +63,34 @@ impl Hints {
             said: Mutex::default(),
             more: Notify::new(),
             hearers: RwLock::default(),
+            followers: RwLock::default(),
+            followers_ever: AtomicU64::new(0),
             dropped: Counter::new(metrics::counter!("postrider_log_hints_dropped_total")),
             woken: Counter::new(metrics::counter!("postrider_log_hints_woken_total")),
         };
         Self { inner: Some(Arc::new(inner)) }
     }
 
+    /// Hints of an engine that no other node uses: for who follows its logs.
+    pub fn of_one_node() -> Self {
+        Self::new(0)
+    }
+
+    /// As long as what this gives is kept, `follower` is told of each log that has moved. It must not wait.
+    pub fn follow(&self, follower: impl Fn(LogId) + Send + Sync + 'static) -> Following {
+        let Some(inner) = &self.inner else { return Following { inner: Weak::new(), number: 0 } };
+        let number = inner.followers_ever.fetch_add(1, Ordering::Relaxed);
+        inner.followers.write().push((number, Box::new(follower)));
+        Following { inner: Arc::downgrade(inner), number }
+    }
+
     /// Says that `log` has come to `seq`. In place of what was said about it before and has not gone out. Never waits.
     pub fn say(&self, log: LogId, seq: u64) {
         let Some(inner) = &self.inner else { return };
+        inner.tell_followers(log);
+        if inner.logs_max == 0 {
+            return;
+        }
         let mut said = inner.said.lock();
         if let Some(before) = said.seqs.get_mut(&log) {
             *before = seq.max(*before);
@@ -96,6 +122,7 @@ impl Hints {
     /// Another node said that `log` has come to `seq`. A log that is not open here costs nothing.
     pub fn heard(&self, log: LogId, seq: u64) {
         let Some(inner) = &self.inner else { return };
+        inner.tell_followers(log);
         let hearers = inner.hearers.read();
         let woken = hearers.iter().filter_map(Weak::upgrade).filter(|logs| logs.heard(log, seq)).count();
         inner.woken.add(woken as u64);
@@ -116,6 +143,34 @@ impl Hints {
         let mut hearers = inner.hearers.write();
         hearers.retain(|logs| logs.strong_count() > 0);
         hearers.push(logs);
+    }
+}
+
+impl Inner {
+    fn tell_followers(&self, log: LogId) {
+        self.followers.read().iter().for_each(|(_, follower)| follower(log));
+    }
+}
+
+/// Keeps a follower.
+#[derive(Debug)]
+#[must_use = "a follower that is not kept hears nothing"]
+pub struct Following {
+    inner: Weak<Inner>,
+    number: u64,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        if let Some(inner) = self.inner.upgrade() {
+            inner.followers.write().retain(|(number, _)| *number != self.number);
+        }
+    }
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("logs_max", &self.logs_max).finish_non_exhaustive()
     }
 }
 
@@ -174,6 +229,22 @@ mod tests {
         assert_eq!(hints.next(2).await, [(log(0), 1), (log(1), 8)]);
         hints.say(log(0), 2);
         assert_eq!(hints.next(9).await, [(log(2), 1), (log(0), 2)]);
+    }
+
+    #[tokio::test]
+    async fn followers_hear_of_every_log() {
+        for hints in [Hints::new(1), Hints::of_one_node()] {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let hears = heard.clone();
+            let following = hints.follow(move |log| hears.lock().push(log));
+            hints.say(log(1), 1);
+            hints.say(log(1), 2);
+            hints.heard(log(2), 1);
+            drop(following);
+            hints.heard(log(3), 1);
+            assert_eq!(*heard.lock(), [log(1), log(1), log(2)]);
+            assert_eq!(hints.dropped(), 0);
+        }
     }
 
     #[tokio::test]

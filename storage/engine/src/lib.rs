@@ -46,7 +46,7 @@ pub use causes::with_causes;
 pub use context::{Engine, OpenError, page_partition};
 pub use error::{ArchiveError, EngineError, FoldError, FormatError, Unsealed};
 pub use handle::{CommitOptions, LogHandle};
-pub use hint::Hints;
+pub use hint::{Following, Hints};
 pub use id::{LogId, LogKind, PageId};
 pub use level::FeatureLevel;
 pub use log::{EntryRow, Head, Log, Outcome, SnapshotPointer, Tail};

@@ -1,13 +1,17 @@
-//! SEARCH keys.
+//! SEARCH keys; SORT and THREAD, which end in them.
 
 use super::cursor::Cursor;
 use super::{Parsed, Refusal, date};
-use crate::search::{DateTest, Search, SearchKey, SearchReturn, SystemFlag};
+use crate::search::{
+    DateTest, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, SystemFlag, Thread, ThreadAlgorithm,
+};
 
 /// NOT, OR and parentheses inside one another. The parser and whoever evaluates the keys recurse that deep.
 const DEPTH_MAX: usize = 32;
 /// Keys in one command.
 const KEYS_MAX: usize = 1000;
+/// Steps of an order; there are fewer keys.
+const CRITERIA_MAX: usize = 16;
 
 /// [SP RETURN (…)] [SP CHARSET name] SP key *(SP key).
 pub(super) fn search(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
@@ -20,16 +24,83 @@ pub(super) fn search(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
     }
     if cursor.eat_keyword(b"CHARSET") {
         cursor.space()?;
-        let charset = cursor.astring()?.to_ascii_uppercase();
-        // RFC 9051 §6.4.4: these two must be known; every US-ASCII text is UTF-8.
-        if charset != b"UTF-8" && charset != b"US-ASCII" {
-            return Err(Refusal::no("[BADCHARSET (US-ASCII UTF-8)] Unknown charset"));
+        charset(cursor)?;
+        cursor.space()?;
+    }
+    Ok(Search { uid, returns, key: keys(cursor)? })
+}
+
+/// [SP RETURN (…)] SP (criteria) SP charset SP key *(SP key) (RFC 5256 §5).
+pub(super) fn sort(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Sort> {
+    cursor.space()?;
+    let mut returns = None;
+    if cursor.eat_keyword(b"RETURN") {
+        cursor.space()?;
+        returns = Some(return_options(cursor)?);
+        cursor.space()?;
+    }
+    let mut order = Vec::new();
+    cursor.expect(b'(')?;
+    loop {
+        let mut name = cursor.atom()?.to_ascii_uppercase();
+        let reverse = name == b"REVERSE";
+        if reverse {
+            cursor.space()?;
+            name = cursor.atom()?.to_ascii_uppercase();
+        }
+        let by = match name.as_slice() {
+            b"ARRIVAL" => SortKey::Arrival,
+            b"CC" => SortKey::Cc,
+            b"DATE" => SortKey::Date,
+            b"DISPLAYFROM" => SortKey::DisplayFrom,
+            b"DISPLAYTO" => SortKey::DisplayTo,
+            b"FROM" => SortKey::From,
+            b"SIZE" => SortKey::Size,
+            b"SUBJECT" => SortKey::Subject,
+            b"TO" => SortKey::To,
+            _ => return Err(Refusal::bad("Unknown sort criterion")),
+        };
+        if order.len() == CRITERIA_MAX {
+            return Err(Refusal::bad("Too many sort criteria"));
+        }
+        order.push(SortCriterion { reverse, by });
+        if cursor.eat(b')') {
+            break;
         }
         cursor.space()?;
     }
-    let mut parser = Parser { keys: 0 };
-    let key = parser.keys(cursor, 0)?;
-    Ok(Search { uid, returns, key })
+    cursor.space()?;
+    charset(cursor)?;
+    cursor.space()?;
+    Ok(Sort { uid, returns, order, key: keys(cursor)? })
+}
+
+/// SP algorithm SP charset SP key *(SP key) (RFC 5256 §5).
+pub(super) fn thread(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Thread> {
+    cursor.space()?;
+    let algorithm = match cursor.atom()?.to_ascii_uppercase().as_slice() {
+        b"ORDEREDSUBJECT" => ThreadAlgorithm::OrderedSubject,
+        b"REFERENCES" => ThreadAlgorithm::References,
+        b"REFS" => ThreadAlgorithm::Refs,
+        _ => return Err(Refusal::bad("Unknown threading algorithm")),
+    };
+    cursor.space()?;
+    charset(cursor)?;
+    cursor.space()?;
+    Ok(Thread { uid, algorithm, key: keys(cursor)? })
+}
+
+fn charset(cursor: &mut Cursor<'_>) -> Parsed<()> {
+    let charset = cursor.astring()?.to_ascii_uppercase();
+    // RFC 9051 §6.4.4: these two must be known; every US-ASCII text is UTF-8.
+    if charset != b"UTF-8" && charset != b"US-ASCII" {
+        return Err(Refusal::no("[BADCHARSET (US-ASCII UTF-8)] Unknown charset"));
+    }
+    Ok(())
+}
+
+fn keys(cursor: &mut Cursor<'_>) -> Parsed<SearchKey> {
+    Parser { keys: 0 }.keys(cursor, 0)
 }
 
 fn return_options(cursor: &mut Cursor<'_>) -> Parsed<SearchReturn> {
@@ -120,6 +191,8 @@ impl Parser {
             b"SENTBEFORE" => SearchKey::Sent(DateTest::Before, day(cursor)?),
             b"SENTON" => SearchKey::Sent(DateTest::On, day(cursor)?),
             b"SENTSINCE" => SearchKey::Sent(DateTest::Since, day(cursor)?),
+            b"OLDER" => SearchKey::Older(interval(cursor)?),
+            b"YOUNGER" => SearchKey::Younger(interval(cursor)?),
             b"LARGER" => SearchKey::Larger(number(cursor)?),
             b"SMALLER" => SearchKey::Smaller(number(cursor)?),
             b"UID" => {
@@ -155,6 +228,14 @@ fn keyword(cursor: &mut Cursor<'_>) -> Parsed<String> {
 fn number(cursor: &mut Cursor<'_>) -> Parsed<u64> {
     cursor.space()?;
     cursor.number()
+}
+
+/// RFC 5032 §3: seconds, and not zero.
+fn interval(cursor: &mut Cursor<'_>) -> Parsed<u64> {
+    match number(cursor)? {
+        0 => Err(Refusal::bad("An interval is not zero")),
+        seconds => Ok(seconds),
+    }
 }
 
 fn day(cursor: &mut Cursor<'_>) -> Parsed<crate::search::Date> {

@@ -1,4 +1,4 @@
-//! SEARCH (RFC 3501 §7.2.5) and ESEARCH (RFC 9051 §7.3.4).
+//! SEARCH (RFC 3501 §7.2.5), ESEARCH (RFC 9051 §7.3.4), SORT and THREAD (RFC 5256 §4).
 
 use bytes::{BufMut, BytesMut};
 
@@ -22,6 +22,59 @@ pub fn search(out: &mut BytesMut, found: &[u32], mod_seq: Option<u64>) {
     out.put_slice(b"\r\n");
 }
 
+/// Writes `* SORT 2 84 882`.
+pub fn sort(out: &mut BytesMut, found: &[u32]) {
+    out.reserve(found.len() * 7 + 16);
+    out.put_slice(b"* SORT");
+    for &found in found {
+        out.put_u8(b' ');
+        number(out, u64::from(found));
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// A THREAD response in pieces, as they are written: threads are as deep as their mail, so they are no tree of values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ThreadToken {
+    /// A thread, or one of several answers, begins.
+    Open,
+    /// A message; it answers the one before it in the same parentheses.
+    Number(u32),
+    /// It ends.
+    Close,
+}
+
+/// Writes `* THREAD (166)(167)(168)(169)(172)((170)(179))` (RFC 5256 §4).
+pub fn thread(out: &mut BytesMut, tokens: &[ThreadToken]) {
+    out.put_slice(b"* THREAD");
+    let mut depth = 0_u32;
+    let mut before = None;
+    for token in tokens {
+        match token {
+            ThreadToken::Open => {
+                if before.is_none() || matches!(before, Some(ThreadToken::Number(_))) {
+                    out.put_u8(b' ');
+                }
+                out.put_u8(b'(');
+                depth += 1;
+            }
+            ThreadToken::Number(found) => {
+                if !matches!(before, Some(ThreadToken::Open)) {
+                    out.put_u8(b' ');
+                }
+                number(out, u64::from(*found));
+            }
+            ThreadToken::Close => {
+                out.put_u8(b')');
+                depth -= 1;
+            }
+        }
+        before = Some(*token);
+    }
+    debug_assert_eq!(depth, 0, "what was opened was closed");
+    out.put_slice(b"\r\n");
+}
+
 /// What an ESEARCH response holds.
 #[derive(Clone, Debug, Default)]
 pub struct ExtendedSearch<'a> {
@@ -31,7 +84,7 @@ pub struct ExtendedSearch<'a> {
     pub min: Option<u32>,
     /// MAX
     pub max: Option<u32>,
-    /// ALL, ascending; empty: not said (RFC 4731 §3.1).
+    /// ALL, ascending, or in the order of a SORT (RFC 5267 §3); empty: not said (RFC 4731 §3.1).
     pub all: &'a [u32],
     /// COUNT
     pub count: Option<u32>,
