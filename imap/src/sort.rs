@@ -61,7 +61,11 @@ fn is_in_row(key: SortKey) -> bool {
     matches!(key, SortKey::Arrival | SortKey::Size)
 }
 
-fn values(order: &[SortCriterion], found: &Found, message: Option<(HeaderSummary, Option<i64>)>) -> Box<[Value]> {
+fn values(
+    order: &[SortCriterion],
+    found: &Found,
+    message: Option<(HeaderSummary, Option<i64>)>,
+) -> Box<[Value]> {
     let (summary, sent) = message.unwrap_or_default();
     order.iter().map(|step| value(step.by, found, &summary, sent)).collect()
 }

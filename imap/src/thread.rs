@@ -233,7 +233,8 @@ impl<'a> Forest<'a> {
     fn sort_roots_by_latest(&mut self) {
         let mut latest: Vec<(i64, u32)> = vec![Default::default(); self.places.len()];
         for place in self.downwards().into_iter().rev() {
-            let own = self.places[place].message.map(|at| (self.messages[at].arrived, self.messages[at].number));
+            let own =
+                self.places[place].message.map(|at| (self.messages[at].arrived, self.messages[at].number));
             let below = self.places[place].children.iter().map(|child| latest[*child]).max();
             latest[place] = own.max(below).unwrap_or_default();
         }
@@ -244,7 +245,8 @@ impl<'a> Forest<'a> {
     fn gather_subjects(&mut self) {
         let messages = self.messages;
         let subject_of = |forest: &Self, root: usize| -> Option<(&'a str, bool)> {
-            let message = forest.places[root].message.map(|at| &messages[at]).or_else(|| forest.shown(root))?;
+            let message =
+                forest.places[root].message.map(|at| &messages[at]).or_else(|| forest.shown(root))?;
             (!message.subject.is_empty()).then_some((message.subject.as_str(), message.is_reply))
         };
         let mut table: HashMap<&'a str, usize> = HashMap::new();
@@ -394,7 +396,11 @@ mod tests {
     #[test]
     fn references_alone() {
         let check = |text: &str, expected: &str| {
-            assert_eq!(written(&by_references_alone(&messages(text))), format!("* THREAD{expected}"), "{text}");
+            assert_eq!(
+                written(&by_references_alone(&messages(text))),
+                format!("* THREAD{expected}"),
+                "{text}"
+            );
         };
         check("1 a x\n2 a y\n3 re:a z x", " (2)(1 3)");
         check("1 a x\n2 re:a y", " (1)(2)");

@@ -31,6 +31,7 @@ use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
 use webmail_api::jmap::{self, Jmap, Scan};
+use webmail_api::oauth::Issuer;
 
 use crate::audit::AuditLog;
 use crate::back_end::{BackEnd, log_options};
@@ -326,6 +327,7 @@ impl Services {
             storage: storage.clone(),
             directory: directory.clone(),
             text: Arc::new(Scan::default()),
+            issuer: Some(Issuer::new(config.oauth.clone(), directory.clone(), config.jmap.base_url.clone())),
         });
         if let Some(index) = &stores.index {
             imap.search_with(index.search.clone());

@@ -7,3 +7,6 @@
 pub mod admin;
 pub mod jmap;
 pub mod oauth;
+mod request;
+
+pub use request::Remote;

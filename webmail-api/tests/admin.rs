@@ -338,10 +338,7 @@ impl Bench {
         assert_eq!(self.call("DELETE", &format!("{of}/nonsense"), None).await.0, 404);
         assert!(self.directory.authenticate(&login, home).await.is_err());
         assert_eq!(self.call("POST", &of, Some(json!({ "client": "", "name": "n" }))).await.0, 400);
-        assert_eq!(
-            self.call("GET", "/admin/v1/accounts/nobody@example.test/grants", None).await.0,
-            404
-        );
+        assert_eq!(self.call("GET", "/admin/v1/accounts/nobody@example.test/grants", None).await.0, 404);
     }
 
     async fn suppression_endpoints(&self, account: &str) {

@@ -21,7 +21,8 @@ use mail::address::{Address, Domain};
 use mail::id::AccountId;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
-use webmail_api::oauth::{Config, ConfiguredClient, Issuer, Remote};
+use webmail_api::Remote;
+use webmail_api::oauth::{Config, ConfiguredClient, Issuer};
 
 struct NoKeys;
 
@@ -137,7 +138,8 @@ impl World {
     }
 
     async fn client(&self) -> String {
-        let document = json!({ "client_name": "A <b>program</b>", "redirect_uris": ["http://127.0.0.1/done"] });
+        let document =
+            json!({ "client_name": "A <b>program</b>", "redirect_uris": ["http://127.0.0.1/done"] });
         let answer = self.register(&document).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.body);
         answer.json()["client_id"].as_str().unwrap().to_owned()
@@ -188,10 +190,16 @@ async fn a_program_gets_tokens_and_never_the_password() {
     let request = request(&client);
     let page = world.get("/oauth/authorize", &with(&request, &[("login_hint", "alice@example.test")])).await;
     assert_eq!(page.status, StatusCode::OK);
-    assert!(page.body.contains("A &lt;b&gt;program&lt;/b&gt;") && !page.body.contains("<b>"), "{}", page.body);
+    assert!(
+        page.body.contains("A &lt;b&gt;program&lt;/b&gt;") && !page.body.contains("<b>"),
+        "{}",
+        page.body
+    );
     assert!(page.body.contains("value=\"alice@example.test\"") && page.body.contains("value=\"a&amp;b\""));
     assert_eq!(page.headers[header::X_FRAME_OPTIONS], "DENY");
-    assert!(page.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("frame-ancestors 'none'"));
+    assert!(
+        page.headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().contains("frame-ancestors 'none'")
+    );
 
     let allow = [("answer", "allow"), ("login", "alice@example.test"), ("password", "correct horse")];
     let wrong = with(&allow, &[("password", "wrong")]);
@@ -291,13 +299,19 @@ async fn programs_that_make_themselves_known() {
         (json!({ "redirect_uris": ["http://evil.example/"] }), "invalid_redirect_uri"),
         (json!({ "redirect_uris": [] }), "invalid_redirect_uri"),
         (json!({ "redirect_uris": vec!["https://a.example/"; 9] }), "invalid_redirect_uri"),
-        (json!({ "redirect_uris": ["https://a.example/"], "client_name": "a\nb" }), "invalid_client_metadata"),
+        (
+            json!({ "redirect_uris": ["https://a.example/"], "client_name": "a\nb" }),
+            "invalid_client_metadata",
+        ),
         (
             json!({ "redirect_uris": ["https://a.example/"], "token_endpoint_auth_method": "client_secret_basic" }),
             "invalid_client_metadata",
         ),
         (json!([]), "invalid_client_metadata"),
-        (json!({ "redirect_uris": ["https://a.example/"], "x": "y".repeat(20_000) }), "invalid_client_metadata"),
+        (
+            json!({ "redirect_uris": ["https://a.example/"], "x": "y".repeat(20_000) }),
+            "invalid_client_metadata",
+        ),
     ] {
         let refused = world.register(&document).await;
         assert_eq!((refused.status, &refused.json()["error"]), (StatusCode::BAD_REQUEST, &json!(error)));

@@ -55,11 +55,8 @@ async fn passwords_travel_encrypted_or_not_at_all() {
 async fn tokens_log_in_until_they_are_withdrawn() {
     let world = World::new().await;
     let alice = Address::parse("alice@example.test").unwrap();
-    let login = PlainLogin {
-        login: alice.to_string(),
-        password: "postrider".to_owned(),
-        service: Service::Imap,
-    };
+    let login =
+        PlainLogin { login: alice.to_string(), password: "postrider".to_owned(), service: Service::Imap };
     let home = [127, 0, 0, 1].into();
     let principal = world.directory.authenticate(&login, home).await.unwrap();
     let grant = NewGrant { client: "c", name: "a program", services: ServiceSet::ALL };

@@ -59,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) imap: imap::Config,
     /// JMAP, over HTTPS.
     pub(crate) jmap: webmail_api::jmap::Config,
+    /// Tokens for programs whose users log in here (OAuth 2).
+    pub(crate) oauth: webmail_api::oauth::Config,
     /// Accounts, aliases, passwords.
     pub(crate) directory: directory::Config,
     /// Accounts' mailboxes.
@@ -154,6 +156,7 @@ impl Default for Config {
             smtp_out: smtp_out::Config::default(),
             imap: imap::Config::default(),
             jmap: webmail_api::jmap::Config::default(),
+            oauth: webmail_api::oauth::Config::default(),
             directory: directory::Config::default(),
             storage: storage::Config::default(),
             search: search::Config::default(),

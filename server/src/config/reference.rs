@@ -32,6 +32,8 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("smtp_out.timeouts", "smtp-out/src/config.rs", "Timeouts"),
     ("imap", "imap/src/config.rs", "Config"),
     ("jmap", "webmail-api/src/jmap/config.rs", "Config"),
+    ("oauth", "webmail-api/src/oauth/config.rs", "Config"),
+    ("oauth.clients", "webmail-api/src/oauth/config.rs", "ConfiguredClient"),
     ("directory", "directory/src/config.rs", "Config"),
     ("directory.argon2", "directory/src/config.rs", "Argon2Config"),
     ("directory.throttle_account", "directory/src/config.rs", "ThrottleConfig"),

@@ -10,8 +10,8 @@ use super::client::{Client, Needs};
 use super::{print, queue, secret};
 use crate::args::{
     AccountCommand, AliasCommand, AppPasswordCommand, ClusterCommand, Command, DomainCommand, DomainOptions,
-    GrantCommand, Limit, ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument, SuppressionCommand,
-    TokenCommand,
+    GrantCommand, Limit, ListCommand, PasswordCommand, QuotaOptions, Reach, StatusArgument,
+    SuppressionCommand, TokenCommand,
 };
 
 /// A request to be made, and how to reach whom.

@@ -5,8 +5,8 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use super::api::Api;
 use super::caller::Scope;
 use super::{
-    accounts, aliases, domains, grants, lists, migration, monitor, nodes, openapi, queue, shards, suppressions,
-    tokens,
+    accounts, aliases, domains, grants, lists, migration, monitor, nodes, openapi, queue, shards,
+    suppressions, tokens,
 };
 
 /// One endpoint.

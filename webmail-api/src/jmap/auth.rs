@@ -1,4 +1,5 @@
-//! Who asks: Basic (RFC 7617), with an application password, or with the account's own where that is configured.
+//! Who asks: Bearer (RFC 6750), with an access token; or Basic (RFC 7617), with an application password, or with the
+//! account's own where that is configured.
 
 use std::net::IpAddr;
 
@@ -13,8 +14,8 @@ use storage::{Account, OpenError};
 
 use super::ids;
 use super::problem::Problem;
-use super::serve::Remote;
 use super::service::Jmap;
+use crate::request::Remote;
 
 /// Octets of a name with its password; names have 320 at most.
 const CREDENTIALS_MAX: usize = 2048;
@@ -43,8 +44,8 @@ impl FromRequestParts<Jmap> for User {
         let Some(given) = given else {
             return Err(Problem::unauthorized("a name and a password are needed"));
         };
-        let Some((login, password)) = basic(given) else {
-            return Err(Problem::unauthorized("not a name and a password as Basic has them"));
+        let Some((login, password)) = bearer(given).or_else(|| basic(given)) else {
+            return Err(Problem::unauthorized("neither a token nor a name and a password"));
         };
         authenticate(jmap, login, password, remote).await
     }
@@ -53,8 +54,8 @@ impl FromRequestParts<Jmap> for User {
 async fn authenticate(jmap: &Jmap, login: String, password: String, remote: IpAddr) -> Result<User, Problem> {
     let login = PlainLogin { login, password, service: Service::Jmap };
     let principal = jmap.inner.directory.authenticate(&login, remote).await.map_err(refused)?;
-    let by_app_password = matches!(principal.by, Proof::AppPassword(_));
-    if !by_app_password && !jmap.inner.config.account_passwords {
+    let is_for_programs = matches!(principal.by, Proof::AppPassword(_) | Proof::Token(_));
+    if !is_for_programs && !jmap.inner.config.account_passwords {
         // The same words as for a wrong password: this is not to be a place where passwords are tried out.
         return Err(wrong());
     }
@@ -89,6 +90,13 @@ fn refused(error: AuthError) -> Problem {
             Problem::later(StatusCode::SERVICE_UNAVAILABLE, "logins cannot be checked now", 5)
         }
     }
+}
+
+/// The token of `Bearer …` (RFC 6750 §2.1). It says itself whose it is.
+fn bearer(value: &str) -> Option<(String, String)> {
+    let (scheme, token) = value.split_once(' ')?;
+    let is_one = scheme.eq_ignore_ascii_case("Bearer") && token.len() <= CREDENTIALS_MAX;
+    is_one.then(|| (String::new(), token.trim().to_owned()))
 }
 
 /// Name and password of `Basic …` (RFC 7617 §2).

@@ -56,7 +56,7 @@ fn finish(mut response: Response, allowed: Option<HeaderValue>) -> Response {
     let headers = response.headers_mut();
     let text = HeaderValue::from_static;
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, text("nosniff"));
-    headers.insert(header::REFERRER_POLICY, text("no-referrer"));
+    headers.entry(header::REFERRER_POLICY).or_insert(text("no-referrer"));
     headers.insert(header::STRICT_TRANSPORT_SECURITY, text("max-age=31536000"));
     headers.insert(header::X_FRAME_OPTIONS, text("DENY"));
     // What is downloaded may be HTML from anybody, and is never to run with this server's rights.

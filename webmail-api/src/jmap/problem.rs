@@ -59,6 +59,7 @@ impl IntoResponse for Problem {
         if self.challenge {
             let challenge = HeaderValue::from_static("Basic realm=\"Postrider\", charset=\"UTF-8\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
+            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"Postrider\""));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());

@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use tower::ServiceExt as _;
 
 use super::service::Jmap;
+use crate::request::Remote;
 
 /// What may be said in the TLS handshake (RFC 7301), the better one first.
 pub(super) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -25,10 +26,6 @@ pub(super) const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 const HEADER_SECONDS_MAX: u64 = 30;
 /// Octets of a request's header; a path with an id and a name of a file fits many times.
 const HEADER_BYTES_MAX: usize = 32 << 10;
-
-/// From where a request comes. The serving side puts it into each.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Remote(pub(super) IpAddr);
 
 impl Jmap {
     /// What the TLS handshake of its listeners is to offer.

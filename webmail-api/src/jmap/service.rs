@@ -15,6 +15,7 @@ use super::config::Config;
 use super::problem::Problem;
 use super::text::TextSearch;
 use super::{api, download, eventsource, guard, page, session, upload};
+use crate::oauth::Issuer;
 
 /// JMAP. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct Parts {
     pub directory: Directory,
     /// What finds messages by their text.
     pub text: Arc<dyn TextSearch>,
+    /// What gives tokens to programs, under the same name.
+    pub issuer: Option<Issuer>,
 }
 
 pub(crate) struct Inner {
@@ -40,17 +43,20 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) text: Arc<dyn TextSearch>,
     pub(crate) calls: Calls,
+    issuer: Option<Issuer>,
 }
 
 impl Jmap {
     /// A service over these parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, storage, directory, text } = parts;
-        Self { inner: Arc::new(Inner { config, storage, directory, text, calls: Calls::default() }) }
+        let Parts { config, storage, directory, text, issuer } = parts;
+        let calls = Calls::default();
+        Self { inner: Arc::new(Inner { config, storage, directory, text, calls, issuer }) }
     }
 
     /// Where requests go.
     pub(crate) fn router(&self) -> Router {
+        let issuer = self.inner.issuer.as_ref().map(Issuer::router).unwrap_or_default();
         Router::new()
             .route("/", get(page::show))
             .route("/.well-known/jmap", get(session::show))
@@ -63,8 +69,9 @@ impl Jmap {
             .method_not_allowed_fallback(|| async {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")
             })
-            .layer(middleware::from_fn_with_state(self.clone(), guard::around))
             .with_state(self.clone())
+            .merge(issuer)
+            .layer(middleware::from_fn_with_state(self.clone(), guard::around))
     }
 }
 

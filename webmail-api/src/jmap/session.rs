@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::auth::User;
 use super::config::Config;
 use super::service::Jmap;
+use crate::request;
 
 /// RFC 8620
 pub(super) const CORE: &str = "urn:ietf:params:jmap:core";
@@ -85,18 +86,5 @@ fn core(config: &Config) -> Value {
 
 /// Where the client found this server.
 pub(super) fn base_url(config: &Config, parts: &Parts) -> String {
-    if !config.base_url.is_empty() {
-        return config.base_url.clone();
-    }
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
-    // It is told to nobody but who said it, and still has to be a host.
-    let is_host = |host: &&str| {
-        !host.is_empty()
-            && host.len() <= 255
-            && host
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']'))
-    };
-    format!("https://{}", host.filter(is_host).unwrap_or("localhost"))
+    request::base_url(&config.base_url, &parts.headers, &parts.uri)
 }

@@ -4,14 +4,15 @@
 
 use axum::body::Bytes;
 use axum::extract::{Extension, RawQuery, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use directory::{Agreed, AuthError, GrantError, NewGrant, PlainLogin, Service, ServiceSet};
 
+use super::Issuer;
 use super::client::Client;
 use super::page::{Form, Page, trouble};
 use super::token::{client_key, no_store};
-use super::{Issuer, Remote};
+use crate::request::Remote;
 
 /// What a program can ask for, by name, and what that means to its user.
 pub(super) const SCOPES: [(&str, Service); 5] = [
@@ -36,7 +37,13 @@ const CARRIED: [&str; 8] = [
 const STATE_BYTES_MAX: usize = 2_048;
 
 /// `GET`: the page.
-pub(super) async fn ask(State(issuer): State<Issuer>, RawQuery(query): RawQuery) -> Response {
+pub(super) async fn ask(
+    State(issuer): State<Issuer>,
+    uri: Uri,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let origin = issuer.origin(&headers, &uri);
     let query = query.unwrap_or_default();
     if query.len() > issuer.inner.config.body_bytes_max {
         return trouble("The request is too long.");
@@ -47,7 +54,7 @@ pub(super) async fn ask(State(issuer): State<Issuer>, RawQuery(query): RawQuery)
             Ok(asked) => {
                 asked.page(&form, form.get("login_hint").unwrap_or_default(), None).response(StatusCode::OK)
             }
-            Err(refused) => refused.response(&issuer),
+            Err(refused) => refused.response(&origin),
         },
     }
 }
@@ -56,8 +63,11 @@ pub(super) async fn ask(State(issuer): State<Issuer>, RawQuery(query): RawQuery)
 pub(super) async fn answer(
     State(issuer): State<Issuer>,
     Extension(remote): Extension<Remote>,
+    uri: Uri,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let origin = issuer.origin(&headers, &uri);
     if body.len() > issuer.inner.config.body_bytes_max {
         return trouble("The request is too long.");
     }
@@ -67,10 +77,10 @@ pub(super) async fn answer(
     };
     let asked = match Asked::of(&issuer, &form) {
         Ok(asked) => asked,
-        Err(refused) => return refused.response(&issuer),
+        Err(refused) => return refused.response(&origin),
     };
     if form.get("answer") != Some("allow") {
-        return asked.refuse("access_denied", "the user said no").response(&issuer);
+        return asked.refuse("access_denied", "the user said no").response(&origin);
     }
     let login = form.get("login").unwrap_or_default();
     let plain = PlainLogin {
@@ -92,19 +102,22 @@ pub(super) async fn answer(
         }
         Err(error @ (AuthError::Busy | AuthError::Temporary(_))) => {
             tracing::warn!(%error, "login not decided");
-            return again(StatusCode::SERVICE_UNAVAILABLE, "This does not work at the moment. Try again later.");
+            return again(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "This does not work at the moment. Try again later.",
+            );
         }
     };
     let client = client_key(asked.client_id);
     let grant = NewGrant { client: &client, name: &asked.client.name, services: asked.services };
     let agreed = Agreed { grant: &grant, redirect_uri: asked.redirect_uri, challenge: asked.challenge };
     match issuer.inner.directory.authorize(&principal, agreed) {
-        Ok(code) => asked.go_back(&issuer, &[("code", code.reveal())]),
+        Ok(code) => asked.go_back(&origin, &[("code", code.reveal())]),
         Err(error @ GrantError::Temporary(_)) => {
             tracing::warn!(%error, "no code can be made");
-            asked.refuse("temporarily_unavailable", "try again later").response(&issuer)
+            asked.refuse("temporarily_unavailable", "try again later").response(&origin)
         }
-        Err(_) => asked.refuse("invalid_request", "code_challenge is none").response(&issuer),
+        Err(_) => asked.refuse("invalid_request", "code_challenge is none").response(&origin),
     }
 }
 
@@ -163,8 +176,8 @@ impl<'a> Asked<'a> {
         Refused::There { redirect_uri: self.redirect_uri, state: self.state, error, why }
     }
 
-    fn go_back(&self, issuer: &Issuer, parameters: &[(&str, &str)]) -> Response {
-        redirect(issuer, self.redirect_uri, self.state, parameters)
+    fn go_back(&self, origin: &str, parameters: &[(&str, &str)]) -> Response {
+        redirect(origin, self.redirect_uri, self.state, parameters)
     }
 }
 
@@ -194,23 +207,23 @@ impl Shown<'_> {
 }
 
 impl Refused<'_> {
-    fn response(self, issuer: &Issuer) -> Response {
+    fn response(self, origin: &str) -> Response {
         match self {
             Self::Here(why) => trouble(why),
             Self::There { redirect_uri, state, error, why } => {
-                redirect(issuer, redirect_uri, state, &[("error", error), ("error_description", why)])
+                redirect(origin, redirect_uri, state, &[("error", error), ("error_description", why)])
             }
         }
     }
 }
 
 /// Back to the program, which also hears who answers (RFC 9207).
-fn redirect(issuer: &Issuer, uri: &str, state: Option<&str>, parameters: &[(&str, &str)]) -> Response {
+fn redirect(origin: &str, uri: &str, state: Option<&str>, parameters: &[(&str, &str)]) -> Response {
     let separator = if uri.contains('?') { '&' } else { '?' };
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(parameters);
     query.extend_pairs(state.map(|state| ("state", state)));
-    query.append_pair("iss", &issuer.inner.origin);
+    query.append_pair("iss", origin);
     let location = format!("{uri}{separator}{}", query.finish());
     // 303: the form's password is not sent along (RFC 9700 §2.6).
     let mut response = StatusCode::SEE_OTHER.into_response();

@@ -71,8 +71,7 @@ impl Issuer {
         if body.len() > body_bytes_max {
             return Err(refused("too long"));
         }
-        let said: Registration =
-            serde_json::from_slice(body).map_err(|error| refused(&error.to_string()))?;
+        let said: Registration = serde_json::from_slice(body).map_err(|error| refused(&error.to_string()))?;
         if said.token_endpoint_auth_method.is_some_and(|method| method != "none") {
             return Err(refused("token_endpoint_auth_method: clients have no secrets here, so none"));
         }
@@ -135,7 +134,8 @@ impl Client {
 
 /// What a code may be sent to at all: nothing that a browser would run, and nothing in clear over a network.
 fn is_redirect_uri(uri: &str) -> bool {
-    if uri.len() > REDIRECT_BYTES_MAX || !uri.bytes().all(|byte| byte.is_ascii_graphic()) || uri.contains('#') {
+    if uri.len() > REDIRECT_BYTES_MAX || !uri.bytes().all(|byte| byte.is_ascii_graphic()) || uri.contains('#')
+    {
         return false;
     }
     let Some((scheme, rest)) = uri.split_once(':') else { return false };
@@ -149,9 +149,9 @@ fn is_redirect_uri(uri: &str) -> bool {
         scheme => {
             scheme.contains('.')
                 && scheme.starts_with(|first: char| first.is_ascii_lowercase())
-                && scheme.bytes().all(|byte| {
-                    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-+".contains(&byte)
-                })
+                && scheme
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-+".contains(&byte))
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
 use serde_json::{Value, json};
 
 use super::Issuer;
 use super::authorize::SCOPES;
 
-pub(super) async fn show(State(issuer): State<Issuer>) -> Json<Value> {
-    let origin = &issuer.inner.origin;
+pub(super) async fn show(State(issuer): State<Issuer>, uri: Uri, headers: HeaderMap) -> Json<Value> {
+    let origin = issuer.origin(&headers, &uri);
     let scopes: Vec<&str> = SCOPES.iter().map(|(name, _)| *name).collect();
     let mut document = json!({
         "issuer": origin,

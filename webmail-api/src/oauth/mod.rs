@@ -19,15 +19,17 @@ mod metadata;
 mod page;
 mod token;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use axum::Router;
+use axum::http::{HeaderMap, Uri};
 use axum::routing::{get, post};
 use directory::Directory;
 
 pub use config::{Config, ConfiguredClient};
+
+use crate::request;
 
 /// The issuer. Cheap to clone.
 #[derive(Clone)]
@@ -38,21 +40,23 @@ pub struct Issuer {
 struct Inner {
     config: Config,
     directory: Directory,
-    /// `https://` and the name under which browsers come here.
-    origin: String,
+    /// Under which origin browsers come here; empty: as they say themselves.
+    base_url: String,
     /// What client ids are signed with.
     key: hmac::Key,
 }
 
-/// Where a request came from. The serving side puts it into each request, for the throttling of logins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remote(pub IpAddr);
-
 impl Issuer {
-    /// An issuer at this origin (`https://mail.example.org`), over this directory.
-    pub fn new(config: Config, directory: Directory, origin: String) -> Self {
+    /// An issuer at this origin (`https://mail.example.org`), over this directory. Empty: at the one under which a client
+    /// asks.
+    pub fn new(config: Config, directory: Directory, base_url: String) -> Self {
         let key = directory.derived_key(b"postrider oauth clients 1");
-        Self { inner: Arc::new(Inner { config, directory, origin, key }) }
+        Self { inner: Arc::new(Inner { config, directory, base_url, key }) }
+    }
+
+    /// Who it is, to whoever asks this.
+    fn origin(&self, headers: &HeaderMap, uri: &Uri) -> String {
+        request::base_url(&self.inner.base_url, headers, uri)
     }
 
     /// Its pages and endpoints.

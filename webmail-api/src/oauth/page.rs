@@ -68,17 +68,28 @@ impl Page<'_> {
     pub(super) fn response(&self, status: StatusCode) -> Response {
         let mut html = String::from(HEAD);
         let (client, to) = (escape(self.client), escape(self.redirect_uri));
-        let _ = write!(html, "<h1>Log in for {client}</h1>\n<p>The program says that it is called so. It will be able to:</p>\n<ul>\n");
+        let _ = write!(
+            html,
+            "<h1>Log in for {client}</h1>\n<p>The program says that it is called so. It will be able to:</p>\n<ul>\n"
+        );
         for right in self.rights {
             let _ = writeln!(html, "<li>{}</li>", escape(right));
         }
-        let _ = write!(html, "</ul>\n<p>It does not see your password. Your browser goes on to <code>{to}</code>.</p>\n");
+        let _ = write!(
+            html,
+            "</ul>\n<p>It does not see your password. Your browser goes on to <code>{to}</code>.</p>\n"
+        );
         if let Some(trouble) = self.trouble {
             let _ = writeln!(html, "<p class=\"trouble\" role=\"alert\">{}</p>", escape(trouble));
         }
         html.push_str("<form method=\"post\" action=\"/oauth/authorize\">\n");
         for (name, value) in self.hidden {
-            let _ = writeln!(html, "<input type=\"hidden\" name=\"{}\" value=\"{}\">", escape(name), escape(value));
+            let _ = writeln!(
+                html,
+                "<input type=\"hidden\" name=\"{}\" value=\"{}\">",
+                escape(name),
+                escape(value)
+            );
         }
         let _ = write!(
             html,
@@ -109,7 +120,8 @@ fn guarded(status: StatusCode, html: String) -> Response {
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
+        // With less a browser would not say that the form comes from here.
+        (header::REFERRER_POLICY, "same-origin"),
         (header::CACHE_CONTROL, "no-store"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use directory::{AccessToken, Grant, GrantError, RefreshToken, Redemption};
+use directory::{AccessToken, Grant, GrantError, Redemption, RefreshToken};
 use serde_json::json;
 
 use super::Issuer;
@@ -32,7 +32,11 @@ impl From<GrantError> for OAuthError {
             GrantError::Temporary(error) => {
                 tracing::warn!(%error, "a token cannot be made");
                 let description = "try again later".to_owned();
-                Self { status: StatusCode::SERVICE_UNAVAILABLE, error: "temporarily_unavailable", description }
+                Self {
+                    status: StatusCode::SERVICE_UNAVAILABLE,
+                    error: "temporarily_unavailable",
+                    description,
+                }
             }
             GrantError::TooMany(_) => Self::new("access_denied", "the account has too many of them"),
             GrantError::Invalid | GrantError::Exists | GrantError::BadName(_) => {
@@ -79,7 +83,8 @@ pub(super) async fn revoke(State(issuer): State<Issuer>, headers: HeaderMap, bod
 
 impl Issuer {
     fn form<'a>(&self, headers: &HeaderMap, body: &'a [u8]) -> Result<Form<'a>, OAuthError> {
-        let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let kind =
+            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let is_form = kind.split(';').next().unwrap_or_default().trim();
         if !is_form.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(OAuthError::new("invalid_request", "not application/x-www-form-urlencoded"));

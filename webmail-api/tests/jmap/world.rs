@@ -24,6 +24,7 @@ use net::tls::{Certificate, SelfSigned, TlsServer};
 use serde_json::{Value, json};
 use storage::{Account, AccountSettings, AppendRequest, Appended, InternalDate, Principal, Storage, Target};
 use webmail_api::jmap::{self, Config, Jmap, Scan};
+use webmail_api::oauth::{self, Issuer};
 
 use crate::http::{Answer, Client};
 
@@ -112,6 +113,7 @@ impl World {
             storage: storage.clone(),
             directory: directory.clone(),
             text: Arc::new(Scan::default()),
+            issuer: Some(Issuer::new(oauth::Config::default(), directory.clone(), String::new())),
         });
         let net = net::listener::Config::default();
         let limits = net.limits();

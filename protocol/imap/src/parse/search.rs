@@ -3,7 +3,8 @@
 use super::cursor::Cursor;
 use super::{Parsed, Refusal, date};
 use crate::search::{
-    DateTest, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, SystemFlag, Thread, ThreadAlgorithm,
+    DateTest, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, SystemFlag, Thread,
+    ThreadAlgorithm,
 };
 
 /// NOT, OR and parentheses inside one another. The parser and whoever evaluates the keys recurse that deep.
