@@ -549,6 +549,7 @@ async fn every_endpoint_is_what_the_document_says() {
     assert_eq!(bench.call("POST", accounts, Some(short)).await.0, 422);
     let alice = "/admin/v1/accounts/alice@example.test";
     assert_eq!(bench.call("GET", alice, None).await.1["address"], "Alice@example.test");
+    bench.grant_endpoints("alice@example.test").await;
     let patch = json!({ "status": "login-disabled", "quota": { "messages": 7 } });
     let (_, account) = bench.call("PATCH", alice, Some(patch)).await;
     assert_eq!(account["quota"], json!({ "bytes": 1000, "messages": 7 }));
@@ -566,7 +567,6 @@ async fn every_endpoint_is_what_the_document_says() {
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 204);
     assert_eq!(bench.call("DELETE", &format!("{app_passwords}/my%20phone"), None).await.0, 404);
 
-    bench.grant_endpoints("alice@example.test").await;
     bench.queue_endpoints().await;
     bench.migrate_endpoints().await;
 

@@ -307,7 +307,7 @@ async fn programs_that_make_themselves_known() {
             json!({ "redirect_uris": ["https://a.example/"], "token_endpoint_auth_method": "client_secret_basic" }),
             "invalid_client_metadata",
         ),
-        (json!([]), "invalid_client_metadata"),
+        (json!("x"), "invalid_client_metadata"),
         (
             json!({ "redirect_uris": ["https://a.example/"], "x": "y".repeat(20_000) }),
             "invalid_client_metadata",
