@@ -1,6 +1,6 @@
 //! THREAD (RFC 5256), with REFS (draft-ietf-morg-inthread).
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::StreamExt as _;
 use imap_protocol::response::search::thread as write;
 use imap_protocol::search::{Thread, ThreadAlgorithm};
 use mail::fold::fold;
@@ -16,8 +16,6 @@ use crate::thread::{Message, by_references, by_references_alone, by_subject};
 
 /// Records asked for at one time.
 const RECORDS_PER_TURN: usize = 128;
-/// Headers that are read at one time.
-const HEADERS_AT_ONCE: usize = 8;
 /// Longest message-id that is one.
 const ID_BYTES_MAX: usize = 998;
 /// References of a message that are looked at: the first ones and the last ones.
@@ -63,16 +61,16 @@ async fn messages(account: &Account, command: &Thread, found: &[Found]) -> Resul
     for part in found.chunks(RECORDS_PER_TURN) {
         let emails: Vec<_> = part.iter().map(|found| found.email).collect();
         let records = account.emails(&emails).await?;
-        let there = part.iter().zip(records).filter_map(|(found, record)| Some((found, record?)));
-        let read = stream::iter(there).map(async |(found, record)| {
+        for (found, record) in part.iter().zip(records) {
+            let Some(record) = record else { continue };
             let number = if command.uid { found.uid.get() } else { found.number };
             let mut message = message(number, found, &record)?;
             if reads_headers {
                 message.references = references(account, &record).await?;
             }
-            Ok::<_, BodyError>(message)
-        });
-        messages.extend(read.buffered(HEADERS_AT_ONCE).try_collect::<Vec<_>>().await?);
+            messages.push(message);
+        }
+        tokio::task::yield_now().await;
     }
     Ok(messages)
 }

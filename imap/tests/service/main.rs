@@ -5,4 +5,5 @@
 mod far;
 mod models;
 mod sessions;
+mod sorting;
 mod world;

@@ -261,7 +261,7 @@ impl Session {
 fn validate(event: &Event) {
     let bytes = event.bytes();
     let text = String::from_utf8_lossy(bytes);
-    let unknown_to_codec = text.starts_with("* ESEARCH")
+    let unknown_to_codec = ["* ESEARCH", "* SORT", "* THREAD"].iter().any(|start| text.starts_with(start))
         || text.contains("CHILDINFO")
         || (text.starts_with("* STATUS") && (text.contains("SIZE ") || text.contains("APPENDLIMIT")));
     if unknown_to_codec {
