@@ -120,6 +120,8 @@ mod tests {
         assert_eq!(basic("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="), pair("Aladdin", "open sesame"));
         assert_eq!(basic("basic YTpiOmM="), pair("a", "b:c"));
         assert_eq!(basic("Basic dGVzdDoxMjPCow=="), pair("test", "123£"));
+        assert_eq!(bearer("Bearer abc"), pair("", "abc"));
+        assert_eq!(bearer("Basic YTpi"), None);
         for bad in ["", "Basic", "Basic !", "Bearer YTpi", "Basic YWI=", "Basic /zr/"] {
             assert_eq!(basic(bad), None, "{bad}");
         }

@@ -57,9 +57,10 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.challenge {
-            let challenge = HeaderValue::from_static("Basic realm=\"Postrider\", charset=\"UTF-8\"");
+            let challenge = HeaderValue::from_static(
+                "Basic realm=\"Postrider\", charset=\"UTF-8\", Bearer realm=\"Postrider\"",
+            );
             headers.insert(header::WWW_AUTHENTICATE, challenge);
-            headers.append(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"Postrider\""));
         }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());

@@ -53,6 +53,21 @@ async fn who_may_ask() {
     let secret = world.directory.create_app_password(&address, "phone", services).await.unwrap();
     let app = Client::new(&world, "alice@example.test", secret.reveal());
     assert_eq!(app.get("/.well-known/jmap").await.status, 200);
+    let login = directory::PlainLogin {
+        login: "alice@example.test".to_owned(),
+        password: "postrider".to_owned(),
+        service: directory::Service::Jmap,
+    };
+    let principal = world.directory.authenticate(&login, [127, 0, 0, 1].into()).await.unwrap();
+    for (services, status) in [(directory::Service::Jmap, 200), (directory::Service::Imap, 401)] {
+        let new = directory::NewGrant { client: "c", name: "n", services: [services].into_iter().collect() };
+        let (grant, _) = world.directory.grant(&principal, new).await.unwrap();
+        let token = world.directory.access_token(principal.account, &grant);
+        let program = Client::new(&world, "", token.reveal());
+        assert_eq!(program.get("/.well-known/jmap").await.status, status, "{services:?}");
+    }
+    let metadata = app.get("/.well-known/oauth-authorization-server").await;
+    assert_eq!(metadata.json()["issuer"], "https://jmap.example.test");
     let wrong = Client::new(&world, "alice@example.test", "no");
     let answer = wrong.get("/jmap/session").await;
     assert_eq!(answer.status, 401);
