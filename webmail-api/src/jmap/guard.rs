@@ -1,6 +1,7 @@
 //! What goes around every request: whose pages may ask, and what every answer says to browsers.
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +16,7 @@ pub(super) async fn around(State(jmap): State<Jmap>, request: Request, next: Nex
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = match &origin {
         None => None,
-        Some(origin) if is_own(origin, request.headers(), request.uri().host()) => None,
+        Some(origin) if is_own(origin, request.headers(), request.uri().authority().map(Authority::as_str)) => None,
         Some(origin) if jmap.inner.config.cors_origins.iter().any(|known| origin == known.as_str()) => {
             Some(origin.clone())
         }

@@ -1,6 +1,6 @@
 //! Mailbox/set (RFC 8621 §2.5). Each mailbox is a commit of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jmap_protocol::method::{Set, SetAnswer, object};
 use jmap_protocol::object::mailbox::Wanted;
@@ -82,31 +82,48 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     Ok(answer.into_object(&account, Some(&old_state), &new_state))
 }
 
-/// What is created within something that is created by the same call comes after it.
+/// What is created within something that is created by the same call comes after it. What goes round in a circle comes
+/// last, and will be refused for a parent that is not there.
 fn in_order(create: BTreeMap<Id, Object>) -> Vec<(Id, Object)> {
-    let parent = |wanted: &Object| {
-        let parent = wanted.get("parentId").and_then(IdOrReference::from_value);
-        match parent {
-            Some(IdOrReference::Created(key)) => Some(key),
-            _ => None,
+    let parents: BTreeMap<Id, Option<Id>> = create
+        .iter()
+        .map(|(key, wanted)| {
+            let parent = wanted.get("parentId").and_then(IdOrReference::from_value);
+            let created = match parent {
+                Some(IdOrReference::Created(parent)) if create.contains_key(&parent) => Some(parent),
+                _ => None,
+            };
+            (key.clone(), created)
+        })
+        .collect();
+    let mut depths: BTreeMap<&Id, usize> = BTreeMap::new();
+    for key in parents.keys() {
+        let (mut path, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut next = Some(key);
+        let mut depth = 0;
+        while let Some(key) = next {
+            if let Some(known) = depths.get(key) {
+                depth = known.saturating_add(1);
+                break;
+            }
+            if !seen.insert(key) {
+                depth = usize::MAX;
+                break;
+            }
+            path.push(key);
+            next = parents.get(key).and_then(Option::as_ref);
         }
-    };
-    let mut left: Vec<(Id, Object)> = create.into_iter().collect();
-    let mut ordered: Vec<(Id, Object)> = Vec::with_capacity(left.len());
-    loop {
-        let waits = |wanted: &Object, left: &[(Id, Object)]| {
-            parent(wanted).is_some_and(|parent| left.iter().any(|(key, _)| *key == parent))
-        };
-        let (ready, rest): (Vec<_>, Vec<_>) =
-            left.clone().into_iter().partition(|(_, wanted)| !waits(wanted, &left));
-        if ready.is_empty() {
-            // What is left waits in a circle, and will be refused for a parent that is not there.
-            ordered.extend(rest);
-            return ordered;
+        for key in path.into_iter().rev() {
+            depths.insert(key, depth);
+            depth = depth.saturating_add(1);
         }
-        ordered.extend(ready);
-        left = rest;
     }
+    let mut ordered: Vec<(usize, Id, Object)> = create
+        .into_iter()
+        .map(|(key, wanted)| (depths.get(&key).copied().unwrap_or(0), key, wanted))
+        .collect();
+    ordered.sort_by_key(|(depth, ..)| *depth);
+    ordered.into_iter().map(|(_, key, wanted)| (key, wanted)).collect()
 }
 
 type Outcome<T> = Result<Result<T, SetError>, MethodError>;
@@ -248,4 +265,28 @@ fn refused(error: &MailboxSetError) -> Result<SetError, MethodError> {
             MailboxError::Storage(error) => record_trouble(error),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_come_first() {
+        let check = |create: Value, expected: &[&str]| {
+            let Value::Object(create) = create else { panic!("an object") };
+            let create = create.into_iter().map(|(key, parent)| {
+                (Id::new(key).unwrap(), object(json!({"parentId": parent})))
+            });
+            let ordered = in_order(create.collect());
+            assert_eq!(ordered.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), expected);
+        };
+        check(json!({"a": "#b", "b": "#c", "c": null, "d": "#c"}), &["c", "b", "d", "a"]);
+        check(json!({"a": "#b", "b": "#a", "c": "M1", "d": "#x"}), &["c", "d", "a", "b"]);
+        check(json!({"a": "#a"}), &["a"]);
+        let chain: Object = (0..2000).map(|n| (format!("k{n:04}"), json!(format!("#k{:04}", n + 1)))).collect();
+        let create = chain.into_iter().map(|(key, it)| (Id::new(key).unwrap(), object(json!({"parentId": it}))));
+        let ordered = in_order(create.collect());
+        assert_eq!(ordered[0].0.as_str(), "k1999");
+    }
 }
