@@ -63,6 +63,7 @@ impl AccountStores for Accounts {
 pub(crate) struct World {
     pub(crate) imap: Imap,
     pub(crate) directory: Directory,
+    pub(crate) storage: Storage,
     pub(crate) shutdown: Shutdown,
     pub(crate) certificate: SelfSigned,
 }
@@ -128,10 +129,15 @@ impl World {
             let address = Address::parse(&format!("{name}@example.test")).unwrap();
             directory.create_account(&address, new).await.unwrap();
         }
+        Self::beside(config, storage, directory)
+    }
+
+    /// Another service over the same accounts.
+    pub(crate) fn beside(config: Config, storage: Storage, directory: Directory) -> Self {
         let certificate = Certificate::self_signed(&["imap.example.test".to_owned()]).unwrap();
         let tls = TlsServer::new(&[certificate.certificate().unwrap()]).unwrap();
-        let imap = Imap::new(config, storage, directory.clone(), Some(tls));
-        Self { imap, directory, shutdown: Shutdown::new(), certificate }
+        let imap = Imap::new(config, storage.clone(), directory.clone(), Some(tls));
+        Self { imap, directory, storage, shutdown: Shutdown::new(), certificate }
     }
 
     /// The client's end of a connection; `remote` is where the server thinks that it comes from.
