@@ -157,7 +157,7 @@ impl Account {
         let (email, part) = match name {
             BlobName::Upload(id) => {
                 let body = self.upload(*id).await?;
-                return Ok(body.map(|body| whole(body)));
+                return Ok(body.map(whole));
             }
             BlobName::Email(email) => (*email, None),
             BlobName::Part { email, range, encoding } => (*email, Some((range.clone(), *encoding))),

@@ -300,9 +300,10 @@ fn plan(
                 tally.add(row.marks, row.size);
             }
             let moved = MoveMessages { from, uids, tally, placed };
-            draft.push(match left.is_empty() {
-                true => Operation::Move(moved),
-                false => Operation::MoveShared { moved, left },
+            draft.push(if left.is_empty() {
+                Operation::Move(moved)
+            } else {
+                Operation::MoveShared { moved, left }
             });
         } else {
             let shared = shared.into_iter().collect();

@@ -78,9 +78,9 @@ impl Account {
             for (seq, event) in changes {
                 let was_empty = emails == 0;
                 if event == Event::Created {
-                    emails += 1
+                    emails += 1;
                 } else {
-                    emails = emails.saturating_sub(1)
+                    emails = emails.saturating_sub(1);
                 }
                 let event = match (was_empty, emails == 0) {
                     (true, false) => Event::Created,

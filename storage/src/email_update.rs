@@ -1,7 +1,8 @@
 //! Changing emails wherever they are: keywords and mailboxes of many at once, and destroying them (RFC 8621 §4.6).
 //!
 //! What JMAP changes of an email is changed of all its messages. Where an email goes from one mailbox to another it is
-//! moved, so that IMAP sees a MOVE; where it comes to a mailbox too it is copied, and stays the same email.
+//! moved, so that IMAP sees a MOVE; where it comes to a mailbox too it is copied, and stays the same email. Its keywords
+//! do not change by that: where its messages had different ones, they are made alike first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -359,10 +360,17 @@ fn update_one(
             (add, remove.difference(add))
         }
     };
+    // Where its messages differ, an email that comes or goes would have other keywords by that alone.
+    let stays = added.is_empty() && left.is_empty();
+    let (alike_add, alike_remove) = if stays { (Marks::EMPTY, Marks::EMPTY) } else { alike(&rows) };
+    let add = alike_add.difference(remove).union(add);
+    let remove = alike_remove.union(remove).difference(add);
     // Nothing is refused from here on.
     let row_in = |mailbox: &MailboxId| rows.iter().find(|(found, _)| found == mailbox).map(|(_, row)| *row);
     let shared = if wanted.len() > 1 { Marks::SHARED } else { Marks::EMPTY };
-    let marks_of = |row: &MessageRow| row.marks.difference(remove).union(add).union(shared);
+    // Who puts it elsewhere does not want it to go with the next EXPUNGE there.
+    let deleted = Marks::from_flags(Flag::Deleted.into());
+    let marks_of = |row: &MessageRow| row.marks.difference(remove.union(deleted)).union(add).union(shared);
     for (mailbox, row) in rows.iter().filter(|(mailbox, _)| wanted.contains(mailbox)) {
         if row.marks.difference(remove).union(add) != row.marks {
             let marked = MarkedRow { uid: row.uid, marks: row.marks, modseq: row.modseq };
@@ -391,6 +399,15 @@ fn update_one(
     effects.messages += more;
     effects.bytes += more * i64::from(first.size);
     Ok(())
+}
+
+/// What makes all messages of an email have the keywords that the email has: marks to set, and marks to clear.
+fn alike(rows: &[(MailboxId, MessageRow)]) -> (Marks, Marks) {
+    let any = rows.iter().fold(Marks::EMPTY, |any, (_, row)| any.union(row.marks)).visible();
+    let all_seen = rows.iter().all(|(_, row)| row.marks.has(Flag::Seen));
+    let seen = Marks::from_flags(Flag::Seen.into());
+    let any = any.difference(Marks::from_flags(Flag::Deleted.into()));
+    if all_seen { (any, Marks::EMPTY) } else { (any.difference(seen), seen) }
 }
 
 impl Effects {

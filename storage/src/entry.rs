@@ -534,7 +534,8 @@ mod tests {
             }
             // What came after the digest was taken has one of its own.
             let of_first = number < 18;
-            if of_first { stored.extend(bytes) } else { later.extend(bytes) }
+            let kept = if of_first { &mut stored } else { &mut later };
+            kept.extend(bytes);
         }
         assert_eq!(blake3::hash(&later).to_hex()[..16], *"180d14b5f606abc0");
         assert_eq!(blake3::hash(&stored).to_hex()[..16], *"979bfc7c054d4ef2");

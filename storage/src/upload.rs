@@ -88,8 +88,8 @@ impl Account {
         };
         let build = move |state: &AccountState| -> Result<_, Refusal<UploadError>> {
             let mut draft = Draft::new::<UploadError>(state)?;
-            let size = |upload: &Upload| upload.size();
-            let mut bytes: u64 = state.uploads.values().map(size).sum::<u64>().saturating_add(upload.size());
+            let mut bytes: u64 =
+                state.uploads.values().map(Upload::size).sum::<u64>().saturating_add(upload.size());
             let mut count = state.uploads.len() + 1;
             let mut ended = Vec::new();
             for (id, old) in &*state.uploads {
