@@ -184,7 +184,7 @@ impl<I: Numbered> Events<I> {
         let mut counted = 0;
         let mut last_whole = None;
         for (at, (seq, id, event)) in self.0.iter().enumerate() {
-            let before = fates.get(id).map_or(0, Fate::weight);
+            let before = fates.get(id).map_or(0, |fate| fate.weight());
             let mut fate = fates.get(id).copied().unwrap_or(Fate::before(*event));
             fate.is_there = *event != Event::Destroyed;
             if counted - before + fate.weight() > at_most {
@@ -252,7 +252,7 @@ impl Fate {
     }
 
     /// How many ids it takes to say so.
-    fn weight(&self) -> usize {
+    fn weight(self) -> usize {
         usize::from(self.was_there || self.is_there)
     }
 }

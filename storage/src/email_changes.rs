@@ -201,7 +201,9 @@ impl EmailView {
         }
         for (seq, trace) in history {
             if let HistoryTrace::EmailsGone { left, .. } = trace {
-                left.iter().for_each(|email| each(*seq, *email));
+                for email in left {
+                    each(*seq, *email);
+                }
             }
         }
     }

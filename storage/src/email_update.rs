@@ -175,7 +175,7 @@ impl Account {
         if pieces.is_empty() {
             pieces.push(Vec::new());
         }
-        self.change_emails(pieces, if_in_state, |draft, view, emails| Ok(destroy(draft, view, emails))).await
+        self.change_emails(pieces, if_in_state, destroy).await
     }
 
     /// One commit for each piece.
@@ -187,10 +187,7 @@ impl Account {
     ) -> Result<EmailsChanged, ChangeEmailsError>
     where
         T: Send + Sync + 'static,
-        F: Fn(&mut Draft, &EmailView, &[T]) -> Result<Results, Refusal<ChangeEmailsError>>
-            + Clone
-            + Send
-            + 'static,
+        F: Fn(&mut Draft, &EmailView, &[T]) -> Results + Clone + Send + 'static,
     {
         let mut all: Option<EmailsChanged> = None;
         for piece in pieces {
@@ -206,7 +203,7 @@ impl Account {
                 }
                 let view = view.followed_to(&Arc::new(state.clone())).map_err(Refusal::Load)?;
                 let before = draft.last();
-                let results = change(&mut draft, &view, &piece)?;
+                let results = change(&mut draft, &view, &piece);
                 let mut new_state = old_state;
                 if draft.last() > before {
                     new_state = Since::operation(draft.last());
@@ -295,12 +292,7 @@ struct Effects {
     bytes: i64,
 }
 
-fn update(
-    draft: &mut Draft,
-    view: &EmailView,
-    updates: &[EmailUpdate],
-    now: u32,
-) -> Result<Results, Refusal<ChangeEmailsError>> {
+fn update(draft: &mut Draft, view: &EmailView, updates: &[EmailUpdate], now: u32) -> Results {
     let state = view.state();
     let mut keywords = Keywords { known: state.keywords(), named: Vec::new() };
     let mut effects = Effects::default();
@@ -318,7 +310,7 @@ fn update(
         draft.push(Operation::KeywordNamed { number: number as u8, name });
     }
     effects.push(draft, state, now);
-    Ok(results)
+    results
 }
 
 fn update_one(
@@ -469,7 +461,9 @@ impl Effects {
             rows.sort_unstable_by_key(|(row, _)| row.uid);
             for rows in rows.chunks(ROWS_PER_OPERATION) {
                 let mut tally = Tally::default();
-                rows.iter().for_each(|(row, _)| tally.add(row.marks, row.size));
+                for (row, _) in rows {
+                    tally.add(row.marks, row.size);
+                }
                 let uids = rows.iter().map(|(row, _)| row.uid).collect();
                 let placed = place(into, rows);
                 draft.push(Operation::Move(MoveMessages { from, uids, tally, placed }));
