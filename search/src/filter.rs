@@ -166,7 +166,7 @@ impl Filter {
         while let Some(filter) = open.pop() {
             match filter {
                 Self::All(filters) | Self::Any(filters) | Self::None(filters) => {
-                    open.extend(filters.iter().rev())
+                    open.extend(filters.iter().rev());
                 }
                 Self::Is(Condition::Words(wanted)) => found.push(wanted),
                 Self::Is(_) => {}

@@ -284,8 +284,16 @@ impl Search {
     }
 
     async fn commit(&self, shard: &Arc<Shard>) -> Result<(), SearchError> {
-        let shard = shard.clone();
-        blocking(move || shard.commit()).await
+        let accounts = shard.pending_accounts();
+        let committing = shard.clone();
+        let done = blocking(move || committing.commit()).await;
+        if done.as_ref().is_err_and(is_worth_repeating) {
+            // What they had brought is gone with the commit.
+            for account in accounts {
+                self.note(account);
+            }
+        }
+        done
     }
 
     pub(crate) async fn commit_when_due(&self, shard: &Arc<Shard>) -> Result<(), SearchError> {

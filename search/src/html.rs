@@ -120,7 +120,7 @@ impl HtmlText {
                     self.state = State::Text;
                 }
                 '#' | '0'..='9' | 'a'..='z' | 'A'..='Z' if self.name.len() < NAME_BYTES_MAX => {
-                    self.name.push(character)
+                    self.name.push(character);
                 }
                 _ => {
                     self.end_entity(out);

@@ -35,8 +35,10 @@ pub(crate) struct Shard {
     fields: Arc<Fields>,
     writer_bytes: usize,
     verify_bytes_max: u64,
-    /// Taken before `open` where both are.
-    writer: Mutex<Option<Writer>>,
+    /// Held while something is written. Taken before the others where several are.
+    writer: Mutex<Option<IndexWriter>>,
+    /// Never held for long, so that it may be looked at anywhere.
+    pending: Mutex<Pending>,
     open: Mutex<Option<Arc<Open>>>,
     verified: Mutex<Option<Instant>>,
     /// Accounts that were erased: who still follows one must not bring it back. Their ids are never given again.
@@ -53,14 +55,14 @@ struct Open {
     reader: IndexReader,
 }
 
-struct Writer {
-    writer: IndexWriter,
-    /// Marks that the next commit takes with it.
+/// What the next commit takes with it.
+#[derive(Default)]
+struct Pending {
     marks: HashMap<AccountId, Mark>,
-    /// Emails added since the last commit.
+    /// Emails added.
     added: usize,
-    /// When the first change since the last commit was made.
-    since: Instant,
+    /// When the first change was made.
+    since: Option<Instant>,
 }
 
 /// What happens to an account in one step.
@@ -90,6 +92,7 @@ impl Shard {
             verify_bytes_max: config.verify_bytes_max,
             open: Mutex::new(None),
             writer: Mutex::new(None),
+            pending: Mutex::default(),
             verified: Mutex::new(None),
             erased: Mutex::default(),
             retired: AtomicBool::new(false),
@@ -119,7 +122,7 @@ impl Shard {
 
     /// How far an account is, with what is not committed yet.
     pub(crate) fn progress(&self, account: AccountId) -> Result<Mark, SearchError> {
-        let pending = self.writer.lock().as_ref().and_then(|writer| writer.marks.get(&account).copied());
+        let pending = self.pending.lock().marks.get(&account).copied();
         match pending {
             Some(mark) => Ok(mark),
             // What was pending a moment ago is in what readers see before it is not pending any more.
@@ -133,33 +136,33 @@ impl Shard {
             if self.erased.lock().contains(&change.account) {
                 return Ok(true);
             }
-            let before = match writer.marks.get(&change.account) {
-                Some(mark) => *mark,
+            let pending = self.pending.lock().marks.get(&change.account).copied();
+            let before = match pending {
+                Some(mark) => mark,
                 None => crate::query::mark(&open.reader.searcher(), fields, change.account)?,
             };
             if before != change.before {
                 return Ok(false);
             }
             let account = fields.account_term(change.account);
-            if writer.marks.is_empty() && writer.added == 0 {
-                writer.since = Instant::now();
-            }
             if change.anew {
-                writer.writer.delete_term(account.clone());
+                writer.delete_term(account.clone());
             }
             if !change.destroyed.is_empty() {
                 let of_account: Box<dyn Query> = Box::new(TermQuery::new(account, IndexRecordOption::Basic));
                 let emails = change.destroyed.iter().map(|email| Term::from_field_u64(fields.email, email.0));
                 let both = vec![of_account, Box::new(TermSetQuery::new(emails))];
-                writer.writer.delete_query(Box::new(BooleanQuery::intersection(both)))?;
+                writer.delete_query(Box::new(BooleanQuery::intersection(both)))?;
             }
             for document in change.added {
-                writer.writer.add_document(fields.document(change.account, document))?;
+                writer.add_document(fields.document(change.account, document))?;
             }
-            writer.writer.delete_term(fields.mark_term(change.account));
-            writer.writer.add_document(fields.mark(change.account, change.mark))?;
-            writer.marks.insert(change.account, change.mark);
-            writer.added += change.added.len();
+            writer.delete_term(fields.mark_term(change.account));
+            writer.add_document(fields.mark(change.account, change.mark))?;
+            let mut pending = self.pending.lock();
+            pending.marks.insert(change.account, change.mark);
+            pending.added += change.added.len();
+            pending.since.get_or_insert_with(Instant::now);
             Ok(true)
         });
         match done {
@@ -171,9 +174,13 @@ impl Shard {
 
     /// Whether there is something to commit, and since when and how much.
     pub(crate) fn pending(&self) -> Option<(usize, Duration)> {
-        let writer = self.writer.lock();
-        let writer = writer.as_ref().filter(|writer| !writer.marks.is_empty())?;
-        Some((writer.added, writer.since.elapsed()))
+        let pending = self.pending.lock();
+        Some((pending.added, pending.since?.elapsed()))
+    }
+
+    /// The accounts that the next commit is about.
+    pub(crate) fn pending_accounts(&self) -> Vec<AccountId> {
+        self.pending.lock().marks.keys().copied().collect()
     }
 
     /// Commits what was handed over.
@@ -182,12 +189,11 @@ impl Shard {
             return Ok(());
         }
         let done = self.with_writer(|writer, open, _| {
-            let mut prepared = writer.writer.prepare_commit()?;
+            let mut prepared = writer.prepare_commit()?;
             prepared.set_payload(&FORMAT.to_string());
             prepared.commit()?;
             open.reader.reload()?;
-            writer.marks.clear();
-            writer.added = 0;
+            *self.pending.lock() = Pending::default();
             Ok(())
         });
         done.map_err(|error| self.write_failed(error))
@@ -195,8 +201,10 @@ impl Shard {
 
     /// Ends the writer, its threads and its memory. What was not committed is gone.
     pub(crate) fn rest(&self) {
-        if let Some(writer) = self.writer.lock().take()
-            && let Err(error) = writer.writer.wait_merging_threads()
+        let mut writer = self.writer.lock();
+        *self.pending.lock() = Pending::default();
+        if let Some(writer) = writer.take()
+            && let Err(error) = writer.wait_merging_threads()
         {
             tracing::debug!(%error, "merge given up");
         }
@@ -226,17 +234,17 @@ impl Shard {
         // Segments that are being merged could not be rewritten.
         self.rest();
         let done = self.with_writer(|writer, open, fields| {
-            writer.writer.set_merge_policy(Box::new(NoMergePolicy));
-            writer.writer.delete_term(fields.account_term(account));
-            writer.writer.delete_term(fields.mark_term(account));
-            writer.writer.commit()?;
-            let metas = writer.writer.index().searchable_segment_metas()?;
+            writer.set_merge_policy(Box::new(NoMergePolicy));
+            writer.delete_term(fields.account_term(account));
+            writer.delete_term(fields.mark_term(account));
+            writer.commit()?;
+            let metas = writer.index().searchable_segment_metas()?;
             for meta in metas.iter().filter(|meta| meta.has_deletes()) {
-                writer.writer.merge(&[meta.id()]).wait()?;
+                writer.merge(&[meta.id()]).wait()?;
             }
             // Readers let go of the files first.
             open.reader.reload()?;
-            writer.writer.garbage_collect_files().wait()?;
+            writer.garbage_collect_files().wait()?;
             Ok(())
         });
         self.rest();
@@ -302,7 +310,7 @@ impl Shard {
 
     fn with_writer<R>(
         &self,
-        act: impl FnOnce(&mut Writer, &Open, &Fields) -> tantivy::Result<R>,
+        act: impl FnOnce(&mut IndexWriter, &Open, &Fields) -> tantivy::Result<R>,
     ) -> Result<R, SearchError> {
         let mut writer = self.writer.lock();
         if self.is_retired() {
@@ -322,7 +330,7 @@ impl Shard {
         }
     }
 
-    fn new_writer(&self, index: &Index) -> tantivy::Result<Writer> {
+    fn new_writer(&self, index: &Index) -> tantivy::Result<IndexWriter> {
         let options = IndexWriterOptions::builder()
             .num_worker_threads(1)
             .num_merge_threads(1)
@@ -332,7 +340,7 @@ impl Shard {
         let mut merges = LogMergePolicy::default();
         merges.set_del_docs_ratio_before_merge(DELETED_SHARE_MAX);
         writer.set_merge_policy(Box::new(merges));
-        Ok(Writer { writer, marks: HashMap::new(), added: 0, since: Instant::now() })
+        Ok(writer)
     }
 
     /// A write failed: nothing of it counts, and the writer is of no use any more. That may be for want of space, so
@@ -341,7 +349,10 @@ impl Shard {
         if matches!(error, SearchError::Closed) {
             return error;
         }
-        *self.writer.lock() = None;
+        let mut writer = self.writer.lock();
+        *writer = None;
+        *self.pending.lock() = Pending::default();
+        drop(writer);
         let error = match error {
             SearchError::Damaged(why) => SearchError::Unavailable(why),
             error => error,
@@ -379,6 +390,7 @@ impl Shard {
         let mut writer = self.writer.lock();
         let mut open = self.open.lock();
         *writer = None;
+        *self.pending.lock() = Pending::default();
         *open = None;
         match self.set_aside(&damage) {
             Ok(()) => damage,

@@ -22,6 +22,8 @@ const TEXT_BYTES_MAX: usize = 256 * 1024;
 const SOUGHT_MAX: usize = 64;
 /// Characters shown before the first word that is marked. Even if each is escaped there is room for that word.
 const BEFORE: usize = 24;
+/// Up to here a text is shown from its beginning.
+const NEAR: usize = 100;
 
 /// What to mark, made ready for many texts.
 #[derive(Clone, Debug, Default)]
@@ -108,6 +110,12 @@ impl Marker {
     pub fn piece(&self, text: &str) -> Option<String> {
         let marks = self.find(text);
         let first = marks.first()?.start;
+        if first <= NEAR {
+            let whole = render(text, 0, &marks);
+            if whole.contains(MARK) {
+                return Some(whole);
+            }
+        }
         let mut start = text[..first].char_indices().rev().nth(BEFORE).map_or(0, |(at, _)| at);
         if start > 0 {
             // Not amid a word, where there is a space to begin at.
@@ -227,6 +235,7 @@ fn render(text: &str, start: usize, marks: &[Range<usize>]) -> String {
     if is_marked {
         out.push_str(UNMARK);
     }
+    out.truncate(out.trim_end_matches(' ').len());
     out
 }
 

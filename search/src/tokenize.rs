@@ -55,7 +55,9 @@ pub fn question(text: &str) -> Vec<(usize, String, Shape)> {
         }
     });
     if let Some(first) = found.first().map(|word| word.0) {
-        found.iter_mut().for_each(|word| word.0 -= first);
+        for word in &mut found {
+            word.0 -= first;
+        }
     }
     found
 }

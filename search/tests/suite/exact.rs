@@ -104,9 +104,10 @@ async fn beyond_the_limits_is_looked_at() {
     let account = place.account(1).await;
     let search = place.search().await;
     let long = format!("Subject: long\r\n\r\n{}needle\r\n", "filler text ".repeat(1_000));
-    let varied: String = (0..500).map(|n| format!("{:x} ", n * 7919)).collect();
+    let varied: Vec<String> = (0..500).map(|n| format!("{:x}", n * 7919)).collect();
+    let varied = varied.join(" ");
     append(&account, long.as_bytes()).await;
-    append(&account, format!("Subject: varied\r\n\r\n{varied}needle\r\n").as_bytes()).await;
+    append(&account, format!("Subject: varied\r\n\r\n{varied} needle\r\n").as_bytes()).await;
     append(&account, b"Subject: short\r\n\r\nneedle\r\n").await;
     append(&account, b"Subject: short\r\n\r\nnothing\r\n").await;
     let field = format!("X-Long: {}needle\r\n\r\ntext\r\n", "word ".repeat(20_000));

@@ -1,6 +1,6 @@
 //! The index beside what it is made from.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
 mod crash;
 mod exact;

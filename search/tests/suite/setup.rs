@@ -166,7 +166,11 @@ impl Looked {
             self.part_fields.extend(fields(of(&part.header)));
         }
         match &part.kind {
-            Kind::Multipart(parts) => parts.iter().for_each(|part| self.part(bytes, part, false)),
+            Kind::Multipart(parts) => {
+                for part in parts {
+                    self.part(bytes, part, false);
+                }
+            }
             Kind::Message(embedded) => {
                 let fields = fields(of(&embedded.part.header));
                 self.body.extend(fields.into_iter().flat_map(|(name, value)| [name, value]));
