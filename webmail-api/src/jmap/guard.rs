@@ -16,7 +16,11 @@ pub(super) async fn around(State(jmap): State<Jmap>, request: Request, next: Nex
     let origin = request.headers().get(header::ORIGIN).cloned();
     let allowed = match &origin {
         None => None,
-        Some(origin) if is_own(origin, request.headers(), request.uri().authority().map(Authority::as_str)) => None,
+        Some(origin)
+            if is_own(origin, request.headers(), request.uri().authority().map(Authority::as_str)) =>
+        {
+            None
+        }
         Some(origin) if jmap.inner.config.cors_origins.iter().any(|known| origin == known.as_str()) => {
             Some(origin.clone())
         }

@@ -295,12 +295,17 @@ async fn by_date_either_way() {
     let world = World::new().await;
     for number in 0..40 {
         let mailbox = ["INBOX", "Archive", "Sent"][number % 3];
-        let message = format!("Subject: {number}\nMessage-ID: <{number}@x>\nReferences: <{}@x>\n\nx\n", number / 4 * 4);
+        let message =
+            format!("Subject: {number}\nMessage-ID: <{number}@x>\nReferences: <{}@x>\n\nx\n", number / 4 * 4);
         world.put_at("alice", mailbox, &[], &message, 1_700_000_000 + (number as i64 * 7) % 11).await;
     }
     let client = world.client("alice");
-    client.call("Email/set", json!({"update": {"E3": {"mailboxIds/M6": true}, "E5": {"mailboxIds/M1": true}}})).await;
-    for filter in [json!({"inMailbox": "M1"}), json!({"inMailbox": "M6"}), json!({"inMailbox": "M9"}), json!({})] {
+    client
+        .call("Email/set", json!({"update": {"E3": {"mailboxIds/M6": true}, "E5": {"mailboxIds/M1": true}}}))
+        .await;
+    for filter in
+        [json!({"inMailbox": "M1"}), json!({"inMailbox": "M6"}), json!({"inMailbox": "M9"}), json!({})]
+    {
         for is_ascending in [true, false] {
             for collapse in [true, false] {
                 let ask = async |filter: Value| {

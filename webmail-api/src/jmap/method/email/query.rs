@@ -50,11 +50,7 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
 }
 
 /// What clients ask for most, a mailbox or everything by date, stands in this order already.
-fn in_order(
-    view: &View,
-    filter: Option<&Filter<Vec<Test>>>,
-    order: &[EmailSort],
-) -> Option<Vec<EmailId>> {
+fn in_order(view: &View, filter: Option<&Filter<Vec<Test>>>, order: &[EmailSort]) -> Option<Vec<EmailId>> {
     let last_first = match order {
         [] => true,
         [EmailSort { key: SortKey::ReceivedAt, is_ascending }] => !is_ascending,

@@ -275,17 +275,19 @@ mod tests {
     fn parents_come_first() {
         let check = |create: Value, expected: &[&str]| {
             let Value::Object(create) = create else { panic!("an object") };
-            let create = create.into_iter().map(|(key, parent)| {
-                (Id::new(key).unwrap(), object(json!({"parentId": parent})))
-            });
+            let create = create
+                .into_iter()
+                .map(|(key, parent)| (Id::new(key).unwrap(), object(json!({"parentId": parent}))));
             let ordered = in_order(create.collect());
             assert_eq!(ordered.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), expected);
         };
         check(json!({"a": "#b", "b": "#c", "c": null, "d": "#c"}), &["c", "b", "d", "a"]);
         check(json!({"a": "#b", "b": "#a", "c": "M1", "d": "#x"}), &["c", "d", "a", "b"]);
         check(json!({"a": "#a"}), &["a"]);
-        let chain: Object = (0..2000).map(|n| (format!("k{n:04}"), json!(format!("#k{:04}", n + 1)))).collect();
-        let create = chain.into_iter().map(|(key, it)| (Id::new(key).unwrap(), object(json!({"parentId": it}))));
+        let chain: Object =
+            (0..2000).map(|n| (format!("k{n:04}"), json!(format!("#k{:04}", n + 1)))).collect();
+        let create =
+            chain.into_iter().map(|(key, it)| (Id::new(key).unwrap(), object(json!({"parentId": it}))));
         let ordered = in_order(create.collect());
         assert_eq!(ordered[0].0.as_str(), "k1999");
     }
