@@ -320,7 +320,15 @@ impl Search {
         let config = &self.inner.config;
         let account = match self.inner.storage.account(&Principal::Operator, id).await {
             Ok(account) => account,
-            Err(OpenError::Missing) => return Ok(Step::Done),
+            Err(OpenError::Missing) => {
+                let shard = shard.clone();
+                // Deleted, and the index may still have what it held.
+                let erase = move || match shard.progress(id)? {
+                    Mark::NONE => Ok(()),
+                    _ => shard.erase(id),
+                };
+                return blocking(erase).await.map(|()| Step::Done);
+            }
             Err(error) => return Err(error.into()),
         };
         let before = {
