@@ -314,7 +314,11 @@ impl Account {
     /// What became of a delivery, if anything is known: a look before the work. A closed account does not say: it may be
     /// under way to here, and know of another region's items.
     pub async fn delivered(&self, ingest: IngestId) -> Result<Option<Delivered>, StorageError> {
-        let state = self.log.with(&[Part::Producers]).await?;
+        let mut state = self.log.with(&[Part::Producers]).await?;
+        if state.is_closed() {
+            // Whoever has closed it may have opened it again, and nobody tells those who only keep it in memory.
+            state = self.log.refresh(&[Part::Producers]).await?;
+        }
         if state.is_closed() {
             return Err(StorageError::Closed);
         }
