@@ -121,9 +121,10 @@ impl Storage {
 }
 
 impl Account {
-    /// Whether the account has ever moved from one region to another. A closed one does not say.
+    /// Whether the account has ever moved from one region to another. A closed one does not say. As of now: a move that
+    /// this process has not heard of must not be passed over.
     pub async fn has_moved(&self) -> Result<bool, StorageError> {
-        let state = self.log.with(&[Part::Producers]).await?;
+        let state = self.log.refresh(&[Part::Producers]).await?;
         if state.is_closed() {
             return Err(StorageError::Closed);
         }
