@@ -53,7 +53,7 @@ impl Directory {
                             Ok(()) => registered.claimed += 1,
                             // Somebody was faster.
                             Err(AdminError::Elsewhere { name, region }) => {
-                                registered.elsewhere.push((name, region))
+                                registered.elsewhere.push((name, region));
                             }
                             Err(error) => return Err(error),
                         },
