@@ -1,6 +1,6 @@
 //! An installation in memory with an index on disk; mail in many scripts; and looking without an index.
 
-#![allow(unreachable_pub, reason = "helpers of tests")]
+#![allow(unreachable_pub, clippy::format_push_string, reason = "helpers of tests")]
 
 use std::sync::Arc;
 
@@ -371,7 +371,7 @@ pub fn message(random: &mut Random, number: usize) -> Vec<u8> {
     if random.below(3) == 0 {
         out.push_str("Cc: dave@example.net\r\n");
     }
-    let lines: Vec<String> = (0..1 + random.below(6)).map(|_| sentence(random)).collect();
+    let lines: Vec<String> = (0..=random.below(6)).map(|_| sentence(random)).collect();
     let text = lines.join("\r\n");
     out.push_str("MIME-Version: 1.0\r\n");
     match random.below(6) {
