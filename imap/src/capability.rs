@@ -25,10 +25,8 @@ impl Session {
         if self.pump.machine().offers_starttls() {
             list.push_str(" STARTTLS");
         }
-        list.push_str(match self.may_send_password() {
-            true => " AUTH=OAUTHBEARER AUTH=XOAUTH2 AUTH=PLAIN",
-            false => " LOGINDISABLED",
-        });
+        let mechanisms = " AUTH=OAUTHBEARER AUTH=XOAUTH2 AUTH=PLAIN";
+        list.push_str(if self.may_send_password() { mechanisms } else { " LOGINDISABLED" });
         list
     }
 

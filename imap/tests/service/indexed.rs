@@ -36,10 +36,9 @@ async fn ask(session: &mut Session, query: &str) -> Vec<String> {
 
 /// The query as a command, with what is not ASCII as literals.
 fn literals(query: &str) -> String {
-    let words = query.split(' ').map(|word| match word.is_ascii() {
-        true => word.to_owned(),
-        false => format!("{{{}+}}\r\n{word}", word.len()),
-    });
+    let words = query
+        .split(' ')
+        .map(|word| if word.is_ascii() { word.to_owned() } else { format!("{{{}+}}\r\n{word}", word.len()) });
     format!("SEARCH CHARSET UTF-8 {}", words.collect::<Vec<_>>().join(" "))
 }
 

@@ -48,12 +48,10 @@ fn look(arguments: &Object) {
         if let Ok(property) = header::HeaderProperty::parse(name) {
             assert_eq!(header::HeaderProperty::parse(&property.to_string()), Ok(property));
         }
-        if let Value::Object(wanted) = value {
-            if let Ok(patched) = patch::apply(arguments, wanted) {
-                assert!(
-                    weight(&Value::Object(patched)) <= 2 * weight(&Value::Object(arguments.clone())) + 1000
-                );
-            }
+        if let Value::Object(wanted) = value
+            && let Ok(patched) = patch::apply(arguments, wanted)
+        {
+            assert!(weight(&Value::Object(patched)) <= 2 * weight(&Value::Object(arguments.clone())) + 1000);
         }
     }
 }
