@@ -1,7 +1,7 @@
 //! The language of JMAP (RFC 8620, and RFC 8621 for mail): what clients say, and how answers are written.
 //!
 //! A [`Request`] is parsed from bytes within [`Limits`], strictly: what RFC 8620 does not allow is refused, and every
-//! refusal is one of the errors it names. Arguments that refer to earlier answers are resolved by [`reference`]; typed
+//! refusal is one of the errors it names. Arguments that refer to earlier answers are resolved by [`mod@reference`]; typed
 //! arguments come out of [`Arguments`], and the standard methods' are in [`method`]. Objects of mail are in [`object`].
 //!
 //! Not here: any input or output, and what is true of an account (`webmail-api`). Start reading at [`request`].
