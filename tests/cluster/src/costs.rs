@@ -82,6 +82,9 @@ pub struct Cost {
     delivering: Duration,
     /// Attempts that were told to come again later.
     put_off: usize,
+    /// How long the envelope took, and the message behind it, in the middle.
+    envelope: Duration,
+    message: Duration,
     counts: Counts,
 }
 
@@ -97,16 +100,39 @@ impl Cost {
     }
 }
 
+/// What sessions have to tell.
+#[derive(Debug, Default)]
+struct Sent {
+    put_off: usize,
+    envelopes: Vec<Duration>,
+    messages: Vec<Duration>,
+}
+
+impl Sent {
+    fn add(&mut self, other: Self) {
+        self.put_off += other.put_off;
+        self.envelopes.extend(other.envelopes);
+        self.messages.extend(other.messages);
+    }
+}
+
+fn middle(mut all: Vec<Duration>) -> Duration {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or_default()
+}
+
 impl fmt::Display for Cost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let each = |count: f64| count / self.messages as f64;
         let Counts { writes, reads, puts, gets, cql_bytes, s3_bytes, .. } = self.counts;
         write!(
             f,
-            "| {} | {} | {} | {:.0}/s | {:.0}/s | {:.2} | {:.2} | {:.2} | {:.3} | {:.3} | {:.1} KB | {:.1} KB |",
+            "| {} | {} | {} | {:.0} ms | {:.0} ms | {:.0}/s | {:.0}/s | {:.2} | {:.2} | {:.2} | {:.3} | {:.3} | {:.1} KB | {:.1} KB |",
             self.sessions,
             self.messages,
             self.put_off,
+            self.envelope.as_secs_f64() * 1e3,
+            self.message.as_secs_f64() * 1e3,
             self.messages as f64 / self.accepting.as_secs_f64(),
             self.rate(),
             self.conditional(),
@@ -122,8 +148,8 @@ impl fmt::Display for Cost {
 
 /// The head of the table of [`Cost`]s.
 pub const COST_HEAD: &str = "\
-| sessions | messages | put off | accepted | delivered | LWT | other writes | reads | PUT | GET | CQL bytes | S3 bytes |
-|---|---|---|---|---|---|---|---|---|---|---|---|";
+| sessions | messages | put off | envelope | final dot | accepted | delivered | LWT | other writes | reads | PUT | GET | CQL bytes | S3 bytes |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 impl Costs {
     /// Starts everything, with so many accounts.
@@ -151,14 +177,18 @@ impl Costs {
         let before = self.counts()?;
         let started = Instant::now();
         let left = AtomicUsize::new(messages);
-        let put_off = std::thread::scope(|scope| {
+        let sent = std::thread::scope(|scope| {
             let workers: Vec<_> = (0..sessions)
                 .map(|number| {
                     let left = &left;
                     scope.spawn(move || self.session(number, left))
                 })
                 .collect();
-            workers.into_iter().map(|worker| worker.join().expect("no panic")).sum::<Result<usize>>()
+            let mut sent = Sent::default();
+            for worker in workers {
+                sent.add(worker.join().expect("no panic")?);
+            }
+            anyhow::Ok(sent)
         })?;
         let accepting = started.elapsed();
         loop {
@@ -166,7 +196,17 @@ impl Costs {
             if (now - before).delivered >= messages as f64 {
                 between.s3.set(Manner::Sound);
                 let delivering = started.elapsed();
-                return Ok(Cost { sessions, messages, put_off, accepting, delivering, counts: now - before });
+                let Sent { put_off, envelopes, messages: dots } = sent;
+                return Ok(Cost {
+                    sessions,
+                    messages,
+                    put_off,
+                    envelope: middle(envelopes),
+                    message: middle(dots),
+                    accepting,
+                    delivering,
+                    counts: now - before,
+                });
             }
             if started.elapsed() > PATIENCE {
                 bail!("only {} of {messages} messages were delivered", (now - before).delivered);
@@ -176,8 +216,8 @@ impl Costs {
     }
 
     /// Sends messages until there are none left; one that is put off comes again, as from any server. How often that was.
-    fn session(&self, number: usize, left: &AtomicUsize) -> Result<usize> {
-        let mut put_off = 0;
+    fn session(&self, number: usize, left: &AtomicUsize) -> Result<Sent> {
+        let mut sent = Sent::default();
         let mut client = Smtp::hello(self.cluster.node(number % NODES)?.smtp())?;
         while left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             let id = self.sent.fetch_add(1, Ordering::Relaxed);
@@ -185,17 +225,23 @@ impl Costs {
             let to = account(id.wrapping_mul(7_919) % self.accounts);
             let text = message::numbered(id as u64, MESSAGE_BYTES);
             loop {
-                let reply = client.send("load@example.net", &[&to], text.as_bytes())?;
+                let started = Instant::now();
+                let begun = client.begin("load@example.net", &[&to]);
+                sent.envelopes.push(started.elapsed());
+                begun?;
+                let started = Instant::now();
+                let reply = client.body(text.as_bytes())?;
+                sent.messages.push(started.elapsed());
                 match reply.code {
                     250 => break,
-                    451 => put_off += 1,
+                    451 => sent.put_off += 1,
                     code => bail!("{code} {}", reply.lines.join(" ")),
                 }
                 client.command("RSET", 250)?;
                 std::thread::sleep(COMES_AGAIN);
             }
         }
-        Ok(put_off)
+        Ok(sent)
     }
 
     fn counts(&self) -> Result<Counts> {
