@@ -12,6 +12,7 @@ use mail::mime::{Kind, Parameter, Part, TextDecoder};
 use storage::{Account, BodyError, BodyReader, EmailRecord, StorageError};
 
 use crate::config::TextLimits;
+use crate::filter::Texts as Where;
 use crate::gram::{Grams, Section, Window};
 use crate::html::HtmlText;
 
@@ -84,6 +85,61 @@ impl Document {
     }
 }
 
+/// How much of a message is looked at for its texts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// Its header: what is to be found in Subject, From, To, Cc and Bcc.
+    Header,
+    /// All of it.
+    Whole,
+}
+
+impl Texts {
+    /// The texts that are indexed of an email; for whoever looks at them himself.
+    pub async fn of(
+        account: &Account,
+        record: &EmailRecord,
+        limits: &TextLimits,
+        reach: Reach,
+    ) -> Result<Self, BodyError> {
+        // No grams are of interest.
+        let limits = TextLimits { grams_max: 0, ..*limits };
+        let mut draft = Draft::new(&limits);
+        let read = match reach {
+            Reach::Header => draft.own_header(account, record).await,
+            Reach::Whole => draft.message(account, record).await,
+        };
+        match read {
+            Err(error) if !is_damage(&error) => Err(error),
+            // Of what cannot be read no more is in the index either.
+            _ => Ok(draft.texts),
+        }
+    }
+
+    /// Those in which something is looked for.
+    pub(crate) fn at(&self, place: Where) -> Vec<&str> {
+        match place {
+            Where::Any => vec![
+                &self.subject,
+                &self.from,
+                &self.to,
+                &self.cc,
+                &self.bcc,
+                &self.filename,
+                &self.body,
+                &self.attached,
+            ],
+            Where::Subject => vec![&self.subject],
+            Where::From => vec![&self.from],
+            Where::To => vec![&self.to],
+            Where::Cc => vec![&self.cc],
+            Where::Bcc => vec![&self.bcc],
+            Where::Body => vec![&self.body, &self.attached],
+            Where::Filename => vec![&self.filename],
+        }
+    }
+}
+
 fn is_damage(error: &BodyError) -> bool {
     match error {
         BodyError::Read(error) => !error.is_temporary(),
@@ -115,6 +171,11 @@ impl Draft {
             texts: Texts::default(),
             room: limits.text_bytes_max,
         }
+    }
+
+    async fn own_header(&mut self, account: &Account, record: &EmailRecord) -> Result<(), BodyError> {
+        let reader = account.body(record).await?;
+        self.header(&reader, 0..record.header_len, Whose::Message).await
     }
 
     async fn message(&mut self, account: &Account, record: &EmailRecord) -> Result<(), BodyError> {

@@ -1,4 +1,7 @@
-//! Filters: which emails are wanted (RFC 8621 §4.4.1), however they were asked for.
+//! Filters: which emails are wanted (RFC 8621 §4.4.1), as the language of the search box asks for them.
+//!
+//! JMAP's own filters are read by `jmap-protocol`, which knows the types of a request; what they look for in texts becomes
+//! the same [`Wanted`].
 
 use mail::id::EmailId;
 

@@ -9,6 +9,7 @@
 //! It is no part of a protocol: IMAP's keys and JMAP's objects are read by the services. Start reading at [`Search`];
 //! `search/DESIGN.md` has what lies on disk and what a crash leaves of it.
 
+mod ask;
 pub mod config;
 pub mod document;
 pub mod error;
@@ -28,8 +29,9 @@ mod tail;
 pub mod text;
 pub mod tokenize;
 
-pub use config::Config;
-pub use document::Document;
+pub use ask::Look;
+pub use config::{Config, TextLimits};
+pub use document::{Document, Reach};
 pub use error::SearchError;
 pub use filter::{Condition, Filter, Phrase, Texts, Wanted};
 pub use gram::{Needle, Place};

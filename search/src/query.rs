@@ -9,10 +9,10 @@ use tantivy::query::{
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{DocId, DocSet, Score, Searcher, SegmentReader, TERMINATED, Term};
 
+use crate::ask::{self, Ask};
 use crate::filter::{Texts, Wanted};
 use crate::gram::{Needle, PARTIAL};
 use crate::schema::{Fields, Mark, column};
-use crate::tokenize::{Shape, question};
 
 /// How far an account is.
 pub(crate) fn mark(searcher: &Searcher, fields: &Fields, account: AccountId) -> tantivy::Result<Mark> {
@@ -116,82 +116,30 @@ fn wanted_query(fields: &Fields, wanted: &Wanted) -> Box<dyn Query> {
         Texts::Filename => &[(fields.filename, 1.0)],
     };
     // Each phrase may be found somewhere else.
-    let phrases = wanted.phrases.iter().filter_map(|phrase| {
-        let words = question(&phrase.text);
-        if words.is_empty() {
-            return None;
-        }
+    let phrases = ask::phrases(wanted).map(|phrase| {
         let places = places.iter().map(|(field, boost)| {
-            let one = phrase_query(*field, &words, phrase.is_prefix, wanted.is_fuzzy);
-            Box::new(BoostQuery::new(one, *boost)) as Box<dyn Query>
+            Box::new(BoostQuery::new(field_query(*field, &phrase), *boost)) as Box<dyn Query>
         });
-        Some(any_of(places.collect()))
+        any_of(places.collect())
     });
     all_of(phrases.collect())
 }
 
-/// Words that follow one another in a field.
-fn phrase_query(
-    field: Field,
-    words: &[(usize, String, Shape)],
-    is_prefix: bool,
-    is_fuzzy: bool,
-) -> Box<dyn Query> {
+/// What a field has to hold, as Tantivy is asked for it.
+fn field_query(field: Field, ask: &Ask) -> Box<dyn Query> {
     let term = |text: &str| Term::from_field_text(field, text);
-    let scored =
-        |text: &str| -> Box<dyn Query> { Box::new(TermQuery::new(term(text), IndexRecordOption::WithFreqs)) };
-    match words {
-        [] => Box::new(EmptyQuery),
-        // A character of a script without spaces begins some pair wherever it stands.
-        [(_, text, Shape::Single)] => Box::new(FuzzyTermQuery::new_prefix(term(text), 0, true)),
-        [(_, text, Shape::Run)] if is_prefix => {
-            any_of(vec![scored(text), Box::new(FuzzyTermQuery::new_prefix(term(text), 0, true))])
+    let each =
+        |asks: &[Ask]| -> Vec<Box<dyn Query>> { asks.iter().map(|ask| field_query(field, ask)).collect() };
+    match ask {
+        Ask::Nothing => Box::new(EmptyQuery),
+        Ask::Word(text) => Box::new(TermQuery::new(term(text), IndexRecordOption::WithFreqs)),
+        Ask::Beginning(text) => Box::new(FuzzyTermQuery::new_prefix(term(text), 0, true)),
+        Ask::Nearly(text, slips) => Box::new(FuzzyTermQuery::new(term(text), *slips, true)),
+        Ask::InRow(row) => {
+            Box::new(PhraseQuery::new_with_offset(row.iter().map(|(at, text)| (*at, term(text))).collect()))
         }
-        [(_, text, Shape::Run)] if is_fuzzy => {
-            // One slip in a word of four letters, two in one of eight.
-            match text.chars().count() {
-                0..4 => scored(text),
-                length => {
-                    let distance = if length < 8 { 1 } else { 2 };
-                    any_of(vec![scored(text), Box::new(FuzzyTermQuery::new(term(text), distance, true))])
-                }
-            }
-        }
-        [(_, text, _)] => scored(text),
-        [.., last] if is_prefix && last.2 != Shape::Pair => {
-            // The phrase without its last word, and that word as a beginning; that they stand side by side is not asked.
-            let (last, before) = words.split_last().expect("it has two words");
-            all_of(vec![
-                phrase_query(field, before, false, false),
-                phrase_query(field, std::slice::from_ref(last), true, false),
-            ])
-        }
-        _ => {
-            let last = words.last().filter(|last| last.2 == Shape::Single);
-            let exact = if last.is_some() { &words[..words.len() - 1] } else { words };
-            let first: Box<dyn Query> = match exact {
-                [(_, text, shape)] if *shape != Shape::Single => scored(text),
-                [one] => phrase_query(field, std::slice::from_ref(one), false, false),
-                _ if exact.iter().any(|word| word.2 == Shape::Single) => {
-                    // A single character amid other words may begin a pair in the text, so each is asked for by itself.
-                    all_of(
-                        exact
-                            .iter()
-                            .map(|word| phrase_query(field, std::slice::from_ref(word), false, false))
-                            .collect(),
-                    )
-                }
-                _ => Box::new(PhraseQuery::new_with_offset(
-                    exact.iter().map(|(at, text, _)| (*at, term(text))).collect(),
-                )),
-            };
-            match last {
-                Some(last) => {
-                    all_of(vec![first, phrase_query(field, std::slice::from_ref(last), false, false)])
-                }
-                None => first,
-            }
-        }
+        Ask::All(asks) => all_of(each(asks)),
+        Ask::Any(asks) => any_of(each(asks)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Search, as services ask it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use mail::id::{AccountId, EmailId};
@@ -8,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use storage::{Account, Storage};
 use tokio::sync::Semaphore;
 
-use crate::config::Config;
+use crate::config::{Config, TextLimits};
 use crate::document::Document;
 use crate::error::SearchError;
 use crate::filter::Wanted;
@@ -71,8 +72,12 @@ pub struct Unindexed {
 pub struct Found {
     /// Ascending by number.
     pub hits: Vec<Hit>,
-    /// Whether these are all. Not so while an account is behind by more than `tail_max` emails, and beyond `hits_max`.
+    /// Whether these are all. Not so while emails are unknown, and beyond `hits_max`.
     pub is_complete: bool,
+    /// The emails that nothing is known of: they are neither in the index nor, as the newest `tail_max` are by
+    /// [`Search::find`], were they looked at. `None` where
+    /// hits were left out, so that any other email may be one.
+    pub unknown: Option<RangeInclusive<u64>>,
 }
 
 /// How far an account is in the index.
@@ -93,6 +98,19 @@ impl Candidates {
         match &self.ids {
             Ids::All => true,
             Ids::These(ids) => email > self.unindexed.after || ids.binary_search(&email).is_ok(),
+        }
+    }
+}
+
+impl Found {
+    /// Whether an email holds what was looked for. `None`: it has to be looked at.
+    pub fn holds(&self, email: EmailId) -> Option<bool> {
+        if self.hits.binary_search_by_key(&email, |hit| hit.email).is_ok() {
+            return Some(true);
+        }
+        match &self.unknown {
+            Some(unknown) if !unknown.contains(&email.0) => Some(false),
+            _ => None,
         }
     }
 }
@@ -161,36 +179,61 @@ impl Search {
 
     /// The emails of an account in which words are found, those that came a moment ago included.
     pub async fn find(&self, account: &Account, wanted: &Wanted) -> Result<Found, SearchError> {
+        let (mark, mut hits) = self.ask_words(account, wanted).await;
         let id = account.id();
-        self.touch(id);
-        let (tail_max, hits_max) = (self.inner.config.tail_max, self.inner.config.hits_max);
-        let asked = wanted.clone();
-        let indexed = self.ask(id, move |searcher, fields| {
-            Ok((query::mark(searcher, fields, id)?, query::words(searcher, fields, id, &asked)?))
-        });
-        let (mark, mut hits) = match indexed.await {
-            Ok(indexed) => indexed,
-            Err(error) => {
-                tracing::warn!(account_id = %id, %error, "search goes on without its index");
-                (Mark::NONE, Vec::new())
-            }
-        };
-        let last = account.state().last_email();
+        let (last, tail_max) = (account.state().last_email(), self.inner.config.tail_max);
         let first = EmailId(mark.indexed.0.max(last.0.saturating_sub(tail_max as u64)) + 1);
-        let mut is_complete = first.0 == mark.indexed.0 + 1 || last <= mark.indexed;
         if first <= last {
             let documents = self.documents(account, first, last).await?;
             let (fields, wanted) = (self.inner.fields.clone(), wanted.clone());
             let _turn = self.inner.searching.acquire().await.map_err(|_| SearchError::Closed)?;
             hits.extend(blocking(move || tail::words(&fields, id, &documents, &wanted)).await?);
         }
-        if hits.len() > hits_max {
-            is_complete = false;
-            hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(b.email.cmp(&a.email)));
-            hits.truncate(hits_max);
-            hits.sort_unstable_by_key(|hit| hit.email);
+        Ok(self.bounded(hits, mark.indexed.0 + 1..=first.0 - 1))
+    }
+
+    /// The same, of the emails that are in the index alone; whoever asks looks at the others himself (see [`Look`]).
+    /// Never fails: where the index does not answer, nothing is known.
+    ///
+    /// [`Look`]: crate::Look
+    pub async fn find_indexed(&self, account: &Account, wanted: &Wanted) -> Found {
+        let (mark, hits) = self.ask_words(account, wanted).await;
+        self.bounded(hits, mark.indexed.0 + 1..=u64::MAX)
+    }
+
+    async fn ask_words(&self, account: &Account, wanted: &Wanted) -> (Mark, Vec<Hit>) {
+        let id = account.id();
+        self.touch(id);
+        let wanted = wanted.clone();
+        let asked = self.ask(id, move |searcher, fields| {
+            Ok((query::mark(searcher, fields, id)?, query::words(searcher, fields, id, &wanted)?))
+        });
+        match asked.await {
+            // A mark ahead of the account is one of another installation's, and so are the hits.
+            Ok((mark, _)) if mark.indexed > account.state().last_email() => (Mark::NONE, Vec::new()),
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(account_id = %id, %error, "search goes on without its index");
+                (Mark::NONE, Vec::new())
+            }
         }
-        Ok(Found { hits, is_complete })
+    }
+
+    /// The best hits, as many as may be told.
+    fn bounded(&self, mut hits: Vec<Hit>, unknown: RangeInclusive<u64>) -> Found {
+        let hits_max = self.inner.config.hits_max;
+        if hits.len() <= hits_max {
+            return Found { hits, is_complete: unknown.is_empty(), unknown: Some(unknown) };
+        }
+        hits.sort_unstable_by(|a, b| b.score.total_cmp(&a.score).then(b.email.cmp(&a.email)));
+        hits.truncate(hits_max);
+        hits.sort_unstable_by_key(|hit| hit.email);
+        Found { hits, is_complete: false, unknown: None }
+    }
+
+    /// How much of a message is looked at: whoever looks at messages himself has to know, to find the same in them.
+    pub fn text_limits(&self) -> TextLimits {
+        self.inner.config.text
     }
 
     /// How far an account is.

@@ -7,8 +7,7 @@ use std::ops::Range;
 use mail::id::EmailId;
 use storage::Account;
 
-use crate::config::TextLimits;
-use crate::document::Document;
+use crate::document::{self, Reach};
 use crate::error::SearchError;
 use crate::filter::{Filter, Phrase, Texts, Wanted};
 use crate::search::Search;
@@ -61,12 +60,17 @@ impl Search {
         if sought.is_empty() {
             return Ok(Some(Snippet::default()));
         }
-        // No grams are of interest.
-        let limits = TextLimits { grams_max: 0, ..self.inner.config.text };
-        let texts = Document::of(account, &record, &limits).await?.texts;
-        let subject = Marker::new(sought.iter().copied(), Texts::Subject).whole(&texts.subject);
+        let texts = document::Texts::of(account, &record, &self.inner.config.text, Reach::Whole).await?;
+        Ok(Some(Snippet::of(&texts, sought)))
+    }
+}
+
+impl Snippet {
+    /// Marks what was looked for in the texts of an email.
+    pub fn of<'a>(texts: &document::Texts, sought: impl IntoIterator<Item = &'a Wanted> + Clone) -> Self {
+        let subject = Marker::new(sought.clone(), Texts::Subject).whole(&texts.subject);
         let preview = Marker::new(sought, Texts::Body).piece(texts.body.trim_start());
-        Ok(Some(Snippet { subject, preview }))
+        Self { subject, preview }
     }
 }
 

@@ -39,6 +39,14 @@ pub fn fold_words(text: &str, mut each: impl FnMut(char, std::ops::Range<usize>)
     }
 }
 
+/// The whole of a text as words are compared; what is sorted or looked up by it takes spellings for the same that search
+/// takes for the same.
+pub fn folded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    fold_words(text, |character, _| out.push(character));
+    out
+}
+
 /// Whether a character belongs to the one before it.
 fn extends(character: char) -> bool {
     !character.is_ascii()
@@ -105,12 +113,6 @@ pub fn is_word(character: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folded(text: &str) -> String {
-        let mut out = String::new();
-        fold_words(text, |character, _| out.push(character));
-        out
-    }
 
     #[test]
     fn spelling_makes_no_difference() {

@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
-use webmail_api::jmap::{self, Jmap, Scan};
+use webmail_api::jmap::{self, Indexed, Jmap, Scan};
 use webmail_api::oauth::Issuer;
 
 use crate::audit::AuditLog;
@@ -326,7 +326,10 @@ impl Services {
             config: config.jmap.clone(),
             storage: storage.clone(),
             directory: directory.clone(),
-            text: Arc::new(Scan::default()),
+            text: match &stores.index {
+                Some(index) => Arc::new(Indexed::new(index.search.clone())),
+                None => Arc::new(Scan { limits: config.search.text, ..Scan::default() }),
+            },
             issuer: Some(Issuer::new(config.oauth.clone(), directory.clone(), config.jmap.base_url.clone())),
         });
         if let Some(index) = &stores.index {

@@ -46,7 +46,7 @@ impl RequestError {
     }
 }
 
-/// Why a method call was refused (RFC 8620 §3.6.2, §5, RFC 8621 §4).
+/// Why a method call was refused (RFC 8620 §3.6.2, §5, RFC 8621 §4, RFC 9404 §4.3).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "they are RFC 8620's words, one by one")]
 pub enum MethodError {
@@ -88,6 +88,8 @@ pub enum MethodError {
     FromAccountNotFound,
     #[error("the account to copy from does not offer this")]
     FromAccountNotSupportedByMethod,
+    #[error("there is no such type of objects")]
+    UnknownDataType,
 }
 
 impl MethodError {
@@ -118,6 +120,7 @@ impl MethodError {
             Self::UnsupportedFilter(_) => "unsupportedFilter",
             Self::FromAccountNotFound => "fromAccountNotFound",
             Self::FromAccountNotSupportedByMethod => "fromAccountNotSupportedByMethod",
+            Self::UnknownDataType => "unknownDataType",
         }
     }
 

@@ -1,7 +1,9 @@
 //! What a blob id leads to: the bytes of an email or of an upload, or of a part of one.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use jmap_protocol::Id;
 use mail::mime::{Facts, Kind, Limits, Part, Splitter};
 use storage::{Account, BodyError, StorageError, TransferEncoding};
@@ -14,6 +16,8 @@ use super::message::parts::Node;
 /// Octets of a message that stands encoded within another one, which is held in memory while it is looked at. Nobody may
 /// encode messages (RFC 2046 §5.2.1), and hardly anybody does.
 const ENCODED_MESSAGE_MAX: u64 = 32 << 20;
+
+type Pieces = BoxStream<'static, Result<Bytes, BodyError>>;
 
 /// A blob.
 pub(crate) struct Blob {
@@ -67,7 +71,7 @@ pub(crate) async fn find(account: &Account, id: &Id) -> Result<Option<Blob>, Bod
 
 impl Blob {
     /// Its octets as they are before they are encoded for mail.
-    pub(crate) fn stream(&self) -> BoxStream<'static, Result<Bytes, BodyError>> {
+    pub(crate) fn stream(&self) -> Pieces {
         match &self.part {
             None => self.octets.stream(),
             Some(part) => self.octets.decoded(part),
@@ -82,7 +86,15 @@ impl Blob {
         }
     }
 
-    /// A range of them, where they can be had without reading what is before.
+    /// A range of them.
+    pub(crate) fn range(&self, range: Range<u64>) -> Pieces {
+        match self.direct() {
+            Some(octets) => octets.within(range).stream(),
+            None => clip(self.stream(), range),
+        }
+    }
+
+    /// All of them, where a range can be had without reading what is before.
     pub(crate) fn direct(&self) -> Option<Octets> {
         match &self.part {
             None => Some(self.octets.clone()),
@@ -121,6 +133,29 @@ impl Blob {
         let facts = split(&octets, limits).await?;
         Ok(Some((octets, facts)).filter(|(_, facts)| is_message(facts)))
     }
+}
+
+/// A range of what can only be read from its beginning.
+fn clip(pieces: Pieces, range: Range<u64>) -> Pieces {
+    let state = (pieces, 0_u64, range);
+    stream::unfold(state, |(mut pieces, mut at, range)| async move {
+        loop {
+            if at >= range.end {
+                return None;
+            }
+            let piece = match pieces.next().await? {
+                Ok(piece) => piece,
+                Err(error) => return Some((Err(error), (pieces, range.end, range))),
+            };
+            let start = range.start.saturating_sub(at).min(piece.len() as u64) as usize;
+            let end = (range.end - at).min(piece.len() as u64) as usize;
+            at += piece.len() as u64;
+            if start < end {
+                return Some((Ok(piece.slice(start..end)), (pieces, at, range)));
+            }
+        }
+    })
+    .boxed()
 }
 
 /// What a message is made of.

@@ -31,6 +31,8 @@ pub struct Config {
     pub uploads_at_once_max: usize,
     /// Octets of one upload; announced as `maxSizeUpload`. As large as a message may be that IMAP takes.
     pub upload_bytes_max: u64,
+    /// Pieces that a blob can be made of in a request; announced as `maxDataSources`. RFC 9404 §3.1 wants 64 at least.
+    pub blob_sources_max: usize,
     /// Levels of nesting in a request. Filters within filters need few.
     pub json_depth_max: usize,
     /// Values in one request. Each takes some forty octets of memory, whatever it takes of text.
@@ -46,7 +48,8 @@ pub struct Config {
     pub query_results_max: usize,
     /// Ids of changes that are told at once; a client that wants more goes on from there.
     pub changes_max: usize,
-    /// Messages whose text one query looks at. A filter by text that leaves more than these to look at is refused.
+    /// Messages that one query may read to find a text, which are those that the search index does not know. A filter that
+    /// leaves more than these to read is refused.
     pub query_texts_max: usize,
     /// Seconds for a request of methods to arrive, and for its answer to be made.
     pub request_seconds_max: u64,
@@ -82,6 +85,7 @@ impl Default for Config {
             requests_at_once_max: 8,
             uploads_at_once_max: 4,
             upload_bytes_max: 100 << 20,
+            blob_sources_max: 64,
             json_depth_max: 64,
             json_values_max: 500_000,
             response_bytes_max: 64 << 20,

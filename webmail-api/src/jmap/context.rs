@@ -14,6 +14,8 @@ use super::view::View;
 pub(crate) struct Context {
     inner: Arc<Inner>,
     user: User,
+    /// The capabilities that the request uses.
+    using: Vec<String>,
     /// What earlier calls, and earlier requests, have made (RFC 8620 §3.3).
     pub(crate) created_ids: BTreeMap<Id, Id>,
     /// Octets that answers may still take.
@@ -23,9 +25,9 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(jmap: &Jmap, user: User, created_ids: BTreeMap<Id, Id>) -> Self {
+    pub(crate) fn new(jmap: &Jmap, user: User, using: Vec<String>, created_ids: BTreeMap<Id, Id>) -> Self {
         let room = jmap.inner.config.response_bytes_max;
-        Self { inner: jmap.inner.clone(), user, created_ids, room, more: Vec::new() }
+        Self { inner: jmap.inner.clone(), user, using, created_ids, room, more: Vec::new() }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -38,6 +40,11 @@ impl Context {
 
     pub(crate) fn user(&self) -> &User {
         &self.user
+    }
+
+    /// Whether the request uses a capability (RFC 8620 §3.3).
+    pub(crate) fn uses(&self, capability: &str) -> bool {
+        self.using.iter().any(|used| used == capability)
     }
 
     pub(crate) fn account(&self) -> &Account {

@@ -7,19 +7,19 @@ use serde_json::Value;
 
 use super::auth::User;
 use super::context::Context;
-use super::method::{echo, email, mailbox, snippet, thread};
+use super::method::{blob, echo, email, mailbox, quota, snippet, thread};
 use super::service::Jmap;
-use super::session::{CORE, MAIL};
+use super::session::{BLOB, CORE, MAIL, QUOTA};
 
 /// Answers a request, and says what was made in it, where the client wants to know.
 pub(super) async fn run(jmap: &Jmap, user: User, request: Request) -> (Response, Option<BTreeMap<Id, Id>>) {
     let wants_ids = request.created_ids.is_some();
-    let mut context = Context::new(jmap, user, request.created_ids.unwrap_or_default());
+    let mut context = Context::new(jmap, user, request.using, request.created_ids.unwrap_or_default());
     let mut response = Response::default();
     for call in request.calls {
         let Invocation { name, arguments, call_id } = call;
         let answered = match reference::resolve(arguments, &response.answers, &mut context.room) {
-            Ok(arguments) => Box::pin(answer(&mut context, &request.using, &name, arguments)).await,
+            Ok(arguments) => Box::pin(answer(&mut context, &name, arguments)).await,
             Err(error) => Err(error),
         };
         match answered {
@@ -36,24 +36,21 @@ pub(super) async fn run(jmap: &Jmap, user: User, request: Request) -> (Response,
     (response, wants_ids.then_some(context.created_ids))
 }
 
-async fn answer(
-    context: &mut Context,
-    using: &[String],
-    name: &str,
-    arguments: Object,
-) -> Result<Object, MethodError> {
-    let uses = |capability: &str| using.iter().any(|used| used == capability);
+async fn answer(context: &mut Context, name: &str, arguments: Object) -> Result<Object, MethodError> {
+    let capability = match name.split_once('/') {
+        Some(("Core", _)) => CORE,
+        Some(("Quota", _)) => QUOTA,
+        Some(("Blob", _)) => BLOB,
+        _ => MAIL,
+    };
+    // RFC 8620 §3.3: what a client does not say it uses is not there for it.
+    if !context.uses(capability) {
+        return Err(MethodError::UnknownMethod);
+    }
     if name == "Core/echo" {
         // RFC 8620 §4: exactly what came.
-        if !uses(CORE) {
-            return Err(MethodError::UnknownMethod);
-        }
         context.spend(json::weight(&Value::Object(arguments.clone())))?;
         return Ok(echo::run(arguments));
-    }
-    // RFC 8620 §3.3: what a client does not say it uses is not there for it.
-    if !uses(MAIL) {
-        return Err(MethodError::UnknownMethod);
     }
     let mut arguments = Arguments::new(arguments);
     let arguments = &mut arguments;
@@ -74,6 +71,13 @@ async fn answer(
         "Email/copy" => email::copy::run(context, arguments),
         "Email/parse" => email::parse::run(context, arguments).await,
         "SearchSnippet/get" => snippet::get(context, arguments).await,
+        "Quota/get" => quota::get::run(context, arguments).await,
+        "Quota/changes" => quota::changes::run(context, arguments).await,
+        "Quota/query" => quota::query::run(context, arguments).await,
+        "Quota/queryChanges" => quota::query_changes::run(context, arguments).await,
+        "Blob/upload" => blob::upload::run(context, arguments).await,
+        "Blob/get" => blob::get::run(context, arguments).await,
+        "Blob/lookup" => blob::lookup::run(context, arguments).await,
         _ => Err(MethodError::UnknownMethod),
     }
 }

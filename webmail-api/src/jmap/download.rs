@@ -94,11 +94,7 @@ fn whole(blob: &Blob, permit: Permit) -> Response {
 }
 
 fn part(blob: &Blob, range: Range<u64>, size: u64, permit: Permit) -> Response {
-    let pieces = match blob.direct() {
-        Some(octets) => octets.within(range.clone()).stream(),
-        None => clip(blob.stream(), range.clone()),
-    };
-    let body = Body::from_stream(guarded(pieces, permit));
+    let body = Body::from_stream(guarded(blob.range(range.clone()), permit));
     let mut response = (StatusCode::PARTIAL_CONTENT, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
@@ -120,29 +116,6 @@ fn guarded(pieces: Pieces, permit: Permit) -> impl futures_util::Stream<Item = R
         }
         Some((piece, (pieces, permit)))
     })
-}
-
-/// A range of what can only be read from its beginning.
-fn clip(pieces: Pieces, range: Range<u64>) -> Pieces {
-    let state = (pieces, 0_u64, range);
-    stream::unfold(state, |(mut pieces, mut at, range)| async move {
-        loop {
-            if at >= range.end {
-                return None;
-            }
-            let piece = match pieces.next().await? {
-                Ok(piece) => piece,
-                Err(error) => return Some((Err(error), (pieces, range.end, range))),
-            };
-            let start = range.start.saturating_sub(at).min(piece.len() as u64) as usize;
-            let end = (range.end - at).min(piece.len() as u64) as usize;
-            at += piece.len() as u64;
-            if start < end {
-                return Some((Ok(piece.slice(start..end)), (pieces, at, range)));
-            }
-        }
-    })
-    .boxed()
 }
 
 #[derive(Debug, PartialEq, Eq)]

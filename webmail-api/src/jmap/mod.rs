@@ -1,4 +1,4 @@
-//! JMAP over HTTPS (RFC 8620, RFC 8621), for web interfaces, mobile apps and programs.
+//! JMAP over HTTPS (RFC 8620, RFC 8621), with quotas (RFC 9425) and blobs within requests (RFC 9404), for web interfaces, mobile apps and programs.
 //!
 //! [`Jmap::serve`] takes a connection. A request of methods goes from `api` (who asks, and for what) to `dispatch` (one
 //! call after the other) to a file of its own under `method/`. Emails and mailboxes are told from the account's state
@@ -23,6 +23,7 @@ mod message;
 mod method;
 mod page;
 mod problem;
+mod quota;
 mod serve;
 mod service;
 mod session;
@@ -32,4 +33,4 @@ mod view;
 
 pub use config::Config;
 pub use service::{Jmap, Parts};
-pub use text::{Scan, TextSearch};
+pub use text::{Indexed, Scan, TextError, TextQuery, TextSearch};

@@ -4,11 +4,13 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use jmap_protocol::object::blob::DIGESTS;
 use jmap_protocol::object::filter::{COLLATION, SORT_OPTIONS};
 use serde_json::{Value, json};
 
 use super::auth::User;
 use super::config::Config;
+use super::method::blob::lookup::TYPES;
 use super::service::Jmap;
 use crate::request;
 
@@ -16,13 +18,17 @@ use crate::request;
 pub(super) const CORE: &str = "urn:ietf:params:jmap:core";
 /// RFC 8621
 pub(super) const MAIL: &str = "urn:ietf:params:jmap:mail";
+/// RFC 9404
+pub(super) const BLOB: &str = "urn:ietf:params:jmap:blob";
+/// RFC 9425
+pub(super) const QUOTA: &str = "urn:ietf:params:jmap:quota";
 
 /// The capabilities that a request may use.
-pub(super) const CAPABILITIES: [&str; 2] = [CORE, MAIL];
+pub(super) const CAPABILITIES: [&str; 4] = [CORE, MAIL, BLOB, QUOTA];
 
 /// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
 pub(super) fn state(user: &User) -> String {
-    format!("1-{}", user.principal.account)
+    format!("2-{}", user.principal.account)
 }
 
 pub(super) async fn show(State(jmap): State<Jmap>, user: User, parts: Parts) -> Response {
@@ -49,17 +55,24 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
         "emailQuerySortOptions": SORT_OPTIONS,
         "mayCreateTopLevelMailbox": true,
     });
+    // RFC 9404 §3.1
+    let blob = json!({
+        "maxSizeBlobSet": jmap.inner.config.upload_bytes_max,
+        "maxDataSources": jmap.inner.config.blob_sources_max,
+        "supportedTypeNames": TYPES,
+        "supportedDigestAlgorithms": DIGESTS,
+    });
     json!({
-        "capabilities": {CORE: core, MAIL: {}},
+        "capabilities": {CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}},
         "accounts": {
             account.as_str(): {
                 "name": user.principal.address.to_string(),
                 "isPersonal": true,
                 "isReadOnly": false,
-                "accountCapabilities": {CORE: {}, MAIL: mail},
+                "accountCapabilities": {CORE: {}, MAIL: mail, BLOB: blob, QUOTA: {}},
             },
         },
-        "primaryAccounts": {CORE: account, MAIL: account},
+        "primaryAccounts": {CORE: account, MAIL: account, BLOB: account, QUOTA: account},
         "username": user.principal.address.to_string(),
         "apiUrl": format!("{base}/jmap/api"),
         "downloadUrl": format!("{base}/jmap/download/{{accountId}}/{{blobId}}/{{name}}?accept={{type}}"),

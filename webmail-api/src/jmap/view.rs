@@ -7,6 +7,8 @@ use mail::flag::{Flag, FlagSet, Keyword};
 use mail::id::{EmailId, MailboxId, ThreadId};
 use storage::{Account, AccountState, Mailbox, MailboxCounts, ObjectKind, StorageError};
 
+use super::quota::Levels;
+
 /// An email as it is in its mailboxes.
 pub(crate) use storage::ViewedEmail as EmailView;
 
@@ -122,6 +124,7 @@ pub(crate) fn states(account: &AccountState) -> BTreeMap<&'static str, String> {
         ("EmailDelivery", account.latest().deliveries.to_string()),
         ("Identity", account.objects_state(ObjectKind::IDENTITY).to_string()),
         ("Mailbox", account.mailboxes_state().to_string()),
+        ("Quota", Levels::of(&account.quota()).state()),
         ("Thread", account.threads_state().to_string()),
     ])
 }

@@ -111,6 +111,13 @@ async fn wrong_types_in_every_argument() {
         ("Email/query", join(&query, &["collapseThreads"])),
         ("Email/queryChanges", join(&query_changes, &["collapseThreads"])),
         ("Email/parse", join(&["accountId", "blobIds", "properties"], &bodies)),
+        ("Quota/get", get.to_vec()),
+        ("Quota/changes", changes.to_vec()),
+        ("Quota/query", query.to_vec()),
+        ("Quota/queryChanges", query_changes.to_vec()),
+        ("Blob/upload", vec!["accountId", "create"]),
+        ("Blob/get", join(&get, &["offset", "length"])),
+        ("Blob/lookup", vec!["accountId", "typeNames", "ids"]),
         ("SearchSnippet/get", vec!["accountId", "filter", "emailIds"]),
         (
             "Mailbox/set",
@@ -131,7 +138,7 @@ async fn wrong_types_in_every_argument() {
             ],
         ),
     ];
-    let needed = json!({"sinceState": "0", "sinceQueryState": "0", "blobIds": [], "emailIds": [], "fromAccountId": "A1"});
+    let needed = json!({"typeNames": [], "sinceState": "0", "sinceQueryState": "0", "blobIds": [], "emailIds": [], "fromAccountId": "A1"});
     let wrong = [json!([[1]]), json!({"x": {"y": 1}}), json!(-1.5), json!("\u{0} \u{1f600}")];
     let mut count = 0;
     for (method, arguments) in methods {
@@ -197,6 +204,13 @@ async fn nobody_reaches_another_account() {
         "Mailbox/set",
         "Email/set",
         "Email/import",
+        "Quota/get",
+        "Quota/changes",
+        "Quota/query",
+        "Quota/queryChanges",
+        "Blob/upload",
+        "Blob/get",
+        "Blob/lookup",
     ] {
         let (kind, _) = alice.refused(method, json!({"accountId": theirs})).await;
         assert_eq!(kind, "accountNotFound", "{method}");

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod blobs;
 mod hostile;
 mod http;
 mod push;
+mod quotas;
 mod reading;
+mod texts;
 mod world;
 mod writing;

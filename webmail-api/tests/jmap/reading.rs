@@ -262,7 +262,11 @@ async fn queries() {
     assert_eq!(filter(json!({"noneInThreadHaveKeyword": "$seen"})).await, "345");
     assert_eq!(filter(json!({"hasAttachment": true})).await, "5");
     assert_eq!(filter(json!({"hasAttachment": false})).await, "1234");
-    assert_eq!(filter(json!({"subject": "APFEL"})).await, "124");
+    assert_eq!(filter(json!({"subject": "APFEL"})).await, "12");
+    assert_eq!(filter(json!({"subject": "APFEL*"})).await, "124");
+    assert_eq!(filter(json!({"subject": "'re apfel'"})).await, "2");
+    // A text without any word asks for nothing.
+    assert_eq!(filter(json!({"text": " \"?\" "})).await, "12345");
     assert_eq!(filter(json!({"from": "bea"})).await, "34");
     assert_eq!(filter(json!({"to": "bob"})).await, "5");
     assert_eq!(filter(json!({"body": "baume zwei"})).await, "2");
@@ -272,9 +276,9 @@ async fn queries() {
     assert_eq!(filter(json!({"header": ["X-Mark"]})).await, "5");
     assert_eq!(filter(json!({"header": ["x-mark", "TWO"]})).await, "5");
     assert_eq!(filter(json!({"header": ["x-mark", "three"]})).await, "");
-    let both = json!({"operator": "AND", "conditions": [{"subject": "apfel"}, {"operator": "NOT", "conditions": [{"from": "zoe"}]}]});
+    let both = json!({"operator": "AND", "conditions": [{"subject": "apfel*"}, {"operator": "NOT", "conditions": [{"from": "zoe"}]}]});
     assert_eq!(filter(both).await, "24");
-    assert_eq!(filter(json!({"inMailbox": "M1", "notKeyword": "$seen", "subject": "apfel"})).await, "24");
+    assert_eq!(filter(json!({"inMailbox": "M1", "notKeyword": "$seen", "subject": "apfel*"})).await, "24");
     let sorted = async |property: &str, ascending: bool| {
         query(json!({"sort": [{"property": property, "isAscending": ascending}]})).await
     };

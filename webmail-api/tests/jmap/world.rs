@@ -23,7 +23,7 @@ use net::shutdown::Shutdown;
 use net::tls::{Certificate, SelfSigned, TlsServer};
 use serde_json::{Value, json};
 use storage::{Account, AccountSettings, AppendRequest, Appended, InternalDate, Principal, Storage, Target};
-use webmail_api::jmap::{self, Config, Jmap, Scan};
+use webmail_api::jmap::{self, Config, Jmap, Scan, TextSearch};
 use webmail_api::oauth::{self, Issuer};
 
 use crate::http::{Answer, Client};
@@ -67,7 +67,12 @@ pub(crate) struct World {
     pub(crate) shutdown: Shutdown,
 }
 
-pub(crate) const USING: [&str; 2] = ["urn:ietf:params:jmap:core", "urn:ietf:params:jmap:mail"];
+pub(crate) const USING: [&str; 4] = [
+    "urn:ietf:params:jmap:core",
+    "urn:ietf:params:jmap:mail",
+    "urn:ietf:params:jmap:blob",
+    "urn:ietf:params:jmap:quota",
+];
 
 impl World {
     pub(crate) async fn new() -> Self {
@@ -106,13 +111,28 @@ impl World {
             let address = Address::parse(&format!("{name}@example.test")).unwrap();
             directory.create_account(&address, new).await.unwrap();
         }
+        Self::serve(config, storage, directory, Arc::new(Scan::default())).await
+    }
+
+    /// Another server beside this one, which finds texts otherwise.
+    pub(crate) async fn beside(&self, text: Arc<dyn TextSearch>) -> Self {
+        let config = Config { account_passwords: true, ..Config::default() };
+        Self::serve(config, self.storage.clone(), self.directory.clone(), text).await
+    }
+
+    async fn serve(
+        config: Config,
+        storage: Storage,
+        directory: Directory,
+        text: Arc<dyn TextSearch>,
+    ) -> Self {
         let certificate = Certificate::self_signed(&["jmap.example.test".to_owned()]).unwrap();
         let tls = TlsServer::new(&[certificate.certificate().unwrap()]).unwrap();
         let jmap = Jmap::new(jmap::Parts {
             config,
             storage: storage.clone(),
             directory: directory.clone(),
-            text: Arc::new(Scan::default()),
+            text,
             issuer: Some(Issuer::new(oauth::Config::default(), directory.clone(), String::new())),
         });
         let net = net::listener::Config::default();

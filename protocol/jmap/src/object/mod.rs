@@ -1,5 +1,6 @@
-//! Objects of mail (RFC 8621): which properties they have, and what clients say of them.
+//! Objects of mail (RFC 8621), quotas (RFC 9425) and blobs (RFC 9404): which properties they have, and what clients say of them.
 
+pub mod blob;
 pub mod email;
 pub mod filter;
 pub mod header;
@@ -7,6 +8,7 @@ pub mod identity;
 pub mod import;
 pub mod mailbox;
 pub mod part;
+pub mod quota;
 pub mod snippet;
 pub mod submission;
 pub mod thread;

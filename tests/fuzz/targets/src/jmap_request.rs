@@ -1,7 +1,7 @@
 //! JMAP requests: what is read is JSON to others too and means the same, and what refers to answers stays within bounds.
 
 use jmap_protocol::json::weight;
-use jmap_protocol::object::{filter, header, mailbox};
+use jmap_protocol::object::{blob, filter, header, mailbox, quota};
 use jmap_protocol::{
     Arguments, Invocation, Limits, Object, Request, filter::Filter, method, patch, reference,
 };
@@ -45,6 +45,12 @@ fn look(arguments: &Object) {
     let _ = method::take_filter_and_sort(&mut taken, &filter::condition);
     for (name, value) in arguments {
         let _ = Filter::parse(value, &mailbox::condition);
+        let _ = Filter::parse(value, &quota::condition);
+        if let Value::Object(wanted) = value
+            && let Ok(upload) = blob::Upload::parse(wanted, 10)
+        {
+            assert!(upload.data.len() <= 10);
+        }
         if let Ok(property) = header::HeaderProperty::parse(name) {
             assert_eq!(header::HeaderProperty::parse(&property.to_string()), Ok(property));
         }

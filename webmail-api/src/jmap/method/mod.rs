@@ -1,8 +1,10 @@
 //! The methods, each in a file of its own.
 
+pub(super) mod blob;
 pub(super) mod echo;
 pub(super) mod email;
 pub(super) mod mailbox;
+pub(super) mod quota;
 pub(super) mod snippet;
 pub(super) mod thread;
 

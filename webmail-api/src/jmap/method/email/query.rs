@@ -9,12 +9,13 @@ use jmap_protocol::object::filter::{EmailSort, SortKey, Test, TextTest, conditio
 use jmap_protocol::{Arguments, MethodError, Object};
 use mail::id::{EmailId, ThreadId};
 use mail::thread::base_subject;
+use search::text::folded;
 use storage::{EmailRecord, StorageError};
 
 use crate::jmap::context::{Context, body_trouble, trouble};
 use crate::jmap::ids;
 use crate::jmap::message::field;
-use crate::jmap::text::fold;
+use crate::jmap::text::{TextError, TextQuery};
 use crate::jmap::view::{EmailView, View, is_in};
 
 /// Emails looked at between two pauses that let others go on.
@@ -122,10 +123,6 @@ async fn matching(
     if open.is_empty() {
         return Ok(found);
     }
-    if open.len() > context.config().query_texts_max {
-        let why = "too many messages would have to be looked into; say more, a mailbox or a date";
-        return Err(MethodError::UnsupportedFilter(why.to_owned()));
-    }
     let texts: Vec<(usize, TextTest)> = tests
         .iter()
         .enumerate()
@@ -135,8 +132,19 @@ async fn matching(
         })
         .collect();
     let asked: Vec<TextTest> = texts.iter().map(|(_, test)| test.clone()).collect();
-    let held = context.inner().text.find(context.account(), &asked, &open).await;
-    let held = held.map_err(|error| body_trouble(&error))?;
+    let query = TextQuery {
+        account: context.account(),
+        tests: &asked,
+        among: &open,
+        reads_max: context.config().query_texts_max,
+    };
+    let held = context.inner().text.find(&query).await.map_err(|error| match error {
+        TextError::TooMany => {
+            let why = "too many messages would have to be looked into; say more, a mailbox or a date";
+            MethodError::UnsupportedFilter(why.to_owned())
+        }
+        TextError::Body(error) => body_trouble(&error),
+    })?;
     let held: HashMap<usize, HashSet<EmailId>> = texts.iter().map(|(at, _)| *at).zip(held).collect();
     found.extend(open.into_iter().filter(|id| {
         let Some(email) = view.email(*id) else { return false };
@@ -314,7 +322,7 @@ fn sort_value(
         let text =
             |name: &str| shown.first().and_then(|it| it[name].as_str()).filter(|text| !text.is_empty());
         // RFC 8621 §4.4.2: the name, or the address where there is none.
-        SortValue::Text(fold(text("name").or(text("email")).unwrap_or_default()))
+        SortValue::Text(folded(text("name").or(text("email")).unwrap_or_default()))
     };
     Ok(match key {
         SortKey::ReceivedAt => SortValue::Number(email.received.unix_seconds()),
@@ -324,7 +332,7 @@ fn sort_value(
         SortKey::Subject => {
             let subject = summary()?.unwrap_or_default().subject;
             let text = subject.map(|text| field::plain(text.as_bytes())).unwrap_or_default();
-            SortValue::Text(fold(&base_subject(&text).text))
+            SortValue::Text(folded(&base_subject(&text).text))
         }
         SortKey::SentAt => {
             let sent = record.and_then(|record| record.sent_date).unwrap_or(email.received);

@@ -7,12 +7,12 @@ use jmap_protocol::method::{Window, take_filter_and_sort};
 use jmap_protocol::object::filter::check_collation;
 use jmap_protocol::object::mailbox::{Test, condition};
 use jmap_protocol::{Arguments, Id, MethodError, Object};
+use search::text::folded;
 use storage::Mailbox;
 
 use super::{own_name, parent, role_name, sort_order};
 use crate::jmap::context::Context;
 use crate::jmap::ids;
-use crate::jmap::text::fold;
 use crate::jmap::view::View;
 
 pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
@@ -55,7 +55,7 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
 fn holds(view: &View, mailbox: &Mailbox, test: &Test) -> bool {
     match test {
         Test::ParentId(wanted) => parent(&view.account, mailbox).map(|id| id.to_string()) == *wanted,
-        Test::Name(text) => fold(own_name(mailbox)).contains(&fold(text)),
+        Test::Name(text) => folded(own_name(mailbox)).contains(&folded(text)),
         Test::Role(wanted) => mailbox.role.map(role_name) == wanted.as_deref(),
         Test::HasAnyRole(wanted) => mailbox.role.is_some() == *wanted,
         Test::IsSubscribed(wanted) => view.account.is_subscribed(&mailbox.name) == *wanted,
@@ -85,7 +85,7 @@ fn compare(a: &Mailbox, b: &Mailbox, sort: &[(Key, bool)]) -> Ordering {
     let by = |(key, is_ascending): &(Key, bool)| {
         let order = match key {
             Key::SortOrder => sort_order(a).cmp(&sort_order(b)),
-            Key::Name => fold(own_name(a)).cmp(&fold(own_name(b))),
+            Key::Name => folded(own_name(a)).cmp(&folded(own_name(b))),
         };
         if *is_ascending { order } else { order.reverse() }
     };
