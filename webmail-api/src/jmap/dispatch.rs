@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::auth::User;
 use super::context::Context;
-use super::method::{echo, email, mailbox, snippet, thread};
+use super::method::{echo, email, identity, mailbox, snippet, submission, thread};
 use super::service::Jmap;
-use super::session::{CORE, MAIL};
+use super::session::{CORE, MAIL, SUBMISSION};
 
 /// Answers a request, and says what was made in it, where the client wants to know.
 pub(super) async fn run(jmap: &Jmap, user: User, request: Request) -> (Response, Option<BTreeMap<Id, Id>>) {
@@ -52,7 +52,8 @@ async fn answer(
         return Ok(echo::run(arguments));
     }
     // RFC 8620 §3.3: what a client does not say it uses is not there for it.
-    if !uses(MAIL) {
+    let is_of_sending = name.starts_with("Identity/") || name.starts_with("EmailSubmission/");
+    if !uses(if is_of_sending { SUBMISSION } else { MAIL }) {
         return Err(MethodError::UnknownMethod);
     }
     let mut arguments = Arguments::new(arguments);
@@ -73,6 +74,14 @@ async fn answer(
         "Email/import" => email::import::run(context, arguments).await,
         "Email/copy" => email::copy::run(context, arguments),
         "Email/parse" => email::parse::run(context, arguments).await,
+        "Identity/get" => identity::get::run(context, arguments).await,
+        "Identity/changes" => identity::changes::run(context, arguments).await,
+        "Identity/set" => identity::set::run(context, arguments).await,
+        "EmailSubmission/get" => submission::get::run(context, arguments).await,
+        "EmailSubmission/changes" => submission::changes::run(context, arguments).await,
+        "EmailSubmission/query" => submission::query::run(context, arguments).await,
+        "EmailSubmission/queryChanges" => submission::query::changes(context, arguments).await,
+        "EmailSubmission/set" => submission::set::run(context, arguments).await,
         "SearchSnippet/get" => snippet::get(context, arguments).await,
         _ => Err(MethodError::UnknownMethod),
     }

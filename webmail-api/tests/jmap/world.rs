@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use blob::keys::KeyEncryptionKey;
@@ -21,9 +22,10 @@ use mail::id::AccountId;
 use net::listener::{Listener, Service};
 use net::shutdown::Shutdown;
 use net::tls::{Certificate, SelfSigned, TlsServer};
+use queue::{Clock, Foundation, Queue};
 use serde_json::{Value, json};
 use storage::{Account, AccountSettings, AppendRequest, Appended, InternalDate, Principal, Storage, Target};
-use webmail_api::jmap::{self, Config, Jmap, Scan};
+use webmail_api::jmap::{self, Config, Jmap, Scan, Sending, SendingRules};
 use webmail_api::oauth::{self, Issuer};
 
 use crate::http::{Answer, Client};
@@ -62,12 +64,20 @@ impl AccountStores for Accounts {
 pub(crate) struct World {
     pub(crate) storage: Storage,
     pub(crate) directory: Directory,
+    pub(crate) queue: Queue,
+    pub(crate) clock: Clock,
+    /// Recipients that each user may still write to.
+    pub(crate) allowance: Arc<AtomicU32>,
     pub(crate) address: SocketAddr,
     pub(crate) certificate: SelfSigned,
     pub(crate) shutdown: Shutdown,
 }
 
-pub(crate) const USING: [&str; 2] = ["urn:ietf:params:jmap:core", "urn:ietf:params:jmap:mail"];
+pub(crate) const USING: [&str; 3] =
+    ["urn:ietf:params:jmap:core", "urn:ietf:params:jmap:mail", "urn:ietf:params:jmap:submission"];
+
+/// What the queue's clock says at first.
+pub(crate) const NOW: u64 = 1_800_000_000;
 
 impl World {
     pub(crate) async fn new() -> Self {
@@ -79,9 +89,22 @@ impl World {
         let kek = KeyEncryptionKey::from_secret(&[7; 32]);
         let keys = KeyRing::new(kek, engine.engine().rows, &blob::Config::default());
         let blobs = Arc::new(MemoryBlobs::new());
-        let blobs = BlobStore::new(blobs, engine.engine().rows, keys, blob::Config::default()).await.unwrap();
-        let storage =
-            Storage::new(engine.engine(), LogOptions::default(), None, blobs, storage::Config::default());
+        let blob_config = blob::Config::default();
+        let blobs = BlobStore::new(blobs, engine.engine().rows, keys.clone(), blob_config).await.unwrap();
+        let options = LogOptions::default();
+        let storage = Storage::new(engine.engine(), options, None, blobs.clone(), storage::Config::default());
+        let clock = Clock::standing(NOW);
+        let foundation = Foundation {
+            engine: engine.engine(),
+            log_options: LogOptions::default(),
+            archive: None,
+            blobs,
+            keys,
+            clock: clock.clone(),
+            sharing: queue::Sharing::Alone,
+        };
+        let queue = Queue::open(foundation, queue::Config::default()).await.unwrap();
+        let allowance = Arc::new(AtomicU32::new(1_000));
         let directory = Directory::open(Parts {
             config: directory::Config {
                 argon2: Argon2Config { memory_kib: 64, passes: 1, lanes: 1 },
@@ -114,6 +137,7 @@ impl World {
             directory: directory.clone(),
             text: Arc::new(Scan::default()),
             issuer: Some(Issuer::new(oauth::Config::default(), directory.clone(), String::new())),
+            sending: Some(sending(&queue, &allowance)),
         });
         let net = net::listener::Config::default();
         let limits = net.limits();
@@ -131,7 +155,15 @@ impl World {
             async move { jmap.serve(stream, guard).await }
         };
         tokio::spawn(listener.run(shutdown.clone(), serve));
-        Self { storage, directory, address, certificate, shutdown }
+        Self { storage, directory, queue, clock, allowance, address, certificate, shutdown }
+    }
+
+    /// Delivers what is due.
+    pub(crate) async fn deliver(&self) {
+        let (queue, storage) = (self.queue.clone(), self.storage.clone());
+        let delivery =
+            delivery::Delivery::new(queue, storage, self.directory.clone(), delivery::Config::default());
+        delivery.run_once().await;
     }
 
     pub(crate) fn client(&self, name: &str) -> Client<'_> {
@@ -175,6 +207,28 @@ impl World {
             internal_date: Some(InternalDate::utc(at)),
         };
         account.append(request).await.unwrap()
+    }
+}
+
+fn sending(queue: &Queue, allowance: &Arc<AtomicU32>) -> Sending {
+    let left = Arc::clone(allowance);
+    let take =
+        move || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+    Sending {
+        queue: queue.clone(),
+        rules: SendingRules {
+            hostname: "mx.example.test".to_owned(),
+            received_max: 100,
+            sender_login_check: true,
+            message_bytes_max: 100_000,
+            text_line_bytes_max: 1_000,
+            recipients_max: 20,
+            hold_seconds_max: 86_400,
+            deliver_by_seconds_min: 60,
+            priorities: true,
+            undo_margin_seconds: 2,
+        },
+        may_write_to_one_more: Box::new(move |_| take()),
     }
 }
 
