@@ -85,6 +85,12 @@ impl Queue {
         Ok(withdrawn)
     }
 
+    /// Whether it is this process that works on what is in a shard. What it takes back there itself it does not begin with
+    /// afterwards; another node may hear of it later.
+    pub fn works_on(&self, shard: ShardId) -> bool {
+        self.inner.works_on(shard)
+    }
+
     fn ingest_of(&self, shard: ShardId) -> Option<Shard> {
         (shard.kind == ShardKind::Ingest).then(|| self.inner.opened(shard).cloned()).flatten()
     }

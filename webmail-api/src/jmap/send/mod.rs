@@ -15,7 +15,7 @@ pub(crate) mod submit;
 use std::fmt;
 
 use mail::id::AccountId;
-use queue::Queue;
+use queue::{Queue, ShardId};
 
 /// What sending works on.
 pub struct Sending {
@@ -48,9 +48,17 @@ pub struct SendingRules {
     pub deliver_by_seconds_min: u64,
     /// Whether messages have priorities (RFC 6710).
     pub priorities: bool,
-    /// Seconds before it is sent from which on a message that is held cannot be taken back any more. Nodes whose clocks
-    /// differ by more may have sent it already.
+    /// Seconds before it is sent from which on a message that is held, and that another node works on, cannot be taken back
+    /// any more: that node's clock may be ahead, and it may hear of it late.
     pub undo_margin_seconds: u64,
+}
+
+impl Sending {
+    /// What is held in a shard until later than this can be taken back now: nobody can have begun with it.
+    pub(crate) fn untouched_after(&self, shard: ShardId) -> u64 {
+        let margin = if self.queue.works_on(shard) { 1 } else { self.rules.undo_margin_seconds };
+        self.queue.clock().now().saturating_add(margin)
+    }
 }
 
 impl fmt::Debug for Sending {

@@ -7,7 +7,6 @@ use queue::item::{Fate, Outcome, Said};
 use queue::{Followed, ItemView, RecipientView, Standing};
 use serde_json::{Value, json};
 
-use super::SendingRules;
 use super::record::Record;
 
 /// Whether a submission can be taken back.
@@ -19,12 +18,11 @@ pub(crate) enum Undo {
 }
 
 impl Undo {
-    /// `now` in unix seconds. Shortly before it is sent it counts as sent: nodes' clocks differ by so much.
-    pub(crate) fn of(record: &Record, followed: &Followed, now: u64, rules: &SendingRules) -> Self {
-        let sure = now.saturating_add(rules.undo_margin_seconds);
+    /// What is held until later than `untouched_after` (unix seconds) nobody has begun with.
+    pub(crate) fn of(record: &Record, followed: &Followed, untouched_after: u64) -> Self {
         if record.canceled || record.held && followed.is_withdrawn(record.send_at) {
             Self::Canceled
-        } else if record.held && followed.is_held(sure) {
+        } else if record.held && followed.is_held(untouched_after) {
             Self::Pending
         } else {
             Self::Final
@@ -32,9 +30,8 @@ impl Undo {
     }
 
     /// What it is when the queue has just taken it.
-    pub(crate) fn at_first(record: &Record, now: u64, rules: &SendingRules) -> Self {
-        let sure = now.saturating_add(rules.undo_margin_seconds);
-        if record.held && record.send_at > sure { Self::Pending } else { Self::Final }
+    pub(crate) fn at_first(record: &Record, untouched_after: u64) -> Self {
+        if record.held && record.send_at > untouched_after { Self::Pending } else { Self::Final }
     }
 
     pub(crate) fn as_str(self) -> &'static str {
@@ -227,13 +224,12 @@ mod tests {
 
     #[test]
     fn only_what_is_held_can_be_taken_back() {
-        let rules = SendingRules { undo_margin_seconds: 10, ..SendingRules::sample() };
-        let check = |held: bool, followed: &Followed, now: u64, expected: Undo| {
-            assert_eq!(Undo::of(&record(held, &[]), followed, now, &rules), expected, "{followed:?}");
+        let check = |held: bool, followed: &Followed, after: u64, expected: Undo| {
+            assert_eq!(Undo::of(&record(held, &[]), followed, after), expected, "{followed:?}");
         };
         check(true, &open(1_000, 0), 500, Undo::Pending);
-        check(true, &open(1_000, 0), 989, Undo::Pending);
-        check(true, &open(1_000, 0), 990, Undo::Final);
+        check(true, &open(1_000, 0), 999, Undo::Pending);
+        check(true, &open(1_000, 0), 1_000, Undo::Final);
         check(true, &open(2_000, 1), 500, Undo::Final);
         check(false, &open(1_000, 0), 500, Undo::Final);
         check(true, &Followed::default(), 500, Undo::Final);
@@ -245,7 +241,7 @@ mod tests {
         check(true, &finished(1_000), 1_001, Undo::Final);
         check(false, &finished(600), 700, Undo::Final);
         let canceled = Record { canceled: true, ..record(true, &[]) };
-        assert_eq!(Undo::of(&canceled, &Followed::default(), 5_000, &rules), Undo::Canceled);
+        assert_eq!(Undo::of(&canceled, &Followed::default(), 5_000), Undo::Canceled);
     }
 
     #[test]

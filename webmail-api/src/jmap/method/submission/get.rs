@@ -47,8 +47,7 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
 async fn show(context: &Context, id: &Id, record: &Record, get: &Get) -> Result<Object, MethodError> {
     if get.wants("deliveryStatus") {
         let followed = follow(context, record).await?;
-        let sending = context.sending()?;
-        let undo = Undo::of(record, &followed, sending.queue.clock().now(), &sending.rules);
+        let undo = Undo::of(record, &followed, context.sending()?.untouched_after(record.shard()));
         return Ok(properties(id, record, undo, &deliveries_of(record, undo, &followed)));
     }
     let undo = if get.wants("undoStatus") { undo(context, record).await? } else { Undo::Final };

@@ -27,7 +27,7 @@ pub(super) async fn undo(context: &Context, record: &Record) -> Result<Undo, Met
     let sending = context.sending()?;
     let followed =
         if record.held && !record.canceled { follow(context, record).await? } else { Followed::default() };
-    Ok(Undo::of(record, &followed, sending.queue.clock().now(), &sending.rules))
+    Ok(Undo::of(record, &followed, sending.untouched_after(record.shard())))
 }
 
 /// The state of submissions. What becomes of them in the queue does not change it: it is told to those who ask.

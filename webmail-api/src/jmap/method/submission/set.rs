@@ -16,7 +16,6 @@ use super::get::properties;
 use super::undo;
 use crate::jmap::context::Context;
 use crate::jmap::ids;
-use crate::jmap::send::Sending;
 use crate::jmap::send::record::Record;
 use crate::jmap::send::status::{Undo, all_queued};
 use crate::jmap::send::submit::{Submitted, is_given, submit};
@@ -143,8 +142,7 @@ async fn create(
         Ok(submitted) => submitted,
         Err(error) => return Ok(Err(error)),
     };
-    let sending = context.sending()?;
-    let undo = Undo::at_first(&record, sending.queue.clock().now(), &sending.rules);
+    let undo = Undo::at_first(&record, context.sending()?.untouched_after(record.shard()));
     let mut shown = properties(&id, &record, undo, &all_queued(&record));
     shown.retain(|name, _| !is_given(name, &new));
     Ok(Ok((id, record.email(), Value::Object(shown))))
@@ -190,9 +188,9 @@ async fn update(
 
 /// Takes it out of the queue. `false`: somebody has begun with it, or may have.
 async fn withdraw(context: &Context, record: &Record) -> Result<bool, MethodError> {
-    let Sending { queue, rules, .. } = context.sending()?;
-    let sure = queue.clock().now().saturating_add(rules.undo_margin_seconds);
-    queue.withdraw(record.queue_id, record.shard(), sure).await.map_err(|error| {
+    let sending = context.sending()?;
+    let later_than = sending.untouched_after(record.shard());
+    sending.queue.withdraw(record.queue_id, record.shard(), later_than).await.map_err(|error| {
         tracing::warn!(queue_id = %record.queue_id, %error, "submission not taken back");
         MethodError::ServerUnavailable
     })
