@@ -21,6 +21,7 @@ mod guard;
 mod ids;
 mod message;
 mod method;
+mod news;
 mod page;
 mod problem;
 mod serve;
@@ -29,6 +30,7 @@ mod session;
 mod text;
 mod upload;
 mod view;
+mod websocket;
 
 pub use config::Config;
 pub use service::{Jmap, Parts};

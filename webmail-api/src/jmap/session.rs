@@ -17,12 +17,15 @@ pub(super) const CORE: &str = "urn:ietf:params:jmap:core";
 /// RFC 8621
 pub(super) const MAIL: &str = "urn:ietf:params:jmap:mail";
 
+/// RFC 8887
+pub(super) const WEB_SOCKET: &str = "urn:ietf:params:jmap:websocket";
+
 /// The capabilities that a request may use.
-pub(super) const CAPABILITIES: [&str; 2] = [CORE, MAIL];
+pub(super) const CAPABILITIES: [&str; 3] = [CORE, MAIL, WEB_SOCKET];
 
 /// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
 pub(super) fn state(user: &User) -> String {
-    format!("1-{}", user.principal.account)
+    format!("2-{}", user.principal.account)
 }
 
 pub(super) async fn show(State(jmap): State<Jmap>, user: User, parts: Parts) -> Response {
@@ -49,8 +52,10 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
         "emailQuerySortOptions": SORT_OPTIONS,
         "mayCreateTopLevelMailbox": true,
     });
+    // RFC 8887 §3.
+    let web_socket = json!({"url": format!("{}/jmap/ws", web_socket_base(base)), "supportsPush": true});
     json!({
-        "capabilities": {CORE: core, MAIL: {}},
+        "capabilities": {CORE: core, MAIL: {}, WEB_SOCKET: web_socket},
         "accounts": {
             account.as_str(): {
                 "name": user.principal.address.to_string(),
@@ -68,6 +73,11 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
             format!("{base}/jmap/eventsource?types={{types}}&closeafter={{closeafter}}&ping={{ping}}"),
         "state": state(user),
     })
+}
+
+/// The same place with the scheme that WebSockets have (RFC 6455 §3).
+fn web_socket_base(base: &str) -> String {
+    base.strip_prefix("http").map_or_else(|| base.to_owned(), |rest| format!("ws{rest}"))
 }
 
 /// The limits, as they are kept.
