@@ -6,5 +6,6 @@ mod hostile;
 mod http;
 mod push;
 mod reading;
+mod websocket;
 mod world;
 mod writing;
