@@ -147,8 +147,8 @@ mod tests {
             (r#"{"@type": "WebSocketPushEnable", "dataTypes": "Email"}"#, "notRequest", None),
             (r#"{"@type": "WebSocketPushEnable", "dataTypes": [1]}"#, "notRequest", None),
             (r#"{"@type": "WebSocketPushEnable", "pushState": 1}"#, "notRequest", None),
-            (&long, "notRequest", None),
-            (&" ".repeat(4097), "limit", None),
+            (long.as_str(), "notRequest", None),
+            (" ".repeat(4097).as_str(), "limit", None),
         ] {
             let refused = read(text).unwrap_err();
             assert_eq!((refused.error.name(), refused.request_id.as_deref()), (name, id), "{text}");

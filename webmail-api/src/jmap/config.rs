@@ -54,7 +54,8 @@ pub struct Config {
     pub upload_seconds_max: u64,
     /// Seconds that a client may take nothing of what is written to it.
     pub write_stall_seconds_max: u64,
-    /// Seconds without a request after which a connection is closed; a WebSocket is, when its client has not answered a ping either.
+    /// Seconds without a request after which a connection is closed; a WebSocket is, when its client has not answered a
+    /// ping either.
     pub idle_seconds_max: u64,
     /// Streams of one HTTP/2 connection at one time.
     pub streams_max: u32,

@@ -69,7 +69,7 @@ impl Jmap {
             result = served.as_mut() => result,
             () = guard.requested() => {
                 served.as_mut().graceful_shutdown();
-                served.await
+                served.as_mut().await
             }
         };
         if let Err(error) = result {
@@ -87,7 +87,7 @@ pub(super) struct Ending(pub(super) ShutdownGuard);
 
 /// Says that the connection goes on, as long as it is held.
 #[derive(Clone)]
-pub(super) struct Open(#[expect(dead_code, reason = "it is held, not used")] mpsc::Sender<()>);
+pub(super) struct Open(#[allow(dead_code, reason = "it is held, not used")] mpsc::Sender<()>);
 
 /// A stream that gives up when nothing of what is written to it is taken for too long. A client that does not read
 /// would hold what it is sent for ever.

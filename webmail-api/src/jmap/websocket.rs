@@ -187,10 +187,10 @@ impl Session {
             Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {
                 self.minute.turn();
                 self.minute.controls += 1;
-                return match self.minute.controls > CONTROLS_MAX {
-                    true => Err(End::Say(close_code::POLICY, "too many control frames")),
-                    false => Ok(None),
-                };
+                if self.minute.controls > CONTROLS_MAX {
+                    return Err(End::Say(close_code::POLICY, "too many control frames"));
+                }
+                return Ok(None);
             }
             // RFC 8887 §4.2: binary data is not JMAP.
             Some(Ok(Frame::Binary(_))) => {
@@ -203,13 +203,14 @@ impl Session {
         let parse = move || {
             Message::parse(text.as_bytes(), limits, |capability| session::CAPABILITIES.contains(&capability))
         };
-        let message = match is_short {
-            true => parse(),
+        let message = if is_short {
+            parse()
+        } else {
             // Ten megabytes take a moment to read, during which others are not to wait.
-            false => match api::run_aside(parse).await {
+            match api::run_aside(parse).await {
                 Ok(message) => message,
                 Err(problem) => return self.refuse(problem, None),
-            },
+            }
         };
         match message {
             Ok(Message::Request { id, request }) => {
