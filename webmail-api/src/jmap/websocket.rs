@@ -100,8 +100,13 @@ enum End {
 
 impl Session {
     async fn run(mut self, mut socket: WebSocket, mut login: Login, ending: Ending) {
-        let End::Say(code, reason) = self.talk(&mut socket, &mut login, &ending).await else { return };
-        // What was not answered is not done for nobody.
+        let end = self.talk(&mut socket, &mut login, &ending).await;
+        let End::Say(code, reason) = end else {
+            // The answer to the client's Close (RFC 6455 §5.5.1) goes out with the next look at the socket.
+            let _ = tokio::time::timeout(Duration::from_secs(FAREWELL_SECONDS), socket.recv()).await;
+            return;
+        };
+        // Nobody is there to take what has no answer yet.
         self.running.shutdown().await;
         tracing::debug!(account_id = %self.user.principal.account, code, reason, "websocket ends");
         let last = Frame::Close(Some(CloseFrame { code, reason: reason.into() }));
