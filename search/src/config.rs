@@ -15,6 +15,8 @@ pub struct Config {
     pub shards: u16,
     /// How much of a message is looked at.
     pub text: TextLimits,
+    /// How attachments that have to be taken apart are.
+    pub attachments: AttachmentConfig,
     /// Emails looked at before they are handed to the writer together; octets of their text that may be in memory for
     /// that.
     pub batch_emails: usize,
@@ -61,12 +63,37 @@ pub struct TextLimits {
     pub grams_max: usize,
 }
 
+/// How attachments are taken apart: each in a process of its own, which has limits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AttachmentConfig {
+    /// Whether it is done at all. Without it words in office documents and PDF are not found.
+    pub enabled: bool,
+    /// The program that does it, and what stands before its arguments: whoever wires the server knows.
+    #[serde(skip)]
+    pub program: Option<(PathBuf, Vec<String>)>,
+    /// Octets of an attachment; a larger one is not looked at.
+    pub attachment_bytes_max: u64,
+    /// Octets of text of one attachment. Of a message at most `search.text.words_bytes_max` are kept.
+    pub text_bytes_max: usize,
+    /// Attachments of one message that are looked at.
+    pub per_message_max: usize,
+    /// Octets of memory (address space) of the process; the program itself counts.
+    pub memory_bytes_max: u64,
+    /// Seconds that an attachment may take, by the clock and of the processor. After one that took longer the rest of
+    /// its message is not looked at.
+    pub seconds_max: u64,
+    /// Processes at the same time.
+    pub processes_max: usize,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("search"),
             shards: 4,
             text: TextLimits::default(),
+            attachments: AttachmentConfig::default(),
             batch_emails: 64,
             batch_bytes: 8 << 20,
             commit_emails: 2_000,
@@ -91,6 +118,21 @@ impl Default for TextLimits {
             words_bytes_max: 256 << 10,
             field_bytes_max: 64 << 10,
             grams_max: 65_536,
+        }
+    }
+}
+
+impl Default for AttachmentConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            program: None,
+            attachment_bytes_max: 16 << 20,
+            text_bytes_max: 256 << 10,
+            per_message_max: 8,
+            memory_bytes_max: 512 << 20,
+            seconds_max: 10,
+            processes_max: 2,
         }
     }
 }

@@ -11,6 +11,7 @@ use mail::id::EmailId;
 use mail::mime::{Kind, Parameter, Part, TextDecoder};
 use storage::{Account, BodyError, BodyReader, EmailRecord, StorageError};
 
+use crate::attachment::{ExtractError, Extractor};
 use crate::config::TextLimits;
 use crate::gram::{Grams, Section, Window};
 use crate::html::HtmlText;
@@ -51,8 +52,15 @@ pub struct Texts {
 
 impl Document {
     /// Looks at a message. Its grams are those of what IMAP's SEARCH looks into: see `search/DESIGN.md`.
-    pub async fn of(account: &Account, record: &EmailRecord, limits: &TextLimits) -> Result<Self, BodyError> {
-        let mut draft = Draft::new(limits);
+    ///
+    /// Attachments are taken apart where there is an `extractor`; nobody who waits for an answer should have one.
+    pub async fn of(
+        account: &Account,
+        record: &EmailRecord,
+        limits: &TextLimits,
+        extractor: Option<&Extractor>,
+    ) -> Result<Self, BodyError> {
+        let mut draft = Draft::new(limits, extractor);
         match draft.message(account, record).await {
             Ok(()) => {}
             // What can never be read must not hold up the rest; whoever looks at the message itself is told.
@@ -91,12 +99,15 @@ fn is_damage(error: &BodyError) -> bool {
     }
 }
 
-struct Draft {
+struct Draft<'a> {
     limits: TextLimits,
     grams: Grams,
     texts: Texts,
     /// Octets of decoded text that may still be looked at.
     room: usize,
+    extractor: Option<&'a Extractor>,
+    /// Attachments that may still be taken apart.
+    attachments: usize,
 }
 
 /// Whose header it is.
@@ -107,13 +118,15 @@ enum Whose {
     Embedded,
 }
 
-impl Draft {
-    fn new(limits: &TextLimits) -> Self {
+impl<'a> Draft<'a> {
+    fn new(limits: &TextLimits, extractor: Option<&'a Extractor>) -> Self {
         Self {
             limits: *limits,
             grams: Grams::new(limits.grams_max),
             texts: Texts::default(),
             room: limits.text_bytes_max,
+            extractor,
+            attachments: extractor.map_or(0, Extractor::per_message_max),
         }
     }
 
@@ -126,7 +139,7 @@ impl Draft {
             if !std::ptr::eq(part, &raw const structure) {
                 self.header(&reader, part.header.clone(), Whose::Part).await?;
             }
-            self.file_name(part);
+            let name = self.file_name(part);
             match &part.kind {
                 Kind::Multipart(children) => parts.extend(children.iter().rev()),
                 Kind::Message(embedded) => {
@@ -134,7 +147,7 @@ impl Draft {
                     parts.push(&embedded.part);
                 }
                 Kind::Leaf if part.is_text() => self.text(&reader, part).await?,
-                Kind::Leaf => {}
+                Kind::Leaf => self.attachment(&reader, part, name.as_deref()).await?,
             }
         }
         Ok(())
@@ -192,12 +205,41 @@ impl Draft {
         add(words, &text, self.limits.field_bytes_max);
     }
 
-    fn file_name(&mut self, part: &Part) {
+    fn file_name(&mut self, part: &Part) -> Option<String> {
         let disposition = part.disposition.as_ref().map_or(&[][..], |disposition| &disposition.parameters);
         let name = file_name(disposition, "filename").or_else(|| file_name(&part.parameters, "name"));
-        if let Some(name) = name {
-            add(&mut self.texts.filename, &name, self.limits.field_bytes_max);
+        if let Some(name) = &name {
+            add(&mut self.texts.filename, name, self.limits.field_bytes_max);
         }
+        name
+    }
+
+    /// Takes an attachment apart. It is for word search alone: IMAP looks into text parts, so there are no grams of it.
+    async fn attachment(
+        &mut self,
+        reader: &BodyReader,
+        part: &Part,
+        name: Option<&str>,
+    ) -> Result<(), BodyError> {
+        let Some(extractor) = self.extractor else { return Ok(()) };
+        let has_room = self.attachments > 0 && self.texts.attached.len() < self.limits.words_bytes_max;
+        let Some(format) = extractor.format(part, name).filter(|_| has_room) else { return Ok(()) };
+        self.attachments -= 1;
+        // Whatever becomes of it, the email is done: an attachment that kills its process is not met again.
+        let outcome = match extractor.text(format, part, reader.range(part.body.clone())).await {
+            Ok(text) => {
+                add(&mut self.texts.attached, &text, self.limits.words_bytes_max);
+                "text"
+            }
+            Err(ExtractError::Body(error)) => return Err(error),
+            Err(ExtractError::NoText(_)) => "none",
+            Err(ExtractError::Late) => {
+                self.attachments = 0;
+                "late"
+            }
+        };
+        metrics::counter!("search_attachments_total", "outcome" => outcome).increment(1);
+        Ok(())
     }
 
     async fn text(&mut self, reader: &BodyReader, part: &Part) -> Result<(), BodyError> {

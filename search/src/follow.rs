@@ -395,12 +395,13 @@ impl Search {
         let ids: Vec<EmailId> =
             (after.0 + 1..=to.0).map(EmailId).filter(|email| !gone.contains(*email)).collect();
         let mut documents = Vec::with_capacity(ids.len());
-        let mut bytes = 0;
+        let (mut bytes, began) = (0, Instant::now());
         for record in account.emails(&ids).await?.into_iter().flatten() {
-            let document = Document::of(account, &record, &config.text).await?;
+            let document = Document::of(account, &record, &config.text, Some(&self.inner.extractor)).await?;
             bytes += document.weight();
             documents.push(document);
-            if bytes >= config.batch_bytes {
+            // Attachments may take long, and other accounts wait.
+            if bytes >= config.batch_bytes || began.elapsed() > ACCOUNT_TURN {
                 return Ok((documents, record.id));
             }
         }

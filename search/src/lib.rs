@@ -9,6 +9,7 @@
 //! It is no part of a protocol: IMAP's keys and JMAP's objects are read by the services. Start reading at [`Search`];
 //! `search/DESIGN.md` has what lies on disk and what a crash leaves of it.
 
+pub mod attachment;
 pub mod config;
 pub mod document;
 pub mod error;

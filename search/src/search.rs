@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use storage::{Account, Storage};
 use tokio::sync::Semaphore;
 
+use crate::attachment::Extractor;
 use crate::config::Config;
 use crate::document::Document;
 use crate::error::SearchError;
@@ -39,6 +40,7 @@ pub(crate) struct Inner {
     /// The generation that a rebuild is at.
     pub(crate) building: Mutex<Option<Arc<Generation>>>,
     searching: Semaphore,
+    pub(crate) extractor: Extractor,
 }
 
 /// Which emails may hold something. Whoever asks looks at those himself: every email that does is among them.
@@ -115,10 +117,11 @@ impl Search {
         };
         let searching = Semaphore::new(config.searches_max.max(1));
         let follower = Follower::new(&config);
+        let extractor = Extractor::new(config.attachments.clone());
         let generation = RwLock::new(Arc::new(generation));
         let rebuilding = tokio::sync::Mutex::default();
         let building = Mutex::default();
-        let inner = Inner { storage, config, fields, generation, follower, rebuilding, building, searching };
+        let inner = Inner { storage, config, fields, generation, follower, rebuilding, building, searching, extractor };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -284,7 +287,7 @@ impl Search {
         let ids: Vec<EmailId> = (first.0..=last.0).map(EmailId).collect();
         for ids in ids.chunks(RECORDS_PER_TURN) {
             for record in account.emails(ids).await?.into_iter().flatten() {
-                documents.push(Document::of(account, &record, &self.inner.config.text).await?);
+                documents.push(Document::of(account, &record, &self.inner.config.text, None).await?);
             }
         }
         Ok(documents)

@@ -63,7 +63,7 @@ impl Search {
         }
         // No grams are of interest.
         let limits = TextLimits { grams_max: 0, ..self.inner.config.text };
-        let texts = Document::of(account, &record, &limits).await?.texts;
+        let texts = Document::of(account, &record, &limits, None).await?.texts;
         let subject = Marker::new(sought.iter().copied(), Texts::Subject).whole(&texts.subject);
         let preview = Marker::new(sought, Texts::Body).piece(texts.body.trim_start());
         Ok(Some(Snippet { subject, preview }))

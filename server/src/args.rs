@@ -44,6 +44,12 @@ pub(crate) enum Command {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Take text out of an attachment: the server starts this for itself.
+    #[command(hide = true)]
+    ExtractText {
+        /// The format, then octets of memory, seconds, and octets of text.
+        arguments: Vec<String>,
+    },
     /// Look at configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -30,7 +30,9 @@ impl Index {
             return Ok(None);
         }
         let dir = config.data.join(&config.search.dir);
-        let settings = search::Config { dir, ..config.search.clone() };
+        let mut settings = search::Config { dir, ..config.search.clone() };
+        // This very program, though its file may have been replaced since.
+        settings.attachments.program = Some(("/proc/self/exe".into(), vec!["extract-text".to_owned()]));
         let search = Search::open(storage.clone(), settings).await.context("search index")?;
         let hears = search.clone();
         let following = engine.hints.follow(move |log| {

@@ -35,7 +35,11 @@ use crate::run::Mode;
 
 fn main() -> ExitCode {
     memory::set_up();
-    match run(Arguments::parse().command) {
+    let command = match Arguments::parse().command {
+        Command::ExtractText { arguments } => return search::attachment::serve(arguments),
+        command => command,
+    };
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("postrider: {error:#}");

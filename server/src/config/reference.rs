@@ -43,6 +43,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("storage.mime", "mail/src/mime/limits.rs", "Limits"),
     ("search", "search/src/config.rs", "Config"),
     ("search.text", "search/src/config.rs", "TextLimits"),
+    ("search.attachments", "search/src/config.rs", "AttachmentConfig"),
     ("blob", "storage/blob/src/config.rs", "Config"),
     ("segments", "storage/blob/src/dir.rs", "DirConfig"),
     ("logs", "storage/engine/src/options.rs", "LogOptions"),
