@@ -121,7 +121,17 @@ impl Search {
         let generation = RwLock::new(Arc::new(generation));
         let rebuilding = tokio::sync::Mutex::default();
         let building = Mutex::default();
-        let inner = Inner { storage, config, fields, generation, follower, rebuilding, building, searching, extractor };
+        let inner = Inner {
+            storage,
+            config,
+            fields,
+            generation,
+            follower,
+            rebuilding,
+            building,
+            searching,
+            extractor,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 

@@ -26,8 +26,12 @@ pub(crate) enum OfficeError {
 /// The text of a document, up to so many octets. What cannot be read ends it.
 pub(crate) fn text(format: Format, bytes: &[u8], text_bytes_max: usize) -> Result<String, OfficeError> {
     let mut archive = ZipArchive::new(Cursor::new(bytes))?;
-    let mut names: Vec<String> =
-        archive.file_names().filter(|name| is_text(format, name)).take(ENTRIES_MAX).map(str::to_owned).collect();
+    let mut names: Vec<String> = archive
+        .file_names()
+        .filter(|name| is_text(format, name))
+        .take(ENTRIES_MAX)
+        .map(str::to_owned)
+        .collect();
     // Slides and sheets in the order of their numbers.
     names.sort_by_key(|name| (name.len(), name.clone()));
     let mut text = String::new();
@@ -48,11 +52,16 @@ pub(crate) fn text(format: Format, bytes: &[u8], text_bytes_max: usize) -> Resul
 fn is_text(format: Format, name: &str) -> bool {
     let xml_in = |folder: &str| name.starts_with(folder) && name.ends_with(".xml");
     match format {
-        Format::Docx => {
-            ["word/document", "word/header", "word/footer", "word/footnotes", "word/endnotes", "word/comments"]
-                .into_iter()
-                .any(xml_in)
-        }
+        Format::Docx => [
+            "word/document",
+            "word/header",
+            "word/footer",
+            "word/footnotes",
+            "word/endnotes",
+            "word/comments",
+        ]
+        .into_iter()
+        .any(xml_in),
         Format::Xlsx => {
             name == "xl/sharedStrings.xml"
                 || name == "xl/workbook.xml"
@@ -154,7 +163,10 @@ mod tests {
         check(
             Format::Docx,
             &[
-                ("word/document.xml", "<w:p><w:r><w:t>Hello</w:t><w:tab/><w:t>w&amp;rld &#8364;</w:t></w:r></w:p><w:p><w:instrText>NO</w:instrText><w:t>日本</w:t></w:p>"),
+                (
+                    "word/document.xml",
+                    "<w:p><w:r><w:t>Hello</w:t><w:tab/><w:t>w&amp;rld &#8364;</w:t></w:r></w:p><w:p><w:instrText>NO</w:instrText><w:t>日本</w:t></w:p>",
+                ),
                 ("word/styles.xml", "<w:t>no</w:t>"),
             ],
             "Hello w&rld € 日本",
@@ -163,7 +175,10 @@ mod tests {
             Format::Xlsx,
             &[
                 ("xl/workbook.xml", "<sheets><sheet name=\"Budget\"/></sheets>"),
-                ("xl/sharedStrings.xml", "<sst><si><t>Apples</t></si><si><r><t>Pe</t></r><r><t>ars</t></r></si></sst>"),
+                (
+                    "xl/sharedStrings.xml",
+                    "<sst><si><t>Apples</t></si><si><r><t>Pe</t></r><r><t>ars</t></r></si></sst>",
+                ),
                 ("xl/worksheets/sheet1.xml", "<row><c t=\"s\"><v>0</v></c><c><f>A1+1</f><v>42</v></c></row>"),
             ],
             "Budget Apples Pears 42",
@@ -176,14 +191,26 @@ mod tests {
             ],
             "two ten",
         );
-        check(Format::Odf, &[("content.xml", "<text:h>Title</text:h><text:p>a<text:s/>b</text:p>")], "Title a b");
+        check(
+            Format::Odf,
+            &[("content.xml", "<text:h>Title</text:h><text:p>a<text:s/>b</text:p>")],
+            "Title a b",
+        );
     }
 
     #[test]
     fn what_is_broken_ends_it() {
         assert!(text(Format::Docx, b"no archive", 100).is_err());
-        check(Format::Docx, &[("word/document.xml", "<w:t>before</w:t><w:p></w:x><w:t>after</w:t>")], "before");
-        check(Format::Docx, &[("word/document.xml", "<!DOCTYPE x [<!ENTITY a \"bomb\">]><w:t>x&a;y</w:t>")], "xy");
+        check(
+            Format::Docx,
+            &[("word/document.xml", "<w:t>before</w:t><w:p></w:x><w:t>after</w:t>")],
+            "before",
+        );
+        check(
+            Format::Docx,
+            &[("word/document.xml", "<!DOCTYPE x [<!ENTITY a \"bomb\">]><w:t>x&a;y</w:t>")],
+            "xy",
+        );
     }
 
     /// Gigabytes of zeros in some kilobytes are read only as far as the limits go.

@@ -45,7 +45,11 @@ impl Extractor {
     /// Whether a part is to be taken apart, and as what.
     pub fn format(&self, part: &Part, file_name: Option<&str>) -> Option<Format> {
         let is_small = part.body_len() <= self.config.attachment_bytes_max.saturating_mul(4) / 3 + 4096;
-        if self.config.enabled && self.config.program.is_some() && is_small { Format::of(part, file_name) } else { None }
+        if self.config.enabled && self.config.program.is_some() && is_small {
+            Format::of(part, file_name)
+        } else {
+            None
+        }
     }
 
     /// Attachments of one message that are looked at.

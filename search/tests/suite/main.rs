@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
 
+mod attachments;
 mod crash;
 mod exact;
 mod lifetime;
