@@ -146,6 +146,7 @@ fn request(command: Command) -> anyhow::Result<Option<Request>> {
         Command::Dev(_)
         | Command::Serve { .. }
         | Command::Check { .. }
+        | Command::ExtractText { .. }
         | Command::Migrate { .. }
         | Command::Config(_)
         | Command::Cluster(ClusterCommand::Schema(_) | ClusterCommand::Regions(_)) => {
