@@ -199,6 +199,12 @@ mod tests {
     }
 
     #[test]
+    fn german_and_korean() {
+        let files = [("word/document.xml", "<w:p><w:t>Größe</w:t></w:p><w:p><w:t>회의 보고서</w:t></w:p>")];
+        check(Format::Docx, &files, "Größe 회의 보고서");
+    }
+
+    #[test]
     fn what_is_broken_ends_it() {
         assert!(text(Format::Docx, b"no archive", 100).is_err());
         check(
