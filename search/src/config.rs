@@ -67,7 +67,7 @@ pub struct TextLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AttachmentConfig {
-    /// Whether it is done at all. Without it words in office documents and PDF are not found.
+    /// Whether it is done at all. Not yet by itself: it is for searches by words, which no service asks for so far.
     pub enabled: bool,
     /// The program that does it, and what stands before its arguments: whoever wires the server knows.
     #[serde(skip)]
@@ -125,7 +125,7 @@ impl Default for TextLimits {
 impl Default for AttachmentConfig {
     fn default() -> Self {
         Self {
-            enabled: true,
+            enabled: false,
             program: None,
             attachment_bytes_max: 16 << 20,
             text_bytes_max: 256 << 10,

@@ -17,6 +17,7 @@ async fn follow_with(script: &str) -> (Installation, Account, search::Search) {
     let mut place = Installation::new().await;
     let arguments = vec!["-c".to_owned(), script.to_owned()];
     place.config.attachments.program = Some(("/bin/sh".into(), arguments));
+    place.config.attachments.enabled = true;
     place.config.attachments.seconds_max = 1;
     let account = place.account(1).await;
     append(&account, MESSAGE.as_bytes()).await;
