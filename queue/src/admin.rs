@@ -458,7 +458,12 @@ impl Queue {
     pub(crate) async fn shards(&self, kind: ShardKind) -> Result<Vec<Shard>, ShardError> {
         let inner = &self.inner;
         Ok(match kind {
-            ShardKind::Ingest => inner.ingest.clone(),
+            ShardKind::Ingest => {
+                // Those of other nodes are not attended to.
+                let refreshing = inner.ingest.iter().map(Shard::refresh);
+                futures_util::future::try_join_all(refreshing).await?;
+                inner.ingest.clone()
+            }
             ShardKind::Quarantine => vec![inner.quarantine.clone()],
             ShardKind::Outbound => {
                 let mut shards = Vec::new();

@@ -157,10 +157,7 @@ impl Inner {
 
     /// Looks for what is due in a shard, as of its head.
     async fn find(&self, shard: &Shard, far: bool) -> Result<(), ShardError> {
-        let state = shard.handle.refresh(&[]).await.map_err(|error| ShardError::Unavailable {
-            shard: shard.id,
-            reason: engine::with_causes(&error),
-        })?;
+        let state = shard.refresh().await?;
         self.find_in(shard, state, far).await
     }
 

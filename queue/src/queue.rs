@@ -38,6 +38,9 @@ use crate::submission::{Committed, Resolved, Submission};
 use crate::sweep::ClockGuard;
 use crate::window::{Ticket, Window};
 
+/// In a cluster: submissions that may wait for the commits of one ingest shard before another one is used too.
+const SHARD_GROUP: usize = 256;
+
 /// The queue. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Queue {
@@ -365,6 +368,8 @@ impl Inner {
     /// had in hand may have stopped them, and is taken with care.
     pub(crate) async fn hold(&self, shard: &Shard) -> Result<bool, ShardError> {
         let mine = self.sharing.is_mine(shard.id);
+        // What is accepted and done in a shard of another node is nothing that this one has to see.
+        shard.handle.attend(mine);
         let held = self.held.lock().contains(&shard.id);
         if mine && !held {
             shard.boot(self.boot, self.clock.now()).await?;
@@ -379,10 +384,20 @@ impl Inner {
 
     fn ingest_shard(&self, first_local: Option<AccountId>, queue_id: QueueId) -> ShardId {
         let held = self.held.lock();
-        let among = u16::try_from(held.len()).unwrap_or(u16::MAX);
+        let own = u16::try_from(held.len()).unwrap_or(u16::MAX);
+        // Where a commit is one for a whole cluster, as few shards as can take what comes: the more of it in one commit.
+        let among = match self.sharing {
+            Sharing::Nodes(_) => own.min(1 + (self.submissions_waiting() / SHARD_GROUP) as u16),
+            Sharing::Alone | Sharing::Unknown => own,
+        };
         let own = held.iter().nth(ingest_index(first_local, queue_id, among).into());
         own.copied()
             .unwrap_or_else(|| ShardId::ingest(ingest_index(first_local, queue_id, self.layout().ingest)))
+    }
+
+    /// Submissions that wait for their commit.
+    fn submissions_waiting(&self) -> usize {
+        self.config.submitting_max.saturating_sub(self.submitting.available_permits())
     }
 
     async fn body_writer(&self, queue_id: QueueId, shard: ShardId) -> Result<BodyWriter, BodyError> {

@@ -150,6 +150,11 @@ impl Shard {
         self.handle.state()
     }
 
+    /// The state as of the log's head.
+    pub(crate) async fn refresh(&self) -> Result<Arc<ShardState>, ShardError> {
+        self.handle.refresh(&[]).await.map_err(|error| self.unavailable(&error))
+    }
+
     /// The newest state, with these chunks loaded.
     pub(crate) async fn with(&self, chunks: &[u32]) -> Result<Arc<ShardState>, ShardError> {
         self.handle.with(chunks).await.map_err(|error| self.unavailable(&error))

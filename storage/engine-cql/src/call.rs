@@ -1,5 +1,6 @@
 //! Calls to the nodes: each under a deadline, so many at a time, counted and timed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::EngineError;
@@ -8,13 +9,13 @@ use scylla::errors::ExecutionError;
 use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::serialize::batch::BatchValues;
 use scylla::serialize::row::SerializeRow;
-use scylla::statement::batch::Batch;
+use scylla::statement::batch::{Batch, BatchType};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 
 use crate::config::Config;
 use crate::outcome;
-use crate::statement::{Kind, Prepared};
+use crate::statement::{Kind, Prepared, PreparedBatch};
 
 /// Why a call has no answer.
 #[derive(Debug)]
@@ -69,7 +70,25 @@ impl Calls {
         prepared: &Prepared,
         values: impl SerializeRow,
     ) -> Result<QueryResult, Failure> {
-        self.limited(prepared.kind, self.session.execute_unpaged(&prepared.statement, values)).await
+        let call = self.session.execute_unpaged(&prepared.statement, values);
+        self.limited(prepared.kind, &prepared.table, call).await
+    }
+
+    /// The same statement for all of these values, which are about one partition, by one request.
+    pub(crate) async fn run_batch<V: SerializeRow>(
+        &self,
+        prepared: &Prepared,
+        values: Vec<V>,
+    ) -> Result<QueryResult, Failure> {
+        let mut batch = Batch::new(BatchType::Unlogged);
+        batch.set_consistency(prepared.kind.consistency());
+        batch.set_is_idempotent(prepared.kind.is_repeated());
+        batch.set_retry_policy(Some(prepared.kind.retries()));
+        for _ in &values {
+            batch.append_statement(prepared.statement.clone());
+        }
+        let call = self.session.batch(&batch, values);
+        self.limited(prepared.kind, &prepared.table, call).await
     }
 
     /// The rows that a query gives.
@@ -94,15 +113,17 @@ impl Calls {
     /// What a conditional batch came to.
     pub(crate) async fn decide_batch(
         &self,
-        batch: &Batch,
+        prepared: &PreparedBatch,
         values: impl BatchValues,
     ) -> Result<engine::Outcome, EngineError> {
-        outcome::of_conditional(self.limited(Kind::Conditional, self.session.batch(batch, values)).await)
+        let call = self.session.batch(&prepared.batch, values);
+        outcome::of_conditional(self.limited(Kind::Conditional, &prepared.table, call).await)
     }
 
     async fn limited(
         &self,
         kind: Kind,
+        table: &Arc<str>,
         call: impl Future<Output = Result<QueryResult, ExecutionError>>,
     ) -> Result<QueryResult, Failure> {
         let started = Instant::now();
@@ -128,7 +149,8 @@ impl Calls {
             Err(Failure::TimedOut(_)) => "timeout",
             Err(Failure::Failed(_)) => "error",
         };
-        metrics::counter!("postrider_cql_calls_total", "kind" => kind.name(), "result" => ended).increment(1);
+        metrics::counter!("postrider_cql_calls_total", "kind" => kind.name(), "table" => table.clone(), "result" => ended)
+            .increment(1);
         metrics::histogram!("postrider_cql_call_seconds", "kind" => kind.name())
             .record(started.elapsed().as_secs_f64());
         answer

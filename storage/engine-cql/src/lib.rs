@@ -18,6 +18,7 @@ mod schema;
 mod session;
 mod settings;
 mod statement;
+mod together;
 #[cfg(test)]
 mod tests;
 

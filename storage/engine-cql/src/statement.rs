@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    fn consistency(self) -> Consistency {
+    pub(crate) fn consistency(self) -> Consistency {
         match self {
             Self::SerialRead => Consistency::LocalSerial,
             Self::Heartbeat => Consistency::LocalOne,
@@ -51,11 +51,11 @@ impl Kind {
         }
     }
 
-    fn is_repeated(self) -> bool {
+    pub(crate) fn is_repeated(self) -> bool {
         !matches!(self, Self::Conditional | Self::Heartbeat)
     }
 
-    fn retries(self) -> Arc<dyn RetryPolicy> {
+    pub(crate) fn retries(self) -> Arc<dyn RetryPolicy> {
         if self.is_repeated() {
             Arc::new(DefaultRetryPolicy::new())
         } else {
@@ -68,7 +68,16 @@ impl Kind {
 #[derive(Clone)]
 pub(crate) struct Prepared {
     pub(crate) kind: Kind,
+    /// The table that it is about, for metrics.
+    pub(crate) table: Arc<str>,
     pub(crate) statement: PreparedStatement,
+}
+
+/// A conditional batch on one partition.
+pub(crate) struct PreparedBatch {
+    /// The table that it is about, for metrics.
+    pub(crate) table: Arc<str>,
+    pub(crate) batch: Batch,
 }
 
 /// Makes the statements of one keyspace.
@@ -85,8 +94,14 @@ impl Maker<'_> {
         statement.set_serial_consistency(Some(SerialConsistency::LocalSerial));
         statement.set_is_idempotent(kind.is_repeated());
         statement.set_retry_policy(Some(kind.retries()));
-        Ok(Prepared { kind, statement })
+        Ok(Prepared { kind, table: table_of(text), statement })
     }
+}
+
+/// What stands behind the keyspace in a statement.
+fn table_of(text: &str) -> Arc<str> {
+    let behind = text.split_once("{k}.").map_or("", |(_, behind)| behind);
+    behind.split(' ').next().unwrap_or_default().into()
 }
 
 /// Statements about the logs of one kind and their pages.
@@ -99,13 +114,13 @@ pub(crate) struct LogStatements {
     pub(crate) slice: Prepared,
     pub(crate) slice_serial: Prepared,
     /// head, id, expected; id, last_seq, first_seq, nonce, entry
-    pub(crate) append: Batch,
+    pub(crate) append: PreparedBatch,
     /// the same; id, trim_to
-    pub(crate) append_trim: Batch,
+    pub(crate) append_trim: PreparedBatch,
     /// snap, snap_seq, snap_base, id, base
     pub(crate) swing: Prepared,
     /// id; id
-    pub(crate) delete: Batch,
+    pub(crate) delete: PreparedBatch,
     /// limit
     pub(crate) first_logs: Prepared,
     /// after, limit
@@ -334,7 +349,7 @@ impl Maker<'_> {
     }
 
     /// A conditional batch on one partition.
-    async fn batch(&self, texts: &[&str]) -> Result<Batch, PrepareError> {
+    async fn batch(&self, texts: &[&str]) -> Result<PreparedBatch, PrepareError> {
         let mut batch = Batch::new(BatchType::Unlogged);
         for text in texts {
             batch.append_statement(self.make(Kind::Conditional, text).await?.statement);
@@ -343,6 +358,6 @@ impl Maker<'_> {
         batch.set_serial_consistency(Some(SerialConsistency::LocalSerial));
         batch.set_is_idempotent(false);
         batch.set_retry_policy(Some(Kind::Conditional.retries()));
-        Ok(batch)
+        Ok(PreparedBatch { table: texts.first().map_or_else(|| "".into(), |text| table_of(text)), batch })
     }
 }

@@ -60,6 +60,7 @@ impl<S: State> std::fmt::Debug for LogHandle<S> {
 impl<S: State> LogHandle<S> {
     pub(crate) fn new(shared: Arc<Shared<S>>, logs: Arc<LogsInner<S>>) -> Self {
         let held = shared.held.clone();
+        shared.wake_if_behind();
         Self { shared, logs, held }
     }
 
@@ -122,6 +123,16 @@ impl<S: State> LogHandle<S> {
         }
         self.logs.touch(&self.shared);
         LogsInner::read(self, parts, Freshness::Head).await
+    }
+
+    /// Whether this node looks at once for what others commit, when it hears of it, and from time to time when it does
+    /// not. Without it [`Self::state`] stands still until somebody commits or asks with [`Self::refresh`]: for a log that
+    /// is kept open and is another node's business. For all handles; at first it does.
+    pub fn attend(&self, attends: bool) {
+        let before = self.shared.attended.swap(attends, Ordering::SeqCst);
+        if attends && !before {
+            self.shared.wake_if_behind();
+        }
     }
 
     /// A hint that another node has committed: look at the head soon. A lost hint costs latency only. Hints that name how

@@ -270,6 +270,7 @@ impl<S: State> LogsInner<S> {
             used: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             hint: Notify::new(),
+            attended: AtomicBool::new(true),
             closed: OnceLock::new(),
             stop: Notify::new(),
             archive_index: Mutex::default(),

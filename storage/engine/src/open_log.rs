@@ -1,7 +1,7 @@
 //! An open log: what its actor shares with its handles and with the cache.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::context::{Context, OpenError};
 use crate::error::EngineError;
+use crate::hint::DELETED_SEQ;
 use crate::request::Request;
 use crate::state::State;
 
@@ -107,6 +108,8 @@ pub(crate) struct Shared<S: State> {
     /// The greatest number that another node has said since the actor was told last.
     pub(crate) heard: AtomicU64,
     pub(crate) hint: Notify,
+    /// Whoever has a handle wants to see what others commit: see [`crate::LogHandle::attend`].
+    pub(crate) attended: AtomicBool,
     pub(crate) closed: OnceLock<Closed>,
     pub(crate) stop: Notify,
     /// Where chunks of the archive lie, by the number of their first operation, as far as somebody has looked.
@@ -123,14 +126,30 @@ impl<S: State> Shared<S> {
     }
 
     /// Another node said that the log has come to `seq`. Does not go through the inbox, so that a storm of hints takes no
-    /// commit's place there and is one look at a time. Whether there is a look.
+    /// commit's place there and is one look at a time. Whether there is a look: where nobody attends to the log it is kept
+    /// in mind until somebody does, or commits.
     pub(crate) fn heard(&self, seq: u64) -> bool {
         let behind = self.context.options.shared && *self.seq.borrow() < seq && self.closed.get().is_none();
         if behind {
-            self.heard.fetch_max(seq, Ordering::Relaxed);
+            self.heard.fetch_max(seq, Ordering::SeqCst);
+            if seq == DELETED_SEQ || self.is_attended() {
+                self.hint.notify_one();
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Whether somebody wants to see what others commit.
+    pub(crate) fn is_attended(&self) -> bool {
+        self.attended.load(Ordering::SeqCst) && (self.context.options.poll_unheld || self.handles() > 0)
+    }
+
+    /// Somebody attends to the log again: what was said meanwhile is looked for.
+    pub(crate) fn wake_if_behind(&self) {
+        if *self.seq.borrow() < self.heard.load(Ordering::SeqCst) {
             self.hint.notify_one();
         }
-        behind
     }
 
     pub(crate) fn handles(&self) -> usize {

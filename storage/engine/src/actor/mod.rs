@@ -179,7 +179,7 @@ impl<S: State> Actor<S> {
             let result = match event {
                 Event::Stop | Event::Message(None) => break,
                 Event::Poll => {
-                    self.look |= self.context.options.poll_unheld || self.shared.handles() > 0;
+                    self.look |= self.shared.is_attended();
                     Ok(())
                 }
                 Event::Hint => {
@@ -246,6 +246,10 @@ impl<S: State> Actor<S> {
         if let Some(attempt) = self.take_swing() {
             self.flight = Some(self.flight_swing(attempt));
             return;
+        }
+        if !self.queue.is_empty() {
+            // A proposal behind what others are known to have committed would be in vain.
+            self.heard = self.heard.max(self.shared.heard.swap(0, Ordering::Relaxed));
         }
         let wants_look = self.look || self.heard > self.seq || !self.refreshers.is_empty();
         if wants_look && !self.looked_last {

@@ -100,6 +100,34 @@ async fn a_log_that_nobody_holds_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_log_that_nobody_attends_to_is_looked_at_when_it_is_wanted() {
+    let engine = MemoryEngine::new();
+    let (first, second) = (node(&engine), node(&engine));
+    bridge(&first, &second);
+    let writer = first.logs.create(log_id(1), Notes::new(), sealer()).await.unwrap();
+    let other = second.logs.open(log_id(1), sealer()).await.unwrap();
+    other.attend(false);
+    let (begun, looks) = (other.seq(), second.logs.stats().looks);
+    for _ in 0..3 {
+        put(&writer).await;
+        tokio::time::sleep(2 * POLL).await;
+    }
+    assert_eq!((other.seq(), second.logs.stats().looks), (begun, looks));
+    // Who commits knows that it is behind, and does not propose in vain.
+    let seq = put(&other).await;
+    assert_eq!((other.seq(), second.logs.stats().conflicts), (seq, 0));
+    let next = put(&writer).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(other.seq(), seq);
+    other.attend(true);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(other.seq(), next);
+    put(&writer).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(other.seq(), next + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_is_seen_at_once() {
     let engine = MemoryEngine::new();
     let (first, second) = (node(&engine), node(&engine));
