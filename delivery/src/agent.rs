@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::lanes::{Admission, Lanes};
+use crate::pace::Pace;
 use crate::{bounce, place, quarantine};
 
 /// Items that are claimed at once.
@@ -38,7 +39,8 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) config: Config,
     lanes: Mutex<Lanes<Claimed>>,
-    places: Semaphore,
+    /// Places for items that are worked on.
+    pub(crate) pace: Pace,
     /// One looks through the queue's history at a time.
     pub(crate) tracing: Semaphore,
 }
@@ -80,9 +82,9 @@ impl Delivery {
     /// An agent over these.
     pub fn new(queue: Queue, storage: Storage, directory: Directory, config: Config) -> Self {
         let lanes = Mutex::new(Lanes::new(config.account_concurrent_max, config.account_waiting_max));
-        let places = Semaphore::new(config.concurrent_max.max(1));
+        let pace = Pace::new(config.concurrent_max);
         let tracing = Semaphore::new(1);
-        Self { inner: Arc::new(Inner { queue, storage, directory, config, lanes, places, tracing }) }
+        Self { inner: Arc::new(Inner { queue, storage, directory, config, lanes, pace, tracing }) }
     }
 
     /// Delivers until `stop` is ready; then finishes what is under way. Items that were claimed and not begun go back.
@@ -158,8 +160,7 @@ impl Inner {
 
     /// Works on one item, whatever happens.
     async fn attempt(self: &Arc<Self>, claimed: Claimed) {
-        // The semaphore is never closed.
-        let Ok(_place) = self.places.acquire().await else { return };
+        let _place = self.pace.place().await;
         let mark = self.queue.crash_mark(&claimed);
         let work = Box::pin(AssertUnwindSafe(self.work(claimed)).catch_unwind());
         if work.await.is_err() {

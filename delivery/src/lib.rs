@@ -14,6 +14,7 @@ mod bounce;
 pub mod config;
 mod expand;
 mod lanes;
+mod pace;
 mod place;
 mod quarantine;
 mod suppression;

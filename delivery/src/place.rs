@@ -418,7 +418,10 @@ impl Attempt<'_> {
             };
             let delivery =
                 storage::Delivery { ingest: self.ingest(), watermark: claimed.watermark(), request };
-            return match account.deliver(delivery).await {
+            let started = std::time::Instant::now();
+            let delivered = account.deliver(delivery).await;
+            agent.pace.took(started.elapsed());
+            return match delivered {
                 Ok(Delivered::Placed(_)) => {
                     suppression::learn(agent, claimed, &facts, &recipient.address, account).await;
                     Ok(Fate::Delivered)
