@@ -75,8 +75,7 @@ pub struct Found {
     /// Whether these are all. Not so while emails are unknown, and beyond `hits_max`.
     pub is_complete: bool,
     /// The emails that nothing is known of: they are neither in the index nor, as the newest `tail_max` are by
-    /// [`Search::find`], were they looked at. `None` where
-    /// hits were left out, so that any other email may be one.
+    /// [`Search::find`], were they looked at. `None` where hits were left out, so that any other email may be one.
     pub unknown: Option<RangeInclusive<u64>>,
 }
 

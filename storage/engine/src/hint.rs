@@ -1,8 +1,9 @@
 //! Hints: word that a log has moved, for nodes that share it.
 //!
 //! After each commit the actor says how far its log is. Whoever carries hints between nodes takes what was said with
-//! [`Hints::next`], and tells the other side with [`Hints::heard`]; open logs that are behind then look at their head at
-//! once, and not only when their poll is due. A hint is never a fact: one that is lost, late, repeated or made up costs
+//! [`Hints::next`], and tells the other side with [`Hints::heard`]; open logs that are behind, and that somebody attends
+//! to, then look at their head at once, and not only when their poll is due. The others keep it in mind until somebody
+//! opens them or commits. A hint is never a fact: one that is lost, late, repeated or made up costs
 //! latency, or one look.
 
 use std::collections::{HashMap, VecDeque};
@@ -51,7 +52,7 @@ struct Said {
 
 /// Those who have logs open.
 pub(crate) trait Hear: Send + Sync {
-    /// Makes a log that is open and has folded less than `seq` look at its head. Whether there is one.
+    /// Makes a log that is open, attended to, and has folded less than `seq` look at its head. Whether there is one.
     fn heard(&self, log: LogId, seq: u64) -> bool;
 }
 

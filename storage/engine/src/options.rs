@@ -43,7 +43,7 @@ pub struct LogOptions {
     /// How often the head of an open log is looked at when logs are shared, since hints can be lost. An account that no session
     /// holds is left alone: whoever comes looks first.
     pub head_poll_ms: u64,
-    /// Whether open logs are looked at that nobody holds. For logs whose folded state is taken as it is, by whoever opens
+    /// Whether open logs that nobody holds are looked at, now and then and when a hint comes. For logs whose folded state is taken as it is, by whoever opens
     /// them again and again.
     #[serde(skip, default = "yes")]
     pub poll_unheld: bool,
