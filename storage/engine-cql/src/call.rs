@@ -9,6 +9,7 @@ use scylla::errors::ExecutionError;
 use scylla::response::query_result::{QueryResult, QueryRowsResult};
 use scylla::serialize::batch::BatchValues;
 use scylla::serialize::row::SerializeRow;
+use scylla::statement::batch::{Batch, BatchType};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout_at;
 
@@ -70,6 +71,23 @@ impl Calls {
         values: impl SerializeRow,
     ) -> Result<QueryResult, Failure> {
         let call = self.session.execute_unpaged(&prepared.statement, values);
+        self.limited(prepared.kind, &prepared.table, call).await
+    }
+
+    /// The same statement for all of these values, which are about one partition, by one request.
+    pub(crate) async fn run_batch<V: SerializeRow>(
+        &self,
+        prepared: &Prepared,
+        values: Vec<V>,
+    ) -> Result<QueryResult, Failure> {
+        let mut batch = Batch::new(BatchType::Unlogged);
+        batch.set_consistency(prepared.kind.consistency());
+        batch.set_is_idempotent(prepared.kind.is_repeated());
+        batch.set_retry_policy(Some(prepared.kind.retries()));
+        for _ in &values {
+            batch.append_statement(prepared.statement.clone());
+        }
+        let call = self.session.batch(&batch, values);
         self.limited(prepared.kind, &prepared.table, call).await
     }
 

@@ -20,6 +20,7 @@ mod settings;
 mod statement;
 #[cfg(test)]
 mod tests;
+mod together;
 
 pub use config::{Config, SchemaPolicy};
 pub use schema::{SCHEMA_VERSION, SchemaError, SchemaState};

@@ -115,6 +115,20 @@ impl Cql {
         Ok(())
     }
 
+    /// Puts rows of one partition by one statement.
+    pub(crate) async fn put_batch(&self, rows: &[Row]) -> Result<(), EngineError> {
+        let [first, _, ..] = rows else {
+            return match rows.first() {
+                Some(row) => self.put_row(row).await,
+                None => Ok(()),
+            };
+        };
+        let put = &self.rows_of(first.key.table)?.put;
+        let values: Vec<_> = rows.iter().map(|row| (&row.key.partition, &row.key.key, &row.value)).collect();
+        self.calls.run_batch(put, values).await?;
+        Ok(())
+    }
+
     async fn delete_row(&self, key: &RowKey) -> Result<(), EngineError> {
         if key.table == Table::Page {
             return self.delete_page(key).await;
@@ -168,6 +182,18 @@ impl Rows for Cql {
     async fn put(&self, rows: Vec<Row>) -> Result<(), EngineError> {
         let puts = stream::iter(rows).map(|row| async move { self.put_row(&row).await });
         puts.buffer_unordered(CONCURRENT).try_collect().await
+    }
+
+    async fn put_ordered_then_get(
+        &self,
+        rows: Vec<Row>,
+        keys: Vec<RowKey>,
+    ) -> Result<Vec<Option<Bytes>>, EngineError> {
+        if let Some(answer) = self.put_together(&rows, &keys).await {
+            return answer;
+        }
+        self.put(rows).await?;
+        self.get_many(keys).await
     }
 
     async fn put_new(&self, row: Row) -> Result<bool, EngineError> {

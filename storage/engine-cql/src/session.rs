@@ -29,6 +29,7 @@ use crate::config::{Config, SchemaPolicy};
 use crate::schema::{self, SCHEMA_VERSION, Schema, SchemaError, SchemaState};
 use crate::settings::{self, Finding};
 use crate::statement::Statements;
+use crate::together::Gathering;
 
 /// Buckets of pages that are known to be written down.
 const BUCKETS_KNOWN_MAX: usize = 100_000;
@@ -101,6 +102,8 @@ pub struct Inner {
     pub(crate) statements: Statements,
     /// Buckets that are written down.
     pub(crate) buckets_known: Cache<(LogId, i64), ()>,
+    /// Rows that wait for those before them in their partition.
+    pub(crate) gathering: Gathering,
     findings: Vec<Finding>,
 }
 
@@ -134,6 +137,7 @@ impl Cql {
             calls: Calls::new(session, config),
             statements,
             buckets_known: Cache::new(BUCKETS_KNOWN_MAX),
+            gathering: Gathering::default(),
             findings,
         };
         Ok(Self { inner: Arc::new(inner) })

@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    fn consistency(self) -> Consistency {
+    pub(crate) fn consistency(self) -> Consistency {
         match self {
             Self::SerialRead => Consistency::LocalSerial,
             Self::Heartbeat => Consistency::LocalOne,
@@ -51,11 +51,11 @@ impl Kind {
         }
     }
 
-    fn is_repeated(self) -> bool {
+    pub(crate) fn is_repeated(self) -> bool {
         !matches!(self, Self::Conditional | Self::Heartbeat)
     }
 
-    fn retries(self) -> Arc<dyn RetryPolicy> {
+    pub(crate) fn retries(self) -> Arc<dyn RetryPolicy> {
         if self.is_repeated() {
             Arc::new(DefaultRetryPolicy::new())
         } else {

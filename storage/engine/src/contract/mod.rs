@@ -29,6 +29,7 @@ pub async fn all(engine: &Engine) {
     log_values(&*engine.log).await;
     log_race(engine).await;
     rows(&*engine.rows).await;
+    rows_together(&engine.rows).await;
     conditional_rows(&*engine.rows).await;
     scans(&*engine.rows).await;
     listings(engine).await;
@@ -203,6 +204,52 @@ pub async fn rows(rows: &dyn Rows) {
     let large = Row { value: Bytes::from(vec![9; 3_000_000]), ..mark(&fresh_partition(), "large", "") };
     rows.put(vec![large.clone()]).await.unwrap();
     assert_eq!(rows.get(large.key).await.unwrap(), Some(large.value));
+}
+
+/// Many put rows of one partition at one time and look behind them: each sees what it put, and what was there before it
+/// began, and nobody's rows are missing or changed in the end.
+pub async fn rows_together(rows: &Arc<dyn Rows>) {
+    const CALLERS: u32 = 100;
+    let (partition, other) = (fresh_partition(), fresh_partition());
+    let row = |partition: &Bytes, caller: u32, number: u32| {
+        let key = Bytes::from([caller.to_be_bytes(), number.to_be_bytes()].concat());
+        let value = Bytes::from(caller.to_be_bytes().to_vec());
+        Row::new(Table::SegmentReference, partition.clone(), key, value)
+    };
+    let there = mark(&partition, "there", "1");
+    rows.put(vec![there.clone()]).await.unwrap();
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            // Some of their rows are of two partitions.
+            let mut own: Vec<Row> = (0..=caller % 3).map(|number| row(&partition, caller, number)).collect();
+            own.extend((caller % 7 == 6).then(|| row(&other, caller, 0)));
+            let mut keys: Vec<RowKey> = own.iter().map(|row| row.key.clone()).collect();
+            keys.extend([there.key.clone(), mark(&partition, "never", "").key]);
+            let rows = Arc::clone(rows);
+            tokio::spawn(async move {
+                let found = rows.put_ordered_then_get(own.clone(), keys).await.unwrap();
+                (own, found)
+            })
+        })
+        .collect();
+    let mut all = BTreeMap::new();
+    for caller in callers {
+        let (own, found) = caller.await.unwrap();
+        let mut expected: Vec<_> = own.iter().map(|row| Some(row.value.clone())).collect();
+        expected.extend([Some(there.value.clone()), None]);
+        assert_eq!(found, expected);
+        all.extend(own.into_iter().map(|row| (row.key, row.value)));
+    }
+    let mut kept = BTreeMap::new();
+    for partition in [partition, other] {
+        let of_it = rows.scan(Table::SegmentReference, partition.clone(), Bytes::new(), 1_000).await.unwrap();
+        kept.extend(
+            of_it
+                .into_iter()
+                .map(|(key, value)| (RowKey::new(Table::SegmentReference, partition.clone(), key), value)),
+        );
+    }
+    assert_eq!(kept, all);
 }
 
 /// Writes with a condition.

@@ -1,0 +1,149 @@
+//! Rows of one partition that several callers put at about the same time: one statement for all of them, and one look
+//! behind it.
+//!
+//! A message that was accepted in one segment with many others has its references put in one partition as they have, and
+//! each of them looks at the same mark afterwards. While one statement is on its way to a partition, what comes for it
+//! gathers; nothing waits where nothing is on its way. Each caller's look comes after its own rows are visible, as if it
+//! had been alone.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use engine::{EngineError, Row, RowKey, Rows as _, Table};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::session::Cql;
+
+/// Rows in one statement, and their octets. Cassandra warns of batches above 5 KiB and refuses those above 50 KiB.
+const ROWS_MAX: usize = 64;
+const BYTES_MAX: usize = 4 << 10;
+
+/// Where rows go together.
+type Place = (Table, Bytes);
+type Answer = Result<Vec<Option<Bytes>>, EngineError>;
+
+/// What waits for partitions that somebody writes to. A partition that is not in it is free.
+pub(crate) type Gathering = Mutex<HashMap<Place, Vec<Waiting>>>;
+
+/// Rows of one caller, all of one partition, and what it wants to see behind them.
+pub(crate) struct Waiting {
+    rows: Vec<Row>,
+    keys: Vec<RowKey>,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.rows.iter().map(|row| row.key.partition.len() + row.key.key.len() + row.value.len()).sum()
+    }
+}
+
+impl Cql {
+    /// Puts the rows and then reads the keys, together with whoever does so for the same partition. `None`: these rows are
+    /// not such that they could go together.
+    pub(crate) async fn put_together(&self, rows: &[Row], keys: &[RowKey]) -> Option<Answer> {
+        let first = &rows.first()?.key;
+        let one = rows.iter().all(|row| row.key.table == first.table && row.key.partition == first.partition);
+        if !one || rows.len() > ROWS_MAX || !can_go_together(first.table) {
+            return None;
+        }
+        let place = (first.table, first.partition.clone());
+        let (reply, answer) = oneshot::channel();
+        let waiting = Waiting { rows: rows.to_vec(), keys: keys.to_vec(), reply };
+        {
+            let mut gathering = self.gathering.lock();
+            if let Some(gathered) = gathering.get_mut(&place) {
+                gathered.push(waiting);
+            } else {
+                gathering.insert(place.clone(), Vec::new());
+                // By itself, so that it comes to its end whoever of them gives up.
+                tokio::spawn(self.clone().write_together(place, vec![waiting]));
+            }
+        }
+        let ended = || Err(EngineError::unavailable("the rows were not written"));
+        Some(answer.await.unwrap_or_else(|_| ended()))
+    }
+
+    /// Writes these, and what has come meanwhile, until nothing has.
+    async fn write_together(self, place: Place, mut group: Vec<Waiting>) {
+        let leaving = Leaving { cql: &self, place };
+        loop {
+            self.write_group(group).await;
+            match leaving.next_group() {
+                Some(next) => group = next,
+                None => return,
+            }
+        }
+    }
+
+    async fn write_group(&self, mut group: Vec<Waiting>) {
+        group.retain(|waiting| !waiting.reply.is_closed());
+        let rows: Vec<Row> = group.iter_mut().flat_map(|waiting| std::mem::take(&mut waiting.rows)).collect();
+        if let Err(error) = self.put_batch(&rows).await {
+            for waiting in group {
+                let _ = waiting.reply.send(Err(error.clone()));
+            }
+            return;
+        }
+        // Only now: what they look for, they look for behind their rows.
+        let mut found: BTreeMap<RowKey, Option<Bytes>> = BTreeMap::new();
+        for key in group.iter().flat_map(|waiting| &waiting.keys) {
+            found.entry(key.clone()).or_default();
+        }
+        let keys: Vec<RowKey> = found.keys().cloned().collect();
+        match self.get_many(keys).await {
+            Ok(values) => {
+                found.values_mut().zip(values).for_each(|(found, value)| *found = value);
+                for Waiting { keys, reply, .. } in group {
+                    let wanted = keys.iter().map(|key| found.get(key).cloned().flatten()).collect();
+                    let _ = reply.send(Ok(wanted));
+                }
+            }
+            Err(error) => {
+                for waiting in group {
+                    let _ = waiting.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// Tables whose rows are put plainly, one like the other.
+fn can_go_together(table: Table) -> bool {
+    matches!(table, Table::SegmentReference)
+}
+
+/// The partition is free again when this is gone, however that comes about: whoever waited then hears that nothing was
+/// written.
+struct Leaving<'a> {
+    cql: &'a Cql,
+    place: Place,
+}
+
+impl Leaving<'_> {
+    /// What has gathered, as much as goes into one statement. `None`: nothing, and the partition is free.
+    fn next_group(&self) -> Option<Vec<Waiting>> {
+        let mut gathering = self.cql.gathering.lock();
+        let gathered = gathering.get_mut(&self.place)?;
+        if gathered.is_empty() {
+            gathering.remove(&self.place);
+            return None;
+        }
+        let (mut rows, mut bytes) = (0, 0);
+        let fits = gathered.iter().take_while(|waiting| {
+            rows += waiting.rows.len();
+            bytes += waiting.bytes();
+            rows <= ROWS_MAX && bytes <= BYTES_MAX
+        });
+        // One by itself always fits.
+        let count = fits.count().max(1);
+        Some(gathered.drain(..count).collect())
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.cql.gathering.lock().remove(&self.place);
+    }
+}
