@@ -15,6 +15,7 @@ use tokio::time::timeout_at;
 
 use crate::config::Config;
 use crate::outcome;
+use crate::second_ask::SecondAsk;
 use crate::statement::{Kind, Prepared, PreparedBatch};
 
 /// Why a call has no answer.
@@ -47,6 +48,7 @@ impl From<Failure> for EngineError {
 /// The session, with its limits.
 pub(crate) struct Calls {
     pub(crate) session: Session,
+    second_ask: Arc<SecondAsk>,
     conditional: Semaphore,
     others: Semaphore,
     timeout: Duration,
@@ -54,9 +56,10 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    pub(crate) fn new(session: Session, config: &Config) -> Self {
+    pub(crate) fn new(session: Session, second_ask: Arc<SecondAsk>, config: &Config) -> Self {
         Self {
             session,
+            second_ask,
             conditional: Semaphore::new(config.conditional_in_flight_max),
             others: Semaphore::new(config.in_flight_max),
             timeout: config.request_timeout(),
@@ -137,7 +140,12 @@ impl Calls {
                 // A coordinator that says nothing must not use up the time in which another could answer.
                 let patience =
                     if kind == Kind::Conditional { self.conditional_timeout } else { self.timeout };
-                match timeout_at(until.min(tokio::time::Instant::now() + patience), call).await {
+                let sent = tokio::time::Instant::now();
+                let answer = timeout_at(until.min(sent + patience), call).await;
+                if kind.is_repeated() {
+                    self.second_ask.took(sent.elapsed());
+                }
+                match answer {
                     Ok(answer) => answer.map_err(|error| Failure::Failed(Box::new(error))),
                     Err(_) => Err(Failure::TimedOut(patience)),
                 }

@@ -32,7 +32,8 @@ pub struct Config {
     /// Milliseconds for one attempt at a compare-and-swap. Above what a node waits for it itself (1.8 s), so that its
     /// answer is heard; one that is not heard is proposed again, by way of another node.
     pub conditional_timeout_ms: u64,
-    /// Milliseconds after which a read, or a write that may be repeated, is asked of another node too.
+    /// Milliseconds after which a read, or a write that may be repeated, is asked of another node too. Later, namely after
+    /// three times what such calls take in the middle, when all nodes are slow: they would only become slower.
     pub second_ask_ms: u64,
     /// Milliseconds of silence after which a connection is given up, and with it what waits for an answer on it.
     pub silence_ms_max: u64,
@@ -122,6 +123,10 @@ impl Config {
 
     pub(crate) fn request_timeout(&self) -> Duration {
         Duration::from_millis(self.request_timeout_ms)
+    }
+
+    pub(crate) fn second_ask(&self) -> Duration {
+        Duration::from_millis(self.second_ask_ms)
     }
 
     pub(crate) fn conditional_timeout(&self) -> Duration {

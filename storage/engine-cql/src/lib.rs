@@ -15,6 +15,7 @@ mod outcome;
 mod page;
 mod rows;
 mod schema;
+mod second_ask;
 mod session;
 mod settings;
 mod statement;

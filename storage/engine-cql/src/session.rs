@@ -18,7 +18,6 @@ use scylla::client::session_builder::SessionBuilder;
 use scylla::cluster::Node;
 use scylla::errors::{NewSessionError, PrepareError};
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
-use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
 use scylla::statement::Consistency;
 use scylla::statement::unprepared::Statement;
 use zeroize::Zeroizing;
@@ -27,6 +26,7 @@ use crate::call::Calls;
 use crate::clock;
 use crate::config::{Config, SchemaPolicy};
 use crate::schema::{self, SCHEMA_VERSION, Schema, SchemaError, SchemaState};
+use crate::second_ask::{self, SecondAsk};
 use crate::settings::{self, Finding};
 use crate::statement::Statements;
 use crate::together::Gathering;
@@ -125,7 +125,7 @@ impl Cql {
     /// Connects, refuses to go on with a wrong clock, makes or checks the schema as the configuration has it, looks at the
     /// settings of all nodes and prepares the statements. What it found about the nodes is in [`Self::findings`] and in the log.
     pub async fn open(config: &Config) -> Result<Self, OpenError> {
-        let session = connect(config).await?;
+        let (session, second_ask) = connect(config).await?;
         clock::refuse_a_wrong_one(&session, config).await?;
         Schema { session: &session, config }.prepare(config.schema).await?;
         let findings = settings::look(&session, config).await;
@@ -134,7 +134,7 @@ impl Cql {
         }
         let statements = Box::pin(Statements::prepare(&session, &config.keyspace)).await?;
         let inner = Inner {
-            calls: Calls::new(session, config),
+            calls: Calls::new(session, second_ask, config),
             statements,
             buckets_known: Cache::new(BUCKETS_KNOWN_MAX),
             gathering: Gathering::default(),
@@ -160,14 +160,14 @@ impl Cql {
             config.check().map_err(OpenError::Config)?;
             return Ok(schema::text(config, &config.datacentre));
         }
-        let session = connect(config).await?;
+        let (session, _) = connect(config).await?;
         let datacentre = Schema { session: &session, config }.datacentre().await?;
         Ok(schema::text(config, &datacentre))
     }
 
     /// Makes or upgrades the schema.
     pub async fn apply_schema(config: &Config) -> Result<SchemaState, OpenError> {
-        let session = connect(config).await?;
+        let (session, _) = connect(config).await?;
         let schema = Schema { session: &session, config };
         schema.prepare(SchemaPolicy::Apply).await?;
         Ok(SchemaState { found: schema.version().await?, needed: SCHEMA_VERSION })
@@ -175,7 +175,7 @@ impl Cql {
 
     /// Which schema is there, and what is to be said about the nodes.
     pub async fn check(config: &Config) -> Result<(SchemaState, Vec<Finding>), OpenError> {
-        let session = connect(config).await?;
+        let (session, _) = connect(config).await?;
         let found = Schema { session: &session, config }.version().await?;
         Ok((SchemaState { found, needed: SCHEMA_VERSION }, settings::look(&session, config).await))
     }
@@ -190,17 +190,16 @@ pub(crate) fn asked_of(node: &Arc<Node>, text: &str) -> Statement {
     statement
 }
 
-async fn connect(config: &Config) -> Result<Session, OpenError> {
+/// The session, and what it has to be told of how long calls took.
+async fn connect(config: &Config) -> Result<(Session, Arc<SecondAsk>), OpenError> {
     config.check().map_err(OpenError::Config)?;
     if config.nodes.is_empty() {
         return Err(OpenError::Config("no node is named in `nodes`".to_owned()));
     }
     let connections = NonZeroUsize::new(config.connections).unwrap_or(NonZeroUsize::MIN);
     // For statements that may be repeated; conditional ones are never.
-    let speculation = SimpleSpeculativeExecutionPolicy {
-        max_retry_count: 2,
-        retry_interval: Duration::from_millis(config.second_ask_ms),
-    };
+    let second_ask = Arc::new(SecondAsk::new(config.second_ask()));
+    let speculation = second_ask::Policy(Arc::clone(&second_ask));
     let profile = ExecutionProfile::builder()
         .request_timeout(Some(config.request_timeout()))
         .speculative_execution_policy(Some(Arc::new(speculation)))
@@ -222,7 +221,7 @@ async fn connect(config: &Config) -> Result<Session, OpenError> {
         builder = builder.tls_context(Some(TlsContext::Rustls023(trusting(&config.ca_file)?)));
     }
     let failed = |source| OpenError::Connect { nodes: config.nodes.join(", "), source: Box::new(source) };
-    builder.build().await.map_err(failed)
+    Ok((builder.build().await.map_err(failed)?, second_ask))
 }
 
 fn password(path: &Path) -> Result<Zeroizing<String>, OpenError> {
