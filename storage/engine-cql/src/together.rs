@@ -67,10 +67,10 @@ impl Cql {
 
     /// Writes these, and what has come meanwhile, until nothing has.
     async fn write_together(self, place: Place, mut group: Vec<Waiting>) {
-        let leaving = Leaving { cql: &self, place };
+        let mut writing = Writing { gathering: &self.gathering, place, is_over: false };
         loop {
             self.write_group(group).await;
-            match leaving.next_group() {
+            match writing.next_group() {
                 Some(next) => group = next,
                 None => return,
             }
@@ -116,18 +116,21 @@ fn can_go_together(table: Table) -> bool {
 
 /// The partition is free again when this is gone, however that comes about: whoever waited then hears that nothing was
 /// written.
-struct Leaving<'a> {
-    cql: &'a Cql,
+struct Writing<'a> {
+    gathering: &'a Gathering,
     place: Place,
+    /// The partition is free, or another's: it is not to be freed once more.
+    is_over: bool,
 }
 
-impl Leaving<'_> {
+impl Writing<'_> {
     /// What has gathered, as much as goes into one statement. `None`: nothing, and the partition is free.
-    fn next_group(&self) -> Option<Vec<Waiting>> {
-        let mut gathering = self.cql.gathering.lock();
+    fn next_group(&mut self) -> Option<Vec<Waiting>> {
+        let mut gathering = self.gathering.lock();
         let gathered = gathering.get_mut(&self.place)?;
         if gathered.is_empty() {
             gathering.remove(&self.place);
+            self.is_over = true;
             return None;
         }
         let (mut rows, mut bytes) = (0, 0);
@@ -142,8 +145,64 @@ impl Leaving<'_> {
     }
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for Writing<'_> {
     fn drop(&mut self) {
-        self.cql.gathering.lock().remove(&self.place);
+        if !self.is_over {
+            self.gathering.lock().remove(&self.place);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> Place {
+        (Table::SegmentReference, Bytes::from_static(b"p"))
+    }
+
+    fn waiting(rows: usize, bytes: usize) -> (Waiting, oneshot::Receiver<Answer>) {
+        let row = |key: usize| {
+            let key = Bytes::from(key.to_be_bytes().to_vec());
+            Row::new(Table::SegmentReference, Bytes::new(), key, Bytes::from(vec![0; bytes]))
+        };
+        let (reply, answer) = oneshot::channel();
+        (Waiting { rows: (0..rows).map(row).collect(), keys: Vec::new(), reply }, answer)
+    }
+
+    #[test]
+    fn who_has_left_takes_nothing_from_who_came_next() {
+        let gathering = Gathering::default();
+        gathering.lock().insert(place(), Vec::new());
+        let mut first = Writing { gathering: &gathering, place: place(), is_over: false };
+        assert!(first.next_group().is_none());
+        let (next, mut answer) = waiting(1, 1);
+        gathering.lock().insert(place(), vec![next]);
+        drop(first);
+        assert_eq!(gathering.lock().get(&place()).map(Vec::len), Some(1));
+        assert_eq!(answer.try_recv().unwrap_err(), oneshot::error::TryRecvError::Empty);
+    }
+
+    #[test]
+    fn who_breaks_off_leaves_the_partition_free_and_nobody_waiting() {
+        let gathering = Gathering::default();
+        let (next, mut answer) = waiting(1, 1);
+        gathering.lock().insert(place(), vec![next]);
+        drop(Writing { gathering: &gathering, place: place(), is_over: false });
+        assert!(gathering.lock().is_empty());
+        assert_eq!(answer.try_recv().unwrap_err(), oneshot::error::TryRecvError::Closed);
+    }
+
+    #[test]
+    fn a_statement_has_so_many_rows_and_octets_and_at_least_one_caller() {
+        let gathering = Gathering::default();
+        let sizes = [(1, 8_000), (40, 1), (24, 1), (1, 1), (1, 3_000), (1, 3_000)];
+        let (waiting, _answers): (Vec<_>, Vec<_>) =
+            sizes.iter().map(|(rows, bytes)| waiting(*rows, *bytes)).unzip();
+        gathering.lock().insert(place(), waiting);
+        let mut writing = Writing { gathering: &gathering, place: place(), is_over: false };
+        let groups: Vec<usize> =
+            std::iter::from_fn(|| writing.next_group()).map(|group| group.len()).collect();
+        assert_eq!(groups, [1, 2, 2, 1]);
     }
 }
