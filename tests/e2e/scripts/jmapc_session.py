@@ -16,7 +16,17 @@ host, user, password = sys.argv[1:]
 urllib3.disable_warnings()
 # The server's certificate is its own.
 plain = requests.Session.request
-requests.Session.request = lambda self, *args, **options: plain(self, *args, **{**options, "verify": False})
+listening = threading.Event()
+
+
+def request(self, *args, **options):
+    answer = plain(self, *args, **{**options, "verify": False})
+    if answer.headers.get("Content-Type", "").startswith("text/event-stream"):
+        listening.set()
+    return answer
+
+
+requests.Session.request = request
 
 client = Client.create_with_password(host, user, password, event_source_config=EventSourceConfig(ping=5))
 assert client.jmap_session.username == user
@@ -30,6 +40,8 @@ assert (drafts.name, drafts.role) == ("Drafts", "drafts"), drafts
 events = []
 thread = threading.Thread(target=lambda: events.append(next(client.events)), daemon=True)
 thread.start()
+# Only what changes from now on is told.
+assert listening.wait(20)
 
 state = client.request(EmailGet(ids=[])).state
 with tempfile.NamedTemporaryFile(suffix=".txt") as file:
