@@ -107,7 +107,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
             break;
         }
     }
-    compiling.end()?;
+    let ended = compiling.end();
     println!("\n=== summary after {} s ===", started.elapsed().as_secs());
     let (mut passed, mut failed, mut left_out) = (0, 0, 0);
     for (name, outcome, took) in &outcomes {
@@ -131,6 +131,7 @@ pub(crate) fn run(only: &[String]) -> Result<()> {
         println!("nothing was left out");
     }
     println!("{passed} passed, {failed} failed, {left_out} skipped");
+    ended?;
     if failed > 0 || (strict && left_out > 0) {
         bail!("not everything passed");
     }

@@ -69,8 +69,8 @@ impl Run {
             }
         }
         write(&self.list, &seen)?;
-        fs::remove_file(&self.unfinished)?;
-        Ok(())
+        let other = "another run has ended in the same target folder meanwhile";
+        fs::remove_file(&self.unfinished).context(other)
     }
 }
 
