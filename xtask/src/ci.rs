@@ -256,7 +256,8 @@ fn conformance() -> Result<()> {
 }
 
 /// The engines themselves are started, killed and started again; then the suites that every back end passes, on Cassandra
-/// and S3, and hints and requests over NATS. `test` passes these too, without engines; here they must be there.
+/// and S3, and hints and requests over NATS; then what needs more than one node of Cassandra. `test` passes these too,
+/// without engines; here they must be there.
 fn on_engines() -> Result<()> {
     process::run(&mut scenarios(&["s3_and_nats"], "debug")?)?;
     let wanted = engines::Options { cassandra_nodes: 1, s3: true, nats: true, ..engines::Options::default() };
@@ -265,7 +266,12 @@ fn on_engines() -> Result<()> {
     let suites = suites.iter().chain(&["on_real_nodes", "keeps_the_contract_on_a_real_service"]).copied();
     let suites: Vec<&str> = suites.collect();
     process::run(cargo(&suites)?.envs(engines.environment()))?;
-    process::run(scenarios(&["nats"], "debug")?.envs(engines.environment()))
+    process::run(scenarios(&["nats"], "debug")?.envs(engines.environment()))?;
+    drop(engines);
+    let wanted = engines::Options { cassandra_nodes: 3, ..engines::Options::default() };
+    let three = engines::Engines::start(&wanted)?;
+    let suite = ["test", "--locked", "--workspace", "--lib", "--", "--nocapture", "of_three_nodes"];
+    process::run(cargo(&suite)?.envs(three.environment()))
 }
 
 /// The guide to many machines as it stands, on three nodes of Cassandra, S3 and NATS: mail at one is everywhere.

@@ -63,10 +63,17 @@ impl Cql {
 
     pub(crate) async fn page(&self, key: &RowKey) -> Result<Option<Bytes>, EngineError> {
         let (log, id) = names(key)?;
-        let query = &self.statements.logs(log.kind).page.get;
-        let answer = self.calls.rows(query, (log.id, bucket_of(id), &key.key)).await?;
-        let value = answer.maybe_first_row::<(Option<Bytes>,)>().map_err(|error| malformed(key, error))?;
-        Ok(value.map(|(value,)| value.unwrap_or_default()))
+        let statements = &self.statements.logs(log.kind).page;
+        // One node that has it is enough: it is written once, before a head names it. One that has not says nothing.
+        for query in [&statements.get_once, &statements.get] {
+            let answer = self.calls.rows(query, (log.id, bucket_of(id), &key.key)).await?;
+            let value =
+                answer.maybe_first_row::<(Option<Bytes>,)>().map_err(|error| malformed(key, error))?;
+            if let Some((value,)) = value {
+                return Ok(Some(value.unwrap_or_default()));
+            }
+        }
+        Ok(None)
     }
 
     pub(crate) async fn delete_page(&self, key: &RowKey) -> Result<(), EngineError> {

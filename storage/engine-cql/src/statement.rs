@@ -16,6 +16,7 @@ use scylla::statement::{Consistency, SerialConsistency};
 /// |---|---|---|---|
 /// | `Conditional` | `LOCAL_SERIAL`, committed at `LOCAL_QUORUM` | never | one datacentre decides; what was answered is seen by every later quorum read. After a time-out the statement may still be applied, and only the actor knows whether it may be proposed again |
 /// | `Read` | `LOCAL_QUORUM` | yes | meets every answered write; blocking read repair keeps what was seen once |
+/// | `ReadOnce` | `LOCAL_ONE` | yes | for rows that are written once under a name that only a later answer tells: whoever has one has the right one. Who has none says nothing: then `Read` decides |
 /// | `SerialRead` | `LOCAL_SERIAL` | yes | completes a proposal that hangs: for a tail that does not fit its head |
 /// | `Write` | `LOCAL_QUORUM` | yes | rows are written once, with the same bytes, under a fresh key |
 /// | `Delete` | `LOCAL_QUORUM` | yes | what is deleted is never needed again |
@@ -24,6 +25,7 @@ use scylla::statement::{Consistency, SerialConsistency};
 pub(crate) enum Kind {
     Conditional,
     Read,
+    ReadOnce,
     SerialRead,
     Write,
     Delete,
@@ -36,6 +38,7 @@ impl Kind {
         match self {
             Self::Conditional => "conditional",
             Self::Read => "read",
+            Self::ReadOnce => "read_once",
             Self::SerialRead => "serial_read",
             Self::Write => "write",
             Self::Delete => "delete",
@@ -46,7 +49,7 @@ impl Kind {
     pub(crate) fn consistency(self) -> Consistency {
         match self {
             Self::SerialRead => Consistency::LocalSerial,
-            Self::Heartbeat => Consistency::LocalOne,
+            Self::ReadOnce | Self::Heartbeat => Consistency::LocalOne,
             Self::Conditional | Self::Read | Self::Write | Self::Delete => Consistency::LocalQuorum,
         }
     }
@@ -132,6 +135,7 @@ pub(crate) struct PageStatements {
     /// id, bucket, key, value
     pub(crate) put: Prepared,
     /// id, bucket, key
+    pub(crate) get_once: Prepared,
     pub(crate) get: Prepared,
     pub(crate) delete: Prepared,
     /// id, bucket, from, limit
@@ -293,9 +297,11 @@ impl Maker<'_> {
         let bucket = format!("{{k}}.{name}_bucket");
         let from = format!("FROM {page} WHERE {id} = ? AND bucket = ? AND key");
         let put = format!("INSERT INTO {page} ({id}, bucket, key, value) VALUES (?, ?, ?, ?)");
+        let get = format!("SELECT value {from} = ?");
         Ok(PageStatements {
             put: self.make(Kind::Write, &put).await?,
-            get: self.make(Kind::Read, &format!("SELECT value {from} = ?")).await?,
+            get_once: self.make(Kind::ReadOnce, &get).await?,
+            get: self.make(Kind::Read, &get).await?,
             delete: self.make(Kind::Delete, &format!("DELETE {from} = ?")).await?,
             scan: self.make(Kind::Read, &format!("SELECT key, value {from} >= ? LIMIT ?")).await?,
             scan_keys: self.make(Kind::Read, &format!("SELECT key {from} >= ? LIMIT ?")).await?,
