@@ -31,6 +31,8 @@ const PARTITION: &[u8] = b"admin tokens";
 const VERSION: u8 = 1;
 /// Rows read at once.
 const SCAN: usize = 256;
+/// How often a token is put until somebody says what became of it.
+const PUTS_MAX: u32 = 4;
 /// How often a token that is not known has the rows read again.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -192,18 +194,26 @@ impl Tokens {
         }
     }
 
+    /// Nodes that start at once put theirs at once, into one partition: one that is not told what became of its own asks
+    /// again.
     async fn put(&self, token: &Token) -> Result<(), TokenError> {
         let value = write(token)?;
-        let put = self.rows.replace_if(key(&token.name), None, Some(value.clone())).await;
-        self.known.lock().take();
-        match put {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(TokenError::Exists(token.name.clone())),
-            // No other token has this hash.
-            Err(error) => match self.rows.get(key(&token.name)).await {
-                Ok(Some(row)) if row == value => Ok(()),
-                _ => Err(rows_failed(error)),
-            },
+        let mut tries = 1;
+        loop {
+            let put = self.rows.replace_if(key(&token.name), None, Some(value.clone())).await;
+            self.known.lock().take();
+            let failure = match put {
+                Ok(true) => return Ok(()),
+                Ok(false) => None,
+                Err(error) => Some(error),
+            };
+            // It may have been put all the same, now or by the try before: no other token has this hash.
+            match (self.rows.get(key(&token.name)).await, failure) {
+                (Ok(Some(row)), _) if row == value => return Ok(()),
+                (Ok(Some(_)), _) | (_, None) => return Err(TokenError::Exists(token.name.clone())),
+                (_, Some(EngineError::Undecided { .. })) if tries < PUTS_MAX => tries += 1,
+                (_, Some(error)) => return Err(rows_failed(error)),
+            }
         }
     }
 
@@ -353,6 +363,19 @@ mod tests {
         assert!(tokens.find(&secret).await.unwrap().is_some());
         assert!(tokens.list().await.is_err() && tokens.delete("metrics").await.is_err());
         assert!(node(&engine, 9).find(&secret).await.is_err(), "unknown is not wrong");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_made_though_nobody_says_so() {
+        for seed in 0..50 {
+            let faults = Faults { seed, unknown_applied: 0.2, unknown_not_applied: 0.2, ..Faults::default() };
+            let engine = MemoryEngine::with_faults(faults);
+            let tokens = node(&engine, 9);
+            let (_, secret) = tokens.create("metrics", vec![Scope::Metrics], None).await.unwrap();
+            assert!(tokens.find(&secret).await.unwrap().is_some(), "seed {seed}");
+            let again = tokens.create("metrics", vec![Scope::Metrics], None).await;
+            assert!(matches!(again, Err(TokenError::Exists(_))), "seed {seed}");
+        }
     }
 
     #[tokio::test]
