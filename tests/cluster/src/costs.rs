@@ -19,6 +19,7 @@ use testkit::{message, metrics};
 
 use crate::between::s3::Manner;
 use crate::{Cluster, Setup};
+use engines_alone::Alone;
 
 pub use mailbox::{cold, hot};
 pub use many::idle;
@@ -41,6 +42,7 @@ pub struct Costs {
     pub cluster: Cluster,
     accounts: usize,
     sent: AtomicUsize,
+    alone: Option<Alone>,
 }
 
 /// What the nodes have counted since they were started.
@@ -160,14 +162,27 @@ impl Costs {
             nodes: NODES,
             ..Setup::default()
         })?;
-        let costs = Self { cluster, accounts, sent: AtomicUsize::new(0) };
+        let costs = Self { cluster, accounts, sent: AtomicUsize::new(0), alone: None };
         costs.make_accounts()?;
         Ok(costs)
     }
 
-    /// What the engines do in a second of conditional writes like those of a commit, the best of several concurrencies.
-    pub fn raw_conditional_rate(&self) -> Result<f64> {
-        engines_alone::conditional_rate(&self.cluster.engines)
+    /// What the engines do in a second of conditional writes like those of a commit, so many to as many logs as there are
+    /// accounts, with the best of several concurrencies.
+    pub fn raw_conditional_rate(&mut self, commits: usize) -> Result<f64> {
+        self.alone()?.conditional_rate(commits)
+    }
+
+    /// Waits until the engines have put together what was written before.
+    pub fn settle(&mut self) -> Result<()> {
+        self.alone()?.settle()
+    }
+
+    fn alone(&mut self) -> Result<&mut Alone> {
+        if self.alone.is_none() {
+            self.alone = Some(Alone::connect(&self.cluster.engines, self.accounts)?);
+        }
+        self.alone.as_mut().context("it was made")
     }
 
     /// Mail from so many sessions at once, spread over all nodes, to all accounts by turns; S3 is a tenth of a second away.
@@ -263,6 +278,7 @@ impl Costs {
                 + sum("postrider_cql_calls_total", "kind=\"delete\"")
                 + sum("postrider_cql_calls_total", "kind=\"heartbeat\"");
             counts.reads += sum("postrider_cql_calls_total", "kind=\"read\"")
+                + sum("postrider_cql_calls_total", "kind=\"read_once\"")
                 + sum("postrider_cql_calls_total", "kind=\"serial_read\"");
             counts.puts += sum("postrider_s3_calls_total", "call=\"put\"")
                 + sum("postrider_s3_calls_total", "call=\"put_part\"");
