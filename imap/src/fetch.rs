@@ -1,7 +1,7 @@
 //! Answering FETCH: rows, records, bodies.
 //!
-//! What is asked for decides how far one has to look: flags, sizes and dates stand in the index; envelopes and
-//! structures in email records, read in batches; only `BODY[…]` opens a message.
+//! What is asked for decides how far one has to look: flags, sizes and dates stand in the index; envelopes, structures
+//! and previews in email records, read in batches; only `BODY[…]` opens a message.
 
 mod ahead;
 mod body;
@@ -32,6 +32,9 @@ const RECORDS_PER_BATCH: u32 = 256;
 /// Messages that are opened ahead of the one being sent.
 const BODIES_AHEAD: usize = 4;
 
+/// Characters of a preview, whatever the store was told to keep (RFC 8970 §3.1).
+const PREVIEW_CHARACTERS_MAX: usize = 256;
+
 /// What is written for each message.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -60,7 +63,10 @@ impl Plan {
 
     fn needs_record(&self) -> bool {
         self.items.iter().any(|item| {
-            matches!(item, FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure) || is_body(item)
+            matches!(
+                item,
+                FetchItem::Envelope | FetchItem::Body | FetchItem::BodyStructure | FetchItem::Preview
+            ) || is_body(item)
         })
     }
 
@@ -155,13 +161,14 @@ pub(crate) async fn write_messages(
 }
 
 /// What a record says, decoded as far as the plan needs it.
-struct Known {
+struct Known<'a> {
     summary: Option<mail::header::HeaderSummary>,
     structure: Option<mail::mime::Part>,
+    preview: &'a str,
 }
 
-impl Known {
-    fn of(record: &EmailRecord, plan: &Plan) -> Result<Self, storage::StorageError> {
+impl<'a> Known<'a> {
+    fn of(record: &'a EmailRecord, plan: &Plan) -> Result<Self, storage::StorageError> {
         let wants = |item: FetchItem| plan.items.contains(&item);
         Ok(Self {
             summary: if wants(FetchItem::Envelope) { Some(record.summary()?) } else { None },
@@ -170,8 +177,14 @@ impl Known {
             } else {
                 None
             },
+            preview: at_most(record.preview(), PREVIEW_CHARACTERS_MAX),
         })
     }
+}
+
+/// The first characters of a text.
+fn at_most(text: &str, characters: usize) -> &str {
+    text.char_indices().nth(characters).map_or(text, |(end, _)| &text[..end])
 }
 
 fn write_message(
@@ -180,7 +193,7 @@ fn write_message(
     plan: &Plan,
     number: u32,
     row: &MessageRow,
-    known: Option<&Known>,
+    known: Option<&Known<'_>>,
 ) {
     write::begin(out, number);
     let mut first = true;
@@ -212,7 +225,7 @@ fn write_item(
     state: &AccountState,
     item: &FetchItem,
     row: &MessageRow,
-    known: Option<&Known>,
+    known: Option<&Known<'_>>,
 ) {
     match item {
         FetchItem::Uid => write::uid(out, row.uid.get()),
@@ -239,6 +252,7 @@ fn write_item(
                 structure(out, part, extended);
             }
         }
+        FetchItem::Preview => write::preview(out, known.map(|known| known.preview).unwrap_or_default()),
         // Written by `write_with_body`.
         FetchItem::Section { .. } | FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {}
     }
@@ -285,6 +299,13 @@ fn batches(numbers: &[(u32, u32)], size: u32) -> impl Iterator<Item = (u32, u32)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn previews_are_cut_between_characters_rfc8970_3_1() {
+        assert_eq!(at_most("äöü", 2), "äö");
+        assert_eq!(at_most("äöü", 3), "äöü");
+        assert_eq!(at_most("", 3), "");
+    }
 
     #[test]
     fn ranges_are_cut() {

@@ -1,9 +1,10 @@
-//! FETCH (RFC 9051 §6.4.5) with CHANGEDSINCE and VANISHED (RFC 7162).
+//! FETCH (RFC 9051 §6.4.5) with CHANGEDSINCE and VANISHED (RFC 7162), and by pages (RFC 9394).
 
 use std::sync::Arc;
 
 use imap_protocol::command::Fetch;
 use imap_protocol::fetch::FetchItem;
+use imap_protocol::page::Page;
 use imap_protocol::response::select;
 use mail::flag::{Flag, FlagSet};
 use mail::id::ModSeq;
@@ -31,7 +32,7 @@ pub(crate) async fn run(session: &mut Session, fetch: Fetch) -> Answer {
     }
     let selected = session.selected()?;
     let mailbox = selected.mailbox;
-    let numbers = match selected.resolve(&fetch.set, fetch.uid) {
+    let mut numbers = match selected.resolve(&fetch.set, fetch.uid) {
         Ok(numbers) => numbers,
         Err(reply) => return Ok(reply),
     };
@@ -40,6 +41,9 @@ pub(crate) async fn run(session: &mut Session, fetch: Fetch) -> Answer {
         Ok(state) => state,
         Err(error) => return storage_failure(&error),
     };
+    if let Some(page) = fetch.partial {
+        numbers = on_page(session, &state, &fetch, page, &numbers)?;
+    }
 
     // RFC 9051 §6.4.5: \Seen is set by the FETCH, and what changed is shown in its responses. One commit for all.
     let mut seen = UidSet::default();
@@ -91,6 +95,46 @@ pub(crate) async fn run(session: &mut Session, fetch: Fetch) -> Answer {
 pub(crate) fn index_of<'a>(session: &mut Session, state: &'a AccountState) -> Result<&'a MailboxIndex, Stop> {
     let mailbox = session.selected()?.mailbox;
     state.index(mailbox).ok_or(Stop::Bye(MAILBOX_GONE))
+}
+
+/// Of the messages that would be told of, those on a page (RFC 9394 §3.3): with CHANGEDSINCE, of those that have changed
+/// (§3.4).
+fn on_page(
+    session: &mut Session,
+    state: &Arc<AccountState>,
+    fetch: &Fetch,
+    page: Page,
+    numbers: &[(u32, u32)],
+) -> Result<Vec<(u32, u32)>, Stop> {
+    let Some(since) = fetch.changed_since else { return Ok(cut(numbers, page)) };
+    let index = index_of(session, state)?;
+    let mut changed: Vec<(u32, u32)> = Vec::new();
+    for (number, row) in rows(&session.selected()?.view, index, numbers) {
+        match changed.last_mut() {
+            _ if row.modseq.0 <= since => {}
+            Some(open) if open.1 + 1 == number => open.1 = number,
+            _ => changed.push((number, number)),
+        }
+    }
+    Ok(cut(&changed, page))
+}
+
+/// What of ranges lies on a page.
+fn cut(ranges: &[(u32, u32)], page: Page) -> Vec<(u32, u32)> {
+    let length = |(first, last): &(u32, u32)| (last - first + 1) as usize;
+    let wanted = page.of(ranges.iter().map(length).sum());
+    let mut before = 0;
+    let mut on_page = Vec::new();
+    for range in ranges {
+        let length = length(range);
+        let from = wanted.start.clamp(before, before + length) - before;
+        let to = wanted.end.clamp(before, before + length) - before;
+        if from < to {
+            on_page.push((range.0 + from as u32, range.0 + to as u32 - 1));
+        }
+        before += length;
+    }
+    on_page
 }
 
 /// The messages that are about to be seen.

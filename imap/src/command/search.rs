@@ -1,4 +1,4 @@
-//! SEARCH (RFC 9051 §6.4.4) with ESEARCH (RFC 4731) and SEARCHRES (RFC 5182).
+//! SEARCH (RFC 9051 §6.4.4) with ESEARCH (RFC 4731), SEARCHRES (RFC 5182) and PARTIAL (RFC 9394).
 
 use imap_protocol::command::Tag;
 use imap_protocol::response::search::{ExtendedSearch, extended_search, search};
@@ -6,7 +6,7 @@ use imap_protocol::search::{Search, SearchReturn};
 use mail::id::Uid;
 use mail::uid::UidSet;
 
-use crate::reply::{Answer, Reply, storage_failure};
+use crate::reply::{Answer, Reply, Stop, storage_failure};
 use crate::search::{Found, find};
 use crate::session::Session;
 
@@ -30,50 +30,72 @@ pub(crate) async fn run(session: &mut Session, tag: &Tag, command: Search) -> An
             return Ok(reply);
         }
     };
-    let numbers: Vec<u32> =
-        found.iter().map(|found| if command.uid { found.uid.get() } else { found.number }).collect();
     let mod_seq = command.key.has_mod_seq();
     match command.returns {
         None => {
             let highest = found.iter().map(|found| found.mod_seq.0).max().filter(|_| mod_seq);
-            search(session.out(), &numbers, highest);
+            search(session.out(), &numbers(&found, command.uid), highest);
         }
-        Some(returns) => {
-            if returns.save {
-                session.selected()?.saved = saved(&found, returns);
-            }
-            let says = returns.min || returns.max || returns.all || returns.count;
-            if says {
-                let reported = reported(&found, returns);
-                let answer = ExtendedSearch {
-                    uid: command.uid,
-                    min: returns.min.then(|| numbers.first().copied()).flatten(),
-                    max: returns.max.then(|| numbers.last().copied()).flatten(),
-                    all: if returns.all { &numbers } else { &[] },
-                    count: returns.count.then_some(numbers.len() as u32),
-                    mod_seq: reported.map(|found| found.mod_seq.0).max().filter(|_| mod_seq),
-                };
-                extended_search(session.out(), tag, &answer);
-            }
-        }
+        Some(returns) => tell(session, tag, Wishes { uid: command.uid, returns, mod_seq }, &found)?,
     }
     session.throttle().await?;
     Ok(Reply::ok("Search completed"))
 }
 
-/// Of which messages the highest MODSEQ is told (RFC 4731 §3.2): with nothing but MIN and MAX, of those.
+/// What a client wants to hear of the messages that are found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    /// UIDs, not numbers.
+    pub(super) uid: bool,
+    pub(super) returns: SearchReturn,
+    /// The highest MODSEQ.
+    pub(super) mod_seq: bool,
+}
+
+/// Says it, and keeps it as `$` where that is wanted. SORT says the first and the last of its order as MIN and MAX
+/// (RFC 5267 §3).
+pub(super) fn tell(session: &mut Session, tag: &Tag, wishes: Wishes, found: &[Found]) -> Result<(), Stop> {
+    let Wishes { uid, returns, mod_seq } = wishes;
+    if returns.save {
+        session.selected()?.saved = saved(found, returns);
+    }
+    if returns.speaks() {
+        let numbers = numbers(found, uid);
+        let highest = reported(found, returns).map(|found| found.mod_seq.0).max();
+        let answer = ExtendedSearch {
+            uid,
+            min: returns.min.then(|| numbers.first().copied()).flatten(),
+            max: returns.max.then(|| numbers.last().copied()).flatten(),
+            all: if returns.all { &numbers } else { &[] },
+            count: returns.count.then_some(numbers.len() as u32),
+            mod_seq: highest.filter(|_| mod_seq),
+            partial: returns.partial.map(|page| (page, &numbers[page.of(numbers.len())])),
+        };
+        extended_search(session.out(), tag, &answer);
+    }
+    Ok(())
+}
+
+/// UIDs or numbers of what was found.
+pub(super) fn numbers(found: &[Found], uid: bool) -> Vec<u32> {
+    found.iter().map(|found| if uid { found.uid.get() } else { found.number }).collect()
+}
+
+/// Of which messages the highest MODSEQ is told (RFC 4731 §3.2): with nothing but MIN, MAX and PARTIAL, of those.
 fn reported(found: &[Found], returns: SearchReturn) -> impl Iterator<Item = &Found> {
-    let ends_only = !returns.all && !returns.count;
+    let some_only = !returns.all && !returns.count;
     let last = found.len().saturating_sub(1);
+    let page = returns.partial.map(|page| page.of(found.len())).unwrap_or_default();
     found.iter().enumerate().filter_map(move |(at, message)| {
-        let wanted = !ends_only || (returns.min && at == 0) || (returns.max && at == last);
+        let wanted =
+            !some_only || (returns.min && at == 0) || (returns.max && at == last) || page.contains(&at);
         wanted.then_some(message)
     })
 }
 
-/// What `$` becomes (RFC 5182 §2.4): with nothing but MIN and MAX, those.
+/// What `$` becomes (RFC 5182 §2.4, RFC 9394 §3.2): with nothing but MIN, MAX and PARTIAL, those.
 fn saved(found: &[Found], returns: SearchReturn) -> UidSet {
-    let uids: Vec<Uid> = if returns.min || returns.max {
+    let uids: Vec<Uid> = if returns.min || returns.max || returns.partial.is_some() {
         reported(found, returns).map(|found| found.uid).collect()
     } else {
         found.iter().map(|found| found.uid).collect()

@@ -5,6 +5,8 @@
 mod far;
 mod indexed;
 mod models;
+mod pages;
+mod previews;
 mod sessions;
 mod sorting;
 mod world;

@@ -269,6 +269,7 @@ fn validate(event: &Event) {
     let text = String::from_utf8_lossy(bytes);
     let unknown_to_codec = ["* ESEARCH", "* SORT", "* THREAD"].iter().any(|start| text.starts_with(start))
         || text.contains("CHILDINFO")
+        || text.contains("PREVIEW ")
         || (text.starts_with("* STATUS") && (text.contains("SIZE ") || text.contains("APPENDLIMIT")));
     if unknown_to_codec {
         return;

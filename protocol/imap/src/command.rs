@@ -7,6 +7,7 @@ use sasl::Password;
 
 use crate::fetch::FetchItem;
 use crate::mailbox_name::MailboxName;
+use crate::page::Page;
 use crate::search::{Search, Sort, Thread};
 use crate::sequence::SequenceSet;
 
@@ -307,6 +308,8 @@ pub struct Fetch {
     pub changed_since: Option<u64>,
     /// VANISHED (RFC 7162 §3.2.6): only with UID FETCH and CHANGEDSINCE.
     pub vanished: bool,
+    /// PARTIAL (RFC 9394 §3.3): of the messages that would be told of, only these; only with UID FETCH.
+    pub partial: Option<Page>,
 }
 
 /// What STORE does with the flags named.

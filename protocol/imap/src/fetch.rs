@@ -19,6 +19,9 @@ pub enum FetchItem {
     BodyStructure,
     /// MODSEQ (RFC 7162 §3.1.5)
     ModSeq,
+    /// PREVIEW (RFC 8970), with or without LAZY: a preview is made when the message comes and is at hand ever after, so
+    /// that nobody has to do without one, and none is ever made for a FETCH.
+    Preview,
     /// RFC822 (RFC 3501 §6.4.5): `BODY[]` under its old name.
     Rfc822,
     /// RFC822.HEADER: `BODY.PEEK[HEADER]` under its old name.

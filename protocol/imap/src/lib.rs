@@ -14,6 +14,7 @@ pub mod client;
 pub mod command;
 pub mod fetch;
 pub mod mailbox_name;
+pub mod page;
 mod parse;
 pub mod response;
 pub mod search;

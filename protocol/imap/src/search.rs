@@ -1,5 +1,6 @@
 //! SEARCH (RFC 9051 §6.4.4), SORT and THREAD (RFC 5256) as parsed.
 
+use crate::page::Page;
 use crate::sequence::SequenceSet;
 
 /// A SEARCH or UID SEARCH command.
@@ -93,6 +94,15 @@ pub struct SearchReturn {
     pub count: bool,
     /// SAVE (RFC 5182)
     pub save: bool,
+    /// PARTIAL (RFC 9394); never with ALL.
+    pub partial: Option<Page>,
+}
+
+impl SearchReturn {
+    /// Whether there is something to say: SAVE alone is answered with nothing (RFC 5182 §2.1).
+    pub fn speaks(&self) -> bool {
+        self.min || self.max || self.all || self.count || self.partial.is_some()
+    }
 }
 
 /// A search key. Text is UTF-8, whatever charset was named.

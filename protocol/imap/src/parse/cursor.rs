@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use mail::flag::{FlagError, FlagSet};
 
 use super::{Parsed, Refusal};
+use crate::page::Page;
 use crate::sequence::{Bound, SequenceSet};
 
 /// A position in a command. Literals stand in the bytes as they came: `{3}`, CRLF, three octets.
@@ -212,6 +213,18 @@ impl<'a> Cursor<'a> {
                 return Ok(SequenceSet::Ranges(ranges));
             }
         }
+    }
+
+    /// `partial-range` (RFC 9394 §4): two numbers, both counted from the first result or both from the last.
+    pub(crate) fn page(&mut self) -> Parsed<Page> {
+        let is_from_end = self.eat(b'-');
+        let from = self.number_nonzero()?;
+        self.expect(b':')?;
+        if self.eat(b'-') != is_from_end {
+            return Err(Refusal::bad("A page is counted from one end"));
+        }
+        let to = self.number_nonzero()?;
+        Ok(if is_from_end { Page::last(from, to) } else { Page::first(from, to) })
     }
 
     fn bound(&mut self) -> Parsed<Bound> {

@@ -16,7 +16,7 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
     let set = cursor.sequence_set()?;
     cursor.space()?;
     let items = items(cursor)?;
-    let mut fetch = Fetch { uid, set, items, changed_since: None, vanished: false };
+    let mut fetch = Fetch { uid, set, items, changed_since: None, vanished: false, partial: None };
     if cursor.peek() == Some(b' ') && !cursor.rest().starts_with(b" \r") {
         cursor.space()?;
         cursor.expect(b'(')?;
@@ -26,6 +26,12 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
                 fetch.changed_since = Some(cursor.number()?);
             } else if cursor.eat_keyword(b"VANISHED") {
                 fetch.vanished = true;
+            } else if cursor.eat_keyword(b"PARTIAL") {
+                if fetch.partial.is_some() {
+                    return Err(Refusal::bad("More than one PARTIAL"));
+                }
+                cursor.space()?;
+                fetch.partial = Some(cursor.page()?);
             } else {
                 return Err(Refusal::bad("Unknown FETCH modifier"));
             }
@@ -33,6 +39,10 @@ pub(super) fn fetch(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Fetch> {
                 break;
             }
             cursor.space()?;
+        }
+        // RFC 9394 §3.3 gives it to UID FETCH: numbers are counted already.
+        if fetch.partial.is_some() && !uid {
+            return Err(Refusal::bad("PARTIAL goes only with UID FETCH"));
         }
         // RFC 7162 §3.2.6.
         if fetch.vanished && (!uid || fetch.changed_since.is_none()) {
@@ -98,6 +108,10 @@ fn item(cursor: &mut Cursor<'_>) -> Parsed<FetchItem> {
         b"ENVELOPE" => FetchItem::Envelope,
         b"BODYSTRUCTURE" => FetchItem::BodyStructure,
         b"MODSEQ" => FetchItem::ModSeq,
+        b"PREVIEW" => {
+            preview_modifiers(cursor)?;
+            FetchItem::Preview
+        }
         b"RFC822" => FetchItem::Rfc822,
         b"RFC822.HEADER" => FetchItem::Rfc822Header,
         b"RFC822.TEXT" => FetchItem::Rfc822Text,
@@ -110,6 +124,25 @@ fn item(cursor: &mut Cursor<'_>) -> Parsed<FetchItem> {
         _ => return Err(Refusal::bad("Unknown FETCH item")),
     };
     Ok(simple)
+}
+
+/// `[SP "(" preview-mod *(SP preview-mod) ")"]` (RFC 8970 §6). What follows PREVIEW may be the next item or the
+/// modifiers of the FETCH as well, which are told from these by their names.
+fn preview_modifiers(cursor: &mut Cursor<'_>) -> Parsed<()> {
+    if !cursor.rest().get(..6).is_some_and(|next| next.eq_ignore_ascii_case(b" (LAZY")) {
+        return Ok(());
+    }
+    cursor.space()?;
+    cursor.expect(b'(')?;
+    loop {
+        if !cursor.eat_keyword(b"LAZY") {
+            return Err(Refusal::bad("Unknown PREVIEW modifier"));
+        }
+        if cursor.eat(b')') {
+            return Ok(());
+        }
+        cursor.space()?;
+    }
 }
 
 /// `[1.2.HEADER.FIELDS (A B)]`

@@ -119,11 +119,20 @@ fn return_options(cursor: &mut Cursor<'_>) -> Parsed<SearchReturn> {
             b"ALL" => returns.all = true,
             b"COUNT" => returns.count = true,
             b"SAVE" => returns.save = true,
+            b"PARTIAL" if returns.partial.is_some() => return Err(Refusal::bad("More than one PARTIAL")),
+            b"PARTIAL" => {
+                cursor.space()?;
+                returns.partial = Some(cursor.page()?);
+            }
             _ => return Err(Refusal::bad("Unknown SEARCH return option")),
         }
     }
     if first {
         returns.all = true;
+    }
+    // RFC 9394 §3.1: either one PARTIAL, one ALL, or neither.
+    if returns.all && returns.partial.is_some() {
+        return Err(Refusal::bad("PARTIAL does not go with ALL"));
     }
     Ok(returns)
 }

@@ -4,6 +4,7 @@ use imap_codec::CommandCodec;
 use imap_codec::decode::Decoder;
 
 use super::*;
+use crate::fetch::FetchItem;
 
 fn parse(text: &[u8]) -> Result<(Tag, Command), Refusal> {
     let mut cursor = Cursor::new(text);
@@ -205,6 +206,82 @@ fn what_the_codec_lacks() {
             items: vec![StatusItem::AppendLimit, StatusItem::Size]
         }
     );
+}
+
+#[test]
+fn previews_rfc8970_6() {
+    let items = |command: &str| match accepted(command) {
+        Command::Fetch(fetch) => (fetch.items, fetch.changed_since),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(items("a FETCH 1 PREVIEW"), (vec![FetchItem::Preview], None));
+    assert_eq!(items("a FETCH 1 preview (lazy)"), (vec![FetchItem::Preview], None));
+    assert_eq!(items("a FETCH 1 PREVIEW (LAZY) (CHANGEDSINCE 7)"), (vec![FetchItem::Preview], Some(7)));
+    assert_eq!(items("a FETCH 1 PREVIEW (CHANGEDSINCE 7)"), (vec![FetchItem::Preview], Some(7)));
+    assert_eq!(
+        items("a FETCH 1 (UID PREVIEW (LAZY LAZY) FLAGS PREVIEW)").0,
+        [FetchItem::Uid, FetchItem::Preview, FetchItem::Flags]
+    );
+    for wrong in [
+        "a FETCH 1 PREVIEW (FUZZY)",
+        "a FETCH 1 PREVIEW (LAZY",
+        "a FETCH 1 PREVIEW (LAZY )",
+        "a FETCH 1 PREVIEW ()",
+        "a FETCH 1 PREVIEW=LAZY",
+        "a FETCH 1 (PREVIEW (LAZIER))",
+        "a FETCH 1 (PREVIEW ())",
+    ] {
+        assert!(refused(wrong).starts_with("BAD "), "{wrong}");
+    }
+}
+
+#[test]
+fn pages_rfc9394_4() {
+    use crate::page::Page;
+    let returns = |command: &str| match accepted(command) {
+        Command::Search(search) => search.returns.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(returns("a SEARCH RETURN (PARTIAL 1:500) ALL").partial, Some(Page::first(1, 500)));
+    let both = returns("a UID SEARCH RETURN (COUNT partial -7:-3 SAVE) ALL");
+    assert_eq!((both.partial, both.count, both.save, both.all), (Some(Page::last(7, 3)), true, true, false));
+    let fetched = |command: &str| match accepted(command) {
+        Command::Fetch(fetch) => (fetch.partial, fetch.changed_since),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(fetched("a UID FETCH 1:* FLAGS (PARTIAL -1:-30)"), (Some(Page::last(1, 30)), None));
+    let with = (Some(Page::first(1, 4294967295)), Some(98305));
+    assert_eq!(fetched("a UID FETCH 1:* (UID FLAGS) (PARTIAL 1:4294967295 CHANGEDSINCE 98305)"), with);
+    assert_eq!(fetched("a UID FETCH 1:* (UID FLAGS) (CHANGEDSINCE 98305 PARTIAL 1:4294967295)"), with);
+    for page in [
+        "",
+        " ",
+        " 5",
+        " 0:5",
+        " 5:0",
+        " 1:*",
+        " *:1",
+        " -1:5",
+        " 1:-5",
+        " -0:-1",
+        " 1:4294967296",
+        " \"1:5\"",
+        " 1:5:6",
+        " 1,5",
+        " --1:-5",
+        " (1:5)",
+    ] {
+        for wrong in
+            [format!("a SEARCH RETURN (PARTIAL{page}) ALL"), format!("a UID FETCH 1:* FLAGS (PARTIAL{page})")]
+        {
+            assert!(refused(&wrong).starts_with("BAD "), "{wrong}");
+        }
+    }
+    assert_eq!(refused("a SEARCH RETURN (PARTIAL 1:5 ALL) ALL"), "BAD PARTIAL does not go with ALL");
+    assert_eq!(refused("a SEARCH RETURN (ALL PARTIAL 1:5) ALL"), "BAD PARTIAL does not go with ALL");
+    assert_eq!(refused("a SEARCH RETURN (PARTIAL 1:5 PARTIAL 1:5) ALL"), "BAD More than one PARTIAL");
+    assert_eq!(refused("a UID FETCH 1 FLAGS (PARTIAL 1:5 PARTIAL 1:5)"), "BAD More than one PARTIAL");
+    assert_eq!(refused("a FETCH 1 FLAGS (PARTIAL 1:5)"), "BAD PARTIAL goes only with UID FETCH");
 }
 
 #[test]

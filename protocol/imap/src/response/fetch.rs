@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use mail::flag::Flags;
 
 use super::number;
-use super::string::astring;
+use super::string::{astring, string};
 use crate::command::DateTime;
 use crate::fetch::{Partial, Section, SectionText};
 
@@ -38,6 +38,13 @@ pub fn mod_seq(out: &mut BytesMut, mod_seq: u64) {
     out.put_slice(b"MODSEQ (");
     number(out, mod_seq);
     out.put_u8(b')');
+}
+
+/// `PREVIEW "…"` (RFC 8970 §6). Of a message without a text the preview is empty, which is not NIL: that one says that
+/// it could not be made yet.
+pub fn preview(out: &mut BytesMut, text: &str) {
+    out.put_slice(b"PREVIEW ");
+    string(out, text.as_bytes());
 }
 
 /// `RFC822.SIZE n`

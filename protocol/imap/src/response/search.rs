@@ -4,6 +4,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::number;
 use crate::command::Tag;
+use crate::page::Page;
 use crate::sequence::SetWriter;
 
 /// Writes `* SEARCH 2 3 6 (MODSEQ 917162500)`.
@@ -90,6 +91,8 @@ pub struct ExtendedSearch<'a> {
     pub count: Option<u32>,
     /// MODSEQ
     pub mod_seq: Option<u64>,
+    /// PARTIAL (RFC 9394): the page asked for and what is on it, in the order of ALL.
+    pub partial: Option<(Page, &'a [u32])>,
 }
 
 /// Writes `* ESEARCH (TAG "a") UID MIN 2 …`.
@@ -112,13 +115,29 @@ pub fn extended_search(out: &mut BytesMut, tag: &Tag, found: &ExtendedSearch<'_>
     item(b"MAX", found.max.map(u64::from));
     item(b"COUNT", found.count.map(u64::from));
     item(b"MODSEQ", found.mod_seq);
-    if !found.all.is_empty() {
-        let mut set = SetWriter::default();
-        for &number in found.all {
-            set.push(number);
+    if let Some((page, found)) = found.partial {
+        out.put_slice(b" PARTIAL (");
+        page.write(out);
+        out.put_u8(b' ');
+        // RFC 9394 §4: NIL where the page is beyond the results.
+        if found.is_empty() {
+            out.put_slice(b"NIL");
+        } else {
+            set(out, found);
         }
+        out.put_u8(b')');
+    }
+    if !found.all.is_empty() {
         out.put_slice(b" ALL ");
-        out.put_slice(set.finish().as_bytes());
+        set(out, found.all);
     }
     out.put_slice(b"\r\n");
+}
+
+fn set(out: &mut BytesMut, numbers: &[u32]) {
+    let mut set = SetWriter::default();
+    for &number in numbers {
+        set.push(number);
+    }
+    out.put_slice(set.finish().as_bytes());
 }

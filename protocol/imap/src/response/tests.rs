@@ -13,6 +13,7 @@ use super::search::ExtendedSearch;
 use super::*;
 use crate::command::{DateTime, StatusItem, Tag};
 use crate::fetch::{Partial, Section, SectionText};
+use crate::page::Page;
 
 /// Checks the text, and that the codec reads all of it as one response.
 fn check(write: impl FnOnce(&mut BytesMut), expected: &str) {
@@ -313,6 +314,7 @@ fn searches() {
                 all: &[2, 3, 4, 9],
                 count: Some(4),
                 mod_seq: Some(12),
+                ..ExtendedSearch::default()
             };
             search::extended_search(out, &tag, &found);
         },
@@ -322,6 +324,17 @@ fn searches() {
         |out| search::extended_search(out, &tag, &ExtendedSearch::default()),
         "* ESEARCH (TAG \"a\\\"1\")\r\n",
     );
+    for (page, found, expected) in [
+        (Page::last(1, 3), &[2, 3, 9][..], "(-1:-3 2:3,9)"),
+        (Page::first(3, 1), &[2], "(3:1 2)"),
+        (Page::first(7, 9), &[], "(7:9 NIL)"),
+    ] {
+        let found = ExtendedSearch { partial: Some((page, found)), ..ExtendedSearch::default() };
+        check_unknown_to_codec(
+            |out| search::extended_search(out, &tag, &found),
+            &format!("* ESEARCH (TAG \"a\\\"1\") PARTIAL {expected}\r\n"),
+        );
+    }
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn commands_are_judged_in_the_state_the_last_one_left() {
         &[
             "Login { user: \"joe\", password: Password(..) }",
             "Select(Select { mailbox: \"x\", read_only: false, condstore: false, qresync: None })",
-            "Fetch(Fetch { uid: false, set: Ranges([(Number(1), Number(1))]), items: [Flags], changed_since: None, vanished: false })",
+            "Fetch(Fetch { uid: false, set: Ranges([(Number(1), Number(1))]), items: [Flags], changed_since: None, vanished: false, partial: None })",
         ],
     );
 }
