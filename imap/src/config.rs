@@ -48,6 +48,9 @@ pub struct Config {
     /// Octets of those messages in all; the next one is read ahead however long. It bounds what a client that goes away
     /// leaves in the cache.
     pub fetch_ahead_bytes_max: u64,
+    /// Different texts of one SEARCH that are found by their words where FUZZY is asked for (RFC 6203); each asks the index,
+    /// and looks at the messages that it does not know yet. What is asked for beyond is looked for exactly.
+    pub fuzzy_texts_max: usize,
 }
 
 impl Default for Config {
@@ -69,6 +72,7 @@ impl Default for Config {
             header_bytes_held: 64 * 1024,
             fetch_ahead_messages_max: 32,
             fetch_ahead_bytes_max: 4 << 20,
+            fuzzy_texts_max: 8,
         }
     }
 }

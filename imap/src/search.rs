@@ -1,24 +1,29 @@
 //! Evaluating SEARCH by looking: at the mailbox's index first; then at what the search index says, which knows of many
-//! messages that a text is not in them; at headers where neither decides, at bodies where headers do not either.
+//! messages that a text is not in them; at headers where neither decides, at bodies where headers do not either. What is
+//! to be found fuzzily (RFC 6203) is found by the words of the search index, where there is one.
 
 mod content;
+mod hints;
 mod window;
+mod words;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use imap_protocol::search::{Date, DateTest, SearchKey, SystemFlag};
 use mail::flag::{Flag, Flags};
 use mail::fold::fold;
-use mail::id::{EmailId, ModSeq, Uid};
-use search::Candidates;
+use mail::id::{EmailId, MailboxId, ModSeq, Uid};
+use mail::uid::UidSet;
 use storage::{Account, AccountState, InternalDate, Marks, MessageRow};
 
 use self::content::{Content, Contents, examine};
-use crate::command::fetch::index_of;
+use self::hints::Hints;
+use self::words::ByWords;
 use crate::messages::rows;
-use crate::reply::{Reply, Stop, body_failure, storage_failure};
+use crate::reply::{MAILBOX_GONE, Reply, Stop, body_failure, storage_failure};
 use crate::selected::Selected;
 use crate::session::Session;
+use crate::view::View;
 
 /// Rows evaluated between two pauses that let other sessions go on.
 const ROWS_PER_TURN: u32 = 4096;
@@ -34,92 +39,141 @@ pub(crate) struct Found {
     pub(crate) email: EmailId,
     pub(crate) size: u32,
     pub(crate) internal_date: InternalDate,
+    /// How well it fits what was searched for fuzzily; to compare with others of one search.
+    pub(crate) score: f32,
 }
 
 impl Found {
     fn of(number: u32, row: &MessageRow) -> Self {
         let MessageRow { uid, modseq: mod_seq, email, size, internal_date, .. } = *row;
-        Self { number, uid, mod_seq, email, size, internal_date }
+        Self { number, uid, mod_seq, email, size, internal_date, score: 0.0 }
     }
 }
 
-/// Finds messages, ascending.
+/// The mailbox that is searched: how messages are numbered there, and what `$` names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ground<'a> {
+    pub(crate) mailbox: MailboxId,
+    pub(crate) view: &'a View,
+    pub(crate) saved: &'a UidSet,
+}
+
+impl<'a> Ground<'a> {
+    /// The selected mailbox.
+    pub(crate) fn selected(selected: &'a Selected) -> Self {
+        Self { mailbox: selected.mailbox, view: &selected.view, saved: &selected.saved }
+    }
+}
+
+/// Finds messages of the selected mailbox, ascending.
 pub(crate) async fn find(
     session: &mut Session,
     account: &Account,
     state: &AccountState,
     key: &SearchKey,
 ) -> Result<Result<Vec<Found>, Reply>, Stop> {
-    let index = index_of(session, state)?;
-    let mut contents = Vec::new();
-    let test = compile(session.selected()?, state, key, &mut contents);
-    let contents = Contents::new(contents);
-    let hints = Hints::about(session, account, &contents).await;
-    let total = session.selected()?.view.len();
-
-    let mut found = Vec::new();
-    let mut open: Vec<(u32, MessageRow)> = Vec::new();
-    let mut from = 1;
-    while from <= total {
-        let to = total.min(from.saturating_add(ROWS_PER_TURN - 1));
-        open.clear();
-        for (number, row) in rows(&session.selected()?.view, index, &[(from, to)]) {
-            match test.decide(number, &row, &hints.of(row.email)) {
-                Some(true) => found.push(Found::of(number, &row)),
-                Some(false) => {}
-                None => open.push((number, row)),
-            }
-        }
-        for part in open.chunks(RECORDS_PER_TURN) {
-            let emails: Vec<EmailId> = part.iter().map(|(_, row)| row.email).collect();
-            let records = match account.emails(&emails).await {
-                Ok(records) => records,
-                Err(error) => return storage_failure(&error).map(Err),
-            };
-            for ((number, row), record) in part.iter().zip(records) {
-                let Some(record) = record else { continue };
-                let decide = |known: &[Option<bool>]| test.decide(*number, row, known);
-                match examine(account, &record, &contents, hints.of(row.email), decide).await {
-                    Ok(true) => found.push(Found::of(*number, row)),
-                    Ok(false) => {}
-                    Err(error) => return body_failure(&error).map(Err),
-                }
-                // A long search shares the processor, and ends when its client is gone.
-                tokio::task::yield_now().await;
-            }
-        }
-        tokio::task::yield_now().await;
-        from = to + 1;
-    }
-    found.sort_unstable_by_key(|found| found.number);
-    Ok(Ok(found))
+    let question = Question::new(session, account, key).await;
+    question.find(account, state, Ground::selected(session.selected()?)).await
 }
 
-/// What the search index says of each content: in which messages it cannot be.
-#[derive(Debug, Default)]
-struct Hints(Vec<Option<Candidates>>);
+/// What is searched for, with what the index says of it; it can be asked in one mailbox after the other.
+#[derive(Debug)]
+pub(crate) struct Question<'k> {
+    key: &'k SearchKey,
+    contents: Contents,
+    hints: Hints,
+    by_words: Option<ByWords>,
+}
 
-impl Hints {
-    /// Nothing is asked where nothing can be said, and nothing is known where there is no index.
-    async fn about(session: &Session, account: &Account, contents: &Contents) -> Self {
-        let Some(search) = session.imap.search.get() else { return Self::default() };
-        let needles: Vec<_> = contents.needles().collect();
-        if needles.iter().all(Option::is_none) {
-            return Self::default();
-        }
-        let asked: Vec<_> = needles.iter().flatten().cloned().collect();
-        let mut answers = search.candidates_each(account.id(), &asked).await.into_iter();
-        Self(needles.into_iter().map(|needle| needle.and_then(|_| answers.next())).collect())
-    }
-
-    /// What is known of an email without looking at it.
-    fn of(&self, email: EmailId) -> Vec<Option<bool>> {
-        let cannot = |hint: &Option<Candidates>| match hint {
-            Some(candidates) if !candidates.may_hold(email) => Some(false),
-            _ => None,
+impl<'k> Question<'k> {
+    pub(crate) async fn new(session: &Session, account: &Account, key: &'k SearchKey) -> Self {
+        let search = session.imap.search.get();
+        let by_words = search.map(|search| ByWords {
+            texts_max: session.imap.config.fuzzy_texts_max,
+            limits: search.text_limits(),
+        });
+        let mut contents = Vec::new();
+        // Which contents there are, and in which order, is the same in every mailbox.
+        let nowhere = View::new(std::iter::empty(), ModSeq(0));
+        let ground = Ground { mailbox: MailboxId(0), view: &nowhere, saved: &UidSet::default() };
+        compile(
+            ground,
+            &account.state(),
+            Asked { key, words: by_words.as_ref(), is_fuzzy: false },
+            &mut contents,
+        );
+        let contents = Contents::new(contents, by_words.map(|by_words| by_words.limits).unwrap_or_default());
+        let hints = match search {
+            Some(search) => Hints::about(search, account, &contents).await,
+            None => Hints::default(),
         };
-        self.0.iter().map(cannot).collect()
+        Self { key, contents, hints, by_words }
     }
+
+    /// Finds the messages of a mailbox, ascending.
+    pub(crate) async fn find(
+        &self,
+        account: &Account,
+        state: &AccountState,
+        ground: Ground<'_>,
+    ) -> Result<Result<Vec<Found>, Reply>, Stop> {
+        let index = state.index(ground.mailbox).ok_or(Stop::Bye(MAILBOX_GONE))?;
+        let asked = Asked { key: self.key, words: self.by_words.as_ref(), is_fuzzy: false };
+        let test = compile(ground, state, asked, &mut Vec::new());
+        let total = ground.view.len();
+
+        let mut found = Vec::new();
+        let mut open: Vec<(u32, MessageRow)> = Vec::new();
+        let mut from = 1;
+        while from <= total {
+            let to = total.min(from.saturating_add(ROWS_PER_TURN - 1));
+            open.clear();
+            for (number, row) in rows(ground.view, index, &[(from, to)]) {
+                match test.decide(number, &row, &self.hints.of(row.email)) {
+                    Some(true) => found.push(self.found(number, &row)),
+                    Some(false) => {}
+                    None => open.push((number, row)),
+                }
+            }
+            for part in open.chunks(RECORDS_PER_TURN) {
+                let emails: Vec<EmailId> = part.iter().map(|(_, row)| row.email).collect();
+                let records = match account.emails(&emails).await {
+                    Ok(records) => records,
+                    Err(error) => return storage_failure(&error).map(Err),
+                };
+                for ((number, row), record) in part.iter().zip(records) {
+                    let Some(record) = record else { continue };
+                    let decide = |known: &[Option<bool>]| test.decide(*number, row, known);
+                    let known = self.hints.of(row.email);
+                    match examine(account, &record, &self.contents, known, decide).await {
+                        Ok(true) => found.push(self.found(*number, row)),
+                        Ok(false) => {}
+                        Err(error) => return body_failure(&error).map(Err),
+                    }
+                    // A long search shares the processor, and ends when its client is gone.
+                    tokio::task::yield_now().await;
+                }
+            }
+            tokio::task::yield_now().await;
+            from = to + 1;
+        }
+        found.sort_unstable_by_key(|found| found.number);
+        Ok(Ok(found))
+    }
+
+    fn found(&self, number: u32, row: &MessageRow) -> Found {
+        Found { score: self.hints.score(row.email), ..Found::of(number, row) }
+    }
+}
+
+/// How well each fits, from 1 to 100 (RFC 6203 §4): in hundredths of what the best has. Where nobody could say, since
+/// all was looked for exactly, all fit alike.
+pub(crate) fn relevancy(found: &[Found]) -> Vec<u8> {
+    let best = found.iter().map(|found| found.score).fold(0.0, f32::max);
+    let relevancy = |found: &Found| {
+        if best > 0.0 { (found.score / best * 100.0).round().clamp(1.0, 100.0) as u8 } else { 100 }
+    };
+    found.iter().map(relevancy).collect()
 }
 
 /// A search key, made ready for many messages.
@@ -207,15 +261,22 @@ fn day(date: InternalDate) -> Date {
     Date { unix_days: local.div_euclid(86_400) }
 }
 
-fn compile(selected: &Selected, state: &AccountState, key: &SearchKey, contents: &mut Vec<Content>) -> Test {
-    let mut content = |content: Content| {
-        // The same question twice is looked for once.
-        let at = contents.iter().position(|other| *other == content).unwrap_or(contents.len());
-        if at == contents.len() {
-            contents.push(content);
-        }
-        Test::Content(at)
-    };
+/// A key, and whether it is to be found by words of the index.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    key: &'a SearchKey,
+    /// Nothing is where there is no index: then FUZZY is done exactly, as RFC 6203 §5 allows.
+    words: Option<&'a ByWords>,
+    is_fuzzy: bool,
+}
+
+/// Ranges of numbers and marks of one mailbox; contents are the same in all.
+fn compile(ground: Ground<'_>, state: &AccountState, asked: Asked<'_>, contents: &mut Vec<Content>) -> Test {
+    if let Some(wanted) =
+        asked.words.filter(|_| asked.is_fuzzy).and_then(|words| words.wanted(asked.key, contents))
+    {
+        return content(contents, Content::Words(wanted));
+    }
     let flag = |flag: &SystemFlag| {
         let flag = match flag {
             SystemFlag::Answered => Flag::Answered,
@@ -231,7 +292,8 @@ fn compile(selected: &Selected, state: &AccountState, key: &SearchKey, contents:
         Test::Marks(number.map_or(Marks::EMPTY, Marks::from_keyword))
     };
     let not = |test: Test| Test::Not(Box::new(test));
-    match key {
+    let within = |key| Asked { key, ..asked };
+    match asked.key {
         SearchKey::All | SearchKey::Old => Test::Constant(true),
         // Nothing is ever \Recent here.
         SearchKey::New | SearchKey::Recent => Test::Constant(false),
@@ -240,36 +302,47 @@ fn compile(selected: &Selected, state: &AccountState, key: &SearchKey, contents:
         SearchKey::Keyword(name) => keyword(name),
         SearchKey::NotKeyword(name) => not(keyword(name)),
         SearchKey::Header { name, text } => {
-            content(Content::Header { name: name.clone(), needle: fold(text) })
+            content(contents, Content::Header { name: name.clone(), needle: fold(text) })
         }
-        SearchKey::Body(text) => content(Content::Body { needle: fold(text) }),
-        SearchKey::Text(text) => content(Content::Text { needle: fold(text) }),
+        SearchKey::Body(text) => content(contents, Content::Body { needle: fold(text) }),
+        SearchKey::Text(text) => content(contents, Content::Text { needle: fold(text) }),
         SearchKey::Internal(test, date) => Test::Internal(*test, *date),
-        SearchKey::Sent(test, date) => content(Content::Sent(*test, *date)),
+        SearchKey::Sent(test, date) => content(contents, Content::Sent(*test, *date)),
         SearchKey::Older(seconds) => Test::Until(ago(*seconds)),
         SearchKey::Younger(seconds) => Test::From(ago(*seconds)),
         SearchKey::Larger(size) => Test::Larger(*size),
         SearchKey::Smaller(size) => Test::Smaller(*size),
-        SearchKey::Sequence(set) => Test::Numbers(match set.resolve(selected.view.len()) {
+        SearchKey::Sequence(set) => Test::Numbers(match set.resolve(ground.view.len()) {
             Some(ranges) => ranges,
-            None => return Test::Uids(saved(selected)),
+            None => return Test::Uids(ranges(ground.saved)),
         }),
         SearchKey::Uid(set) => {
-            Test::Uids(set.resolve(selected.view.last_uid()).unwrap_or_else(|| saved(selected)))
+            Test::Uids(set.resolve(ground.view.last_uid()).unwrap_or_else(|| ranges(ground.saved)))
         }
         SearchKey::ModSeq(mod_seq) => Test::ModSeq(*mod_seq),
-        SearchKey::Not(key) => not(compile(selected, state, key, contents)),
+        SearchKey::Fuzzy(key) => compile(ground, state, Asked { is_fuzzy: true, ..within(key) }, contents),
+        SearchKey::Not(key) => not(compile(ground, state, within(key), contents)),
         SearchKey::Or(a, b) => {
-            Test::Any(vec![compile(selected, state, a, contents), compile(selected, state, b, contents)])
+            let a = compile(ground, state, within(a), contents);
+            Test::Any(vec![a, compile(ground, state, within(b), contents)])
         }
         SearchKey::And(keys) => {
-            Test::All(keys.iter().map(|key| compile(selected, state, key, contents)).collect())
+            Test::All(keys.iter().map(|key| compile(ground, state, within(key), contents)).collect())
         }
     }
 }
 
-fn saved(selected: &Selected) -> Vec<(u32, u32)> {
-    selected.saved.ranges().iter().map(|range| (range.first.get(), range.last.get())).collect()
+/// The same question twice is looked for once.
+fn content(contents: &mut Vec<Content>, content: Content) -> Test {
+    let at = contents.iter().position(|other| *other == content).unwrap_or(contents.len());
+    if at == contents.len() {
+        contents.push(content);
+    }
+    Test::Content(at)
+}
+
+fn ranges(uids: &UidSet) -> Vec<(u32, u32)> {
+    uids.ranges().iter().map(|range| (range.first.get(), range.last.get())).collect()
 }
 
 #[cfg(test)]
@@ -291,6 +364,25 @@ mod tests {
         assert_eq!(decide(vec![Test::Content(0), constant(true)], true), Some(true));
         assert_eq!(decide(vec![Test::Content(0), constant(false)], true), None);
         assert_eq!(decide(vec![constant(false)], true), Some(false));
+    }
+
+    #[test]
+    fn the_best_fits_wholly_rfc6203_4() {
+        let check = |scores: &[f32], expected: &[u8]| {
+            let found = |score: &f32| Found {
+                number: 1,
+                uid: Uid::new(1).unwrap(),
+                mod_seq: ModSeq(1),
+                email: EmailId(1),
+                size: 1,
+                internal_date: InternalDate::utc(0),
+                score: *score,
+            };
+            assert_eq!(relevancy(&scores.iter().map(found).collect::<Vec<_>>()), expected);
+        };
+        check(&[2.0, 8.0, 0.0, 0.001], &[25, 100, 1, 1]);
+        check(&[0.0, 0.0], &[100, 100]);
+        check(&[], &[]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Orders of messages (RFC 5256 §3, RFC 5957): what a message is ordered by, and the ordering.
+//! Orders of messages (RFC 5256 §3, RFC 5957, RFC 6203 §6): what a message is ordered by, and the ordering.
 
 use std::cmp::Ordering;
 
@@ -56,9 +56,9 @@ pub(crate) async fn sort(
     Ok(keyed.into_iter().map(|(_, found)| found).collect())
 }
 
-/// Whether the mailbox's index has it.
+/// Whether it is known without the message's record.
 fn is_in_row(key: SortKey) -> bool {
-    matches!(key, SortKey::Arrival | SortKey::Size)
+    matches!(key, SortKey::Arrival | SortKey::Size | SortKey::Relevancy)
 }
 
 fn values(
@@ -73,6 +73,8 @@ fn values(
 fn value(key: SortKey, found: &Found, summary: &HeaderSummary, sent: Option<i64>) -> Value {
     match key {
         SortKey::Arrival => Value::Number(found.internal_date.unix_seconds()),
+        // RFC 6203 §6: the highest score first. A millionth of a score makes no difference.
+        SortKey::Relevancy => Value::Number(-((f64::from(found.score) * 1e6) as i64)),
         SortKey::Size => Value::Number(i64::from(found.size)),
         // RFC 5256 §2.2: the internal date where there is no date that could be understood.
         SortKey::Date => Value::Number(sent.unwrap_or_else(|| found.internal_date.unix_seconds())),

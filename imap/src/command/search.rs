@@ -3,11 +3,10 @@
 use imap_protocol::command::Tag;
 use imap_protocol::response::search::{ExtendedSearch, extended_search, search};
 use imap_protocol::search::{Search, SearchReturn};
-use mail::id::Uid;
 use mail::uid::UidSet;
 
 use crate::reply::{Answer, Reply, Stop, storage_failure};
-use crate::search::{Found, find};
+use crate::search::{Found, find, relevancy};
 use crate::session::Session;
 
 pub(crate) async fn run(session: &mut Session, tag: &Tag, command: Search) -> Answer {
@@ -61,6 +60,10 @@ pub(super) fn tell(session: &mut Session, tag: &Tag, wishes: Wishes, found: &[Fo
     }
     if returns.speaks() {
         let numbers = numbers(found, uid);
+        let page = returns.partial.map(|page| (page, page.of(found.len())));
+        // RFC 6203 §4: of the messages that are told, in their order.
+        let told = page.clone().map_or(0..found.len(), |(_, at)| at);
+        let scores = returns.relevancy.then(|| relevancy(found)[told].to_vec());
         let highest = reported(found, returns).map(|found| found.mod_seq.0).max();
         let answer = ExtendedSearch {
             uid,
@@ -69,7 +72,8 @@ pub(super) fn tell(session: &mut Session, tag: &Tag, wishes: Wishes, found: &[Fo
             all: if returns.all { &numbers } else { &[] },
             count: returns.count.then_some(numbers.len() as u32),
             mod_seq: highest.filter(|_| mod_seq),
-            partial: returns.partial.map(|page| (page, &numbers[page.of(numbers.len())])),
+            partial: page.map(|(page, at)| (page, &numbers[at])),
+            relevancy: scores.as_deref(),
         };
         extended_search(session.out(), tag, &answer);
     }
@@ -83,22 +87,17 @@ pub(super) fn numbers(found: &[Found], uid: bool) -> Vec<u32> {
 
 /// Of which messages the highest MODSEQ is told (RFC 4731 §3.2): with nothing but MIN, MAX and PARTIAL, of those.
 fn reported(found: &[Found], returns: SearchReturn) -> impl Iterator<Item = &Found> {
-    let some_only = !returns.all && !returns.count;
+    let names_some = returns.min || returns.max || returns.partial.is_some();
+    let all = returns.all || returns.count || !names_some;
     let last = found.len().saturating_sub(1);
     let page = returns.partial.map(|page| page.of(found.len())).unwrap_or_default();
     found.iter().enumerate().filter_map(move |(at, message)| {
-        let wanted =
-            !some_only || (returns.min && at == 0) || (returns.max && at == last) || page.contains(&at);
+        let wanted = all || (returns.min && at == 0) || (returns.max && at == last) || page.contains(&at);
         wanted.then_some(message)
     })
 }
 
-/// What `$` becomes (RFC 5182 §2.4, RFC 9394 §3.2): with nothing but MIN, MAX and PARTIAL, those.
+/// What `$` becomes (RFC 5182 §2.4, RFC 9394 §3.2): the same.
 fn saved(found: &[Found], returns: SearchReturn) -> UidSet {
-    let uids: Vec<Uid> = if returns.min || returns.max || returns.partial.is_some() {
-        reported(found, returns).map(|found| found.uid).collect()
-    } else {
-        found.iter().map(|found| found.uid).collect()
-    };
-    uids.into_iter().collect()
+    reported(found, returns).map(|found| found.uid).collect()
 }

@@ -9,7 +9,8 @@ use mail::header::Fields;
 use mail::header::decode::decode_header_text;
 use mail::mime::{Kind, Part, TextDecoder};
 use memchr::memmem::Finder;
-use search::{Needle, Place};
+use search::document::Texts;
+use search::{Look, Needle, Place, Reach, TextLimits, Wanted};
 use storage::{Account, BodyError, BodyReader, EmailRecord, StorageError};
 
 use super::on;
@@ -26,6 +27,8 @@ pub(super) enum Content {
     Body { needle: String },
     /// The same, or any header.
     Text { needle: String },
+    /// Words, spelt nearly so, where the search index has words.
+    Words(Wanted),
 }
 
 /// All questions of one search.
@@ -36,10 +39,14 @@ pub(super) struct Contents {
     finders: Vec<Finder<'static>>,
     finder_of: Vec<usize>,
     asks_header: bool,
+    /// Words to be looked for in messages that the index does not know, with the question each belongs to.
+    looks: Vec<(usize, Look)>,
+    /// How much of a message has words.
+    limits: TextLimits,
 }
 
 impl Contents {
-    pub(super) fn new(list: Vec<Content>) -> Self {
+    pub(super) fn new(list: Vec<Content>, limits: TextLimits) -> Self {
         let mut finders = Vec::new();
         let mut finder_of = Vec::new();
         for (at, content) in list.iter().enumerate() {
@@ -50,7 +57,20 @@ impl Contents {
         }
         let asks_header =
             list.iter().any(|content| matches!(content, Content::Header { .. } | Content::Text { .. }));
-        Self { list, finders, finder_of, asks_header }
+        let looks = |(at, content): (usize, &Content)| match content {
+            Content::Words(wanted) => Some((at, Look::new(wanted))),
+            _ => None,
+        };
+        let looks = list.iter().enumerate().filter_map(looks).collect();
+        Self { list, finders, finder_of, asks_header, looks, limits }
+    }
+
+    /// The words of each content that is to be found by them.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = Option<&Wanted>> {
+        self.list.iter().map(|content| match content {
+            Content::Words(wanted) => Some(wanted),
+            _ => None,
+        })
     }
 
     /// What the search index can be asked about each content.
@@ -60,7 +80,7 @@ impl Contents {
                 Content::Header { name, needle } => (Place::Field(name.clone()), needle),
                 Content::Body { needle } => (Place::Body, needle),
                 Content::Text { needle } => (Place::Anywhere, needle),
-                Content::Sent(..) => return None,
+                Content::Sent(..) | Content::Words(_) => return None,
             };
             (!needle.is_empty()).then(|| Needle { place, text: needle.clone() })
         })
@@ -91,6 +111,10 @@ pub(super) async fn examine(
             _ => {}
         }
     }
+    if let Some(answer) = decide(&known) {
+        return Ok(answer);
+    }
+    look_for_words(account, record, contents, &mut known).await?;
     if let Some(answer) = decide(&known) {
         return Ok(answer);
     }
@@ -134,6 +158,23 @@ pub(super) async fn examine(
     Ok(decide(&known).unwrap_or(false))
 }
 
+/// Words in a message that the index does not know. What is spelt nearly so only the index finds.
+async fn look_for_words(
+    account: &Account,
+    record: &EmailRecord,
+    contents: &Contents,
+    known: &mut [Option<bool>],
+) -> Result<(), BodyError> {
+    if contents.looks.iter().all(|(at, _)| known[*at].is_some()) {
+        return Ok(());
+    }
+    let texts = Texts::of(account, record, &contents.limits, Reach::Whole).await?;
+    for (at, look) in &contents.looks {
+        known[*at].get_or_insert_with(|| look.finds(&texts));
+    }
+    Ok(())
+}
+
 /// Whose header it is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
@@ -156,7 +197,7 @@ async fn look_at_header(
         Content::Header { .. } => which == Which::Message,
         Content::Text { .. } => true,
         Content::Body { .. } => which == Which::Embedded,
-        Content::Sent(..) => false,
+        Content::Sent(..) | Content::Words(_) => false,
     };
     let open = contents.list.iter().zip(&*known).any(|(content, known)| known.is_none() && asked(content));
     if !open || range.is_empty() {
@@ -178,7 +219,7 @@ async fn look_at_header(
                     folded_value(&mut folded, value).contains(needle.as_str())
                         || fold(&String::from_utf8_lossy(name)).contains(needle.as_str())
                 }
-                Content::Sent(..) => false,
+                Content::Sent(..) | Content::Words(_) => false,
             };
             if found {
                 *known = Some(true);

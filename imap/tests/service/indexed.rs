@@ -5,7 +5,7 @@ use std::time::Duration;
 use imap::Config;
 use search::Search;
 
-use crate::world::{MULTIPART, Session, World, plain};
+use crate::world::{MULTIPART, Session, World, alice_id, plain};
 
 const QUERIES: [&str; 18] = [
     "TEXT lunch",
@@ -85,7 +85,7 @@ async fn the_index_changes_no_answer() {
         }
     }
     // And one that is not.
-    let id = one_account(&world).await;
+    let id = alice_id(&world).await;
     let account = world.storage.account(&storage::Principal::Operator, id).await.unwrap();
     search.touch(id);
     for _ in 0..200 {
@@ -105,12 +105,4 @@ async fn the_index_changes_no_answer() {
     }
     assert!(found > 10, "most of them find something");
     task.abort();
-}
-
-async fn one_account(world: &World) -> mail::id::AccountId {
-    let address = mail::address::Address::parse("alice@example.test").unwrap();
-    match world.directory.entry(&address).await.unwrap().as_deref() {
-        Some(directory::entry::Entry::Account(account)) => account.id,
-        other => panic!("{other:?}"),
-    }
 }

@@ -182,6 +182,15 @@ impl World {
     }
 }
 
+/// The account of alice.
+pub(crate) async fn alice_id(world: &World) -> AccountId {
+    let address = Address::parse("alice@example.test").unwrap();
+    match world.directory.entry(&address).await.unwrap().as_deref() {
+        Some(directory::entry::Entry::Account(account)) => account.id,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// What a command was answered with. Lines are without their ends.
 #[derive(Debug)]
 pub(crate) struct Reply {

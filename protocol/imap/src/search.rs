@@ -57,6 +57,8 @@ pub enum SortKey {
     Subject,
     /// The local part of the first To address.
     To,
+    /// How well a message fits what is searched for fuzzily, the best first (RFC 6203 §6).
+    Relevancy,
 }
 
 /// A THREAD or UID THREAD command.
@@ -96,12 +98,14 @@ pub struct SearchReturn {
     pub save: bool,
     /// PARTIAL (RFC 9394); never with ALL.
     pub partial: Option<Page>,
+    /// RELEVANCY (RFC 6203 §4)
+    pub relevancy: bool,
 }
 
 impl SearchReturn {
     /// Whether there is something to say: SAVE alone is answered with nothing (RFC 5182 §2.1).
     pub fn speaks(&self) -> bool {
-        self.min || self.max || self.all || self.count || self.partial.is_some()
+        self.min || self.max || self.all || self.count || self.relevancy || self.partial.is_some()
     }
 }
 
@@ -160,18 +164,30 @@ pub enum SearchKey {
     Or(Box<SearchKey>, Box<SearchKey>),
     /// All of these.
     And(Vec<SearchKey>),
+    /// FUZZY (RFC 6203 §3): this key, in whatever way finds what people mean.
+    Fuzzy(Box<SearchKey>),
 }
 
 impl SearchKey {
     /// Whether MODSEQ occurs: the answer then carries the highest one found (RFC 7162 §3.1.5).
     pub fn has_mod_seq(&self) -> bool {
-        match self {
-            Self::ModSeq(_) => true,
-            Self::Not(key) => key.has_mod_seq(),
-            Self::Or(a, b) => a.has_mod_seq() || b.has_mod_seq(),
-            Self::And(keys) => keys.iter().any(Self::has_mod_seq),
-            _ => false,
-        }
+        self.any(&|key| matches!(key, Self::ModSeq(_)))
+    }
+
+    /// Whether FUZZY occurs: without it there is no relevancy (RFC 6203 §4).
+    pub fn has_fuzzy(&self) -> bool {
+        self.any(&|key| matches!(key, Self::Fuzzy(_)))
+    }
+
+    /// Whether a key or one within it is such a key.
+    fn any(&self, is: &dyn Fn(&Self) -> bool) -> bool {
+        is(self)
+            || match self {
+                Self::Not(key) | Self::Fuzzy(key) => key.any(is),
+                Self::Or(a, b) => a.any(is) || b.any(is),
+                Self::And(keys) => keys.iter().any(|key| key.any(is)),
+                _ => false,
+            }
     }
 }
 

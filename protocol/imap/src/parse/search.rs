@@ -28,7 +28,11 @@ pub(super) fn search(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
         charset(cursor)?;
         cursor.space()?;
     }
-    Ok(Search { uid, returns, key: keys(cursor)? })
+    let key = keys(cursor)?;
+    if returns.is_some_and(|returns| returns.relevancy) {
+        relevant(&key)?;
+    }
+    Ok(Search { uid, returns, key })
 }
 
 /// [SP RETURN (…)] SP (criteria) SP charset SP key *(SP key) (RFC 5256 §5).
@@ -56,6 +60,7 @@ pub(super) fn sort(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Sort> {
             b"DISPLAYFROM" => SortKey::DisplayFrom,
             b"DISPLAYTO" => SortKey::DisplayTo,
             b"FROM" => SortKey::From,
+            b"RELEVANCY" => SortKey::Relevancy,
             b"SIZE" => SortKey::Size,
             b"SUBJECT" => SortKey::Subject,
             b"TO" => SortKey::To,
@@ -73,7 +78,12 @@ pub(super) fn sort(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Sort> {
     cursor.space()?;
     charset(cursor)?;
     cursor.space()?;
-    Ok(Sort { uid, returns, order, key: keys(cursor)? })
+    let key = keys(cursor)?;
+    let by_relevancy = order.iter().any(|step: &SortCriterion| step.by == SortKey::Relevancy);
+    if by_relevancy || returns.is_some_and(|returns| returns.relevancy) {
+        relevant(&key)?;
+    }
+    Ok(Sort { uid, returns, order, key })
 }
 
 /// SP algorithm SP charset SP key *(SP key) (RFC 5256 §5).
@@ -89,6 +99,11 @@ pub(super) fn thread(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Thread> {
     charset(cursor)?;
     cursor.space()?;
     Ok(Thread { uid, algorithm, key: keys(cursor)? })
+}
+
+/// RFC 6203 §4 and §6: RELEVANCY is not to be used unless there is a FUZZY key.
+fn relevant(key: &SearchKey) -> Parsed<()> {
+    if key.has_fuzzy() { Ok(()) } else { Err(Refusal::bad("RELEVANCY needs a FUZZY key")) }
 }
 
 fn charset(cursor: &mut Cursor<'_>) -> Parsed<()> {
@@ -119,6 +134,7 @@ fn return_options(cursor: &mut Cursor<'_>) -> Parsed<SearchReturn> {
             b"ALL" => returns.all = true,
             b"COUNT" => returns.count = true,
             b"SAVE" => returns.save = true,
+            b"RELEVANCY" => returns.relevancy = true,
             b"PARTIAL" if returns.partial.is_some() => return Err(Refusal::bad("More than one PARTIAL")),
             b"PARTIAL" => {
                 cursor.space()?;
@@ -213,6 +229,10 @@ impl Parser {
             b"NOT" => {
                 cursor.space()?;
                 SearchKey::Not(Box::new(self.key(cursor, depth + 1)?))
+            }
+            b"FUZZY" => {
+                cursor.space()?;
+                SearchKey::Fuzzy(Box::new(self.key(cursor, depth + 1)?))
             }
             b"OR" => {
                 cursor.space()?;

@@ -285,10 +285,42 @@ fn pages_rfc9394_4() {
 }
 
 #[test]
+fn fuzzy_keys_rfc6203_7() {
+    use crate::search::{SearchKey, SortKey};
+    let Command::Search(search) = accepted("a SEARCH RETURN (RELEVANCY ALL) FUZZY SUBJECT work FROM user")
+    else {
+        panic!()
+    };
+    assert!(search.returns.unwrap().relevancy);
+    let header = |name: &str, text: &str| SearchKey::Header { name: name.to_owned(), text: text.to_owned() };
+    let fuzzy = SearchKey::Fuzzy(Box::new(header("SUBJECT", "work")));
+    assert_eq!(search.key, SearchKey::And(vec![fuzzy, header("FROM", "user")]));
+    accepted("a SEARCH FUZZY (SUBJECT \"IMAP break\" LARGER 5) NOT FUZZY ANSWERED");
+    accepted("a UID SEARCH RETURN (RELEVANCY PARTIAL 1:5) OR SEEN NOT (FUZZY TEXT x)");
+    let Command::Sort(sort) =
+        accepted("a SORT RETURN (RELEVANCY ALL) (REVERSE RELEVANCY DATE) UTF-8 FUZZY TEXT x")
+    else {
+        panic!()
+    };
+    assert!(sort.order[0].reverse && sort.order[0].by == SortKey::Relevancy);
+    for wrong in [
+        "a SEARCH RETURN (RELEVANCY) TEXT x",
+        "a SORT (RELEVANCY) UTF-8 TEXT x",
+        "a SORT RETURN (RELEVANCY) (DATE) UTF-8 NOT TEXT x",
+    ] {
+        assert_eq!(refused(wrong), "BAD RELEVANCY needs a FUZZY key", "{wrong}");
+    }
+    for wrong in ["a SEARCH FUZZY", "a SEARCH FUZZY ", "a SEARCH FUZZY FUZZ", "a SEARCH FUZZY (TEXT x"] {
+        assert!(refused(wrong).starts_with("BAD "), "{wrong}");
+    }
+}
+
+#[test]
 fn nesting_is_bounded() {
     let deep = format!("a SEARCH {}ALL{}", "(".repeat(5000), ")".repeat(5000));
     assert_eq!(refused(&deep), "BAD Search is too complex");
     assert_eq!(refused(&format!("a SEARCH {}ALL", "NOT ".repeat(5000))), "BAD Search is too complex");
+    assert_eq!(refused(&format!("a SEARCH {}ALL", "FUZZY ".repeat(5000))), "BAD Search is too complex");
     assert_eq!(refused(&format!("a SEARCH {}ALL", "ALL ".repeat(5000))), "BAD Search is too complex");
     assert_eq!(refused(&format!("a FETCH 1 BODY[{}1]", "1.".repeat(5000))), "BAD Section is too deep");
 }

@@ -93,6 +93,8 @@ pub struct ExtendedSearch<'a> {
     pub mod_seq: Option<u64>,
     /// PARTIAL (RFC 9394): the page asked for and what is on it, in the order of ALL.
     pub partial: Option<(Page, &'a [u32])>,
+    /// RELEVANCY (RFC 6203 §4): how well each fits, from 1 to 100, in the order of ALL or PARTIAL.
+    pub relevancy: Option<&'a [u8]>,
 }
 
 /// Writes `* ESEARCH (TAG "a") UID MIN 2 …`.
@@ -130,6 +132,16 @@ pub fn extended_search(out: &mut BytesMut, tag: &Tag, found: &ExtendedSearch<'_>
     if !found.all.is_empty() {
         out.put_slice(b" ALL ");
         set(out, found.all);
+    }
+    if let Some(scores) = found.relevancy {
+        out.put_slice(b" RELEVANCY (");
+        for (at, score) in scores.iter().enumerate() {
+            if at > 0 {
+                out.put_u8(b' ');
+            }
+            number(out, u64::from(*score));
+        }
+        out.put_u8(b')');
     }
     out.put_slice(b"\r\n");
 }

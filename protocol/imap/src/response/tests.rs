@@ -324,6 +324,17 @@ fn searches() {
         |out| search::extended_search(out, &tag, &ExtendedSearch::default()),
         "* ESEARCH (TAG \"a\\\"1\")\r\n",
     );
+    check_unknown_to_codec(
+        |out| {
+            let found = ExtendedSearch {
+                all: &[1, 5, 10],
+                relevancy: Some(&[4, 99, 42]),
+                ..ExtendedSearch::default()
+            };
+            search::extended_search(out, &tag, &found);
+        },
+        "* ESEARCH (TAG \"a\\\"1\") ALL 1,5,10 RELEVANCY (4 99 42)\r\n",
+    );
     for (page, found, expected) in [
         (Page::last(1, 3), &[2, 3, 9][..], "(-1:-3 2:3,9)"),
         (Page::first(3, 1), &[2], "(3:1 2)"),
