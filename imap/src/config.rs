@@ -51,6 +51,9 @@ pub struct Config {
     /// Different texts of one SEARCH that are found by their words where FUZZY is asked for (RFC 6203); each asks the index,
     /// and looks at the messages that it does not know yet. What is asked for beyond is looked for exactly.
     pub fuzzy_texts_max: usize,
+    /// Mailboxes that one ESEARCH looks into (RFC 7377); each has its index loaded. An account with more of them is searched
+    /// in parts.
+    pub multisearch_mailboxes_max: usize,
 }
 
 impl Default for Config {
@@ -73,6 +76,7 @@ impl Default for Config {
             fetch_ahead_messages_max: 32,
             fetch_ahead_bytes_max: 4 << 20,
             fuzzy_texts_max: 8,
+            multisearch_mailboxes_max: 1000,
         }
     }
 }

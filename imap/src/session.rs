@@ -203,6 +203,7 @@ impl Session {
             Command::Copy(copy) => commands::copy::copy(self, copy).await,
             Command::Move(copy) => commands::copy::move_messages(self, copy).await,
             Command::Search(search) => commands::search::run(self, tag, *search).await,
+            Command::MultiSearch(search) => commands::esearch::run(self, tag, *search).await,
             Command::Sort(sort) => commands::sort::run(self, tag, *sort).await,
             Command::Thread(thread) => commands::thread::run(self, *thread).await,
         }
@@ -354,6 +355,8 @@ fn describe(command: &Command) -> (&'static str, Expunges) {
         Command::Unselect => ("unselect", Tell),
         Command::Expunge | Command::UidExpunge(_) => ("expunge", Tell),
         Command::Search(search) => ("search", if search.uid { Tell } else { Hold }),
+        // Its keys may name messages by number.
+        Command::MultiSearch(_) => ("esearch", Hold),
         Command::Sort(sort) => ("sort", if sort.uid { Tell } else { Hold }),
         Command::Thread(thread) => ("thread", if thread.uid { Tell } else { Hold }),
         Command::Fetch(fetch) => ("fetch", if fetch.uid { Tell } else { Hold }),

@@ -35,7 +35,10 @@ pub(crate) async fn run(session: &mut Session, tag: &Tag, command: Search) -> An
             let highest = found.iter().map(|found| found.mod_seq.0).max().filter(|_| mod_seq);
             search(session.out(), &numbers(&found, command.uid), highest);
         }
-        Some(returns) => tell(session, tag, Wishes { uid: command.uid, returns, mod_seq }, &found)?,
+        Some(returns) => {
+            keep(session, returns, &found)?;
+            tell(session, tag, Wishes { uid: command.uid, returns, mod_seq, of: None }, &found);
+        }
     }
     session.throttle().await?;
     Ok(Reply::ok("Search completed"))
@@ -43,21 +46,27 @@ pub(crate) async fn run(session: &mut Session, tag: &Tag, command: Search) -> An
 
 /// What a client wants to hear of the messages that are found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wishes {
+pub(super) struct Wishes<'a> {
     /// UIDs, not numbers.
     pub(super) uid: bool,
     pub(super) returns: SearchReturn,
     /// The highest MODSEQ.
     pub(super) mod_seq: bool,
+    /// Name and UIDVALIDITY of the mailbox, where they are to be told.
+    pub(super) of: Option<(&'a str, u32)>,
 }
 
-/// Says it, and keeps it as `$` where that is wanted. SORT says the first and the last of its order as MIN and MAX
-/// (RFC 5267 §3).
-pub(super) fn tell(session: &mut Session, tag: &Tag, wishes: Wishes, found: &[Found]) -> Result<(), Stop> {
-    let Wishes { uid, returns, mod_seq } = wishes;
+/// Makes it `$` where that is wanted.
+pub(super) fn keep(session: &mut Session, returns: SearchReturn, found: &[Found]) -> Result<(), Stop> {
     if returns.save {
         session.selected()?.saved = saved(found, returns);
     }
+    Ok(())
+}
+
+/// Says what RETURN asks for. SORT says the first and the last of its order as MIN and MAX (RFC 5267 §3).
+pub(super) fn tell(session: &mut Session, tag: &Tag, wishes: Wishes<'_>, found: &[Found]) {
+    let Wishes { uid, returns, mod_seq, of } = wishes;
     if returns.speaks() {
         let numbers = numbers(found, uid);
         let page = returns.partial.map(|page| (page, page.of(found.len())));
@@ -66,6 +75,7 @@ pub(super) fn tell(session: &mut Session, tag: &Tag, wishes: Wishes, found: &[Fo
         let scores = returns.relevancy.then(|| relevancy(found)[told].to_vec());
         let highest = reported(found, returns).map(|found| found.mod_seq.0).max();
         let answer = ExtendedSearch {
+            mailbox: of,
             uid,
             min: returns.min.then(|| numbers.first().copied()).flatten(),
             max: returns.max.then(|| numbers.last().copied()).flatten(),
@@ -77,7 +87,6 @@ pub(super) fn tell(session: &mut Session, tag: &Tag, wishes: Wishes, found: &[Fo
         };
         extended_search(session.out(), tag, &answer);
     }
-    Ok(())
 }
 
 /// UIDs or numbers of what was found.

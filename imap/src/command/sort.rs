@@ -4,7 +4,7 @@ use imap_protocol::command::Tag;
 use imap_protocol::response::search::sort as write;
 use imap_protocol::search::Sort;
 
-use super::search::{Wishes, numbers, tell};
+use super::search::{Wishes, keep, numbers, tell};
 use crate::reply::{Answer, Reply, storage_failure};
 use crate::search::find;
 use crate::session::Session;
@@ -30,7 +30,10 @@ pub(crate) async fn run(session: &mut Session, tag: &Tag, command: Sort) -> Answ
     };
     match command.returns {
         None => write(session.out(), &numbers(&found, command.uid)),
-        Some(returns) => tell(session, tag, Wishes { uid: command.uid, returns, mod_seq }, &found)?,
+        Some(returns) => {
+            keep(session, returns, &found)?;
+            tell(session, tag, Wishes { uid: command.uid, returns, mod_seq, of: None }, &found);
+        }
     }
     session.throttle().await?;
     Ok(Reply::ok("Sort completed"))

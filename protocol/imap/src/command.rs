@@ -8,7 +8,7 @@ use sasl::Password;
 use crate::fetch::FetchItem;
 use crate::mailbox_name::MailboxName;
 use crate::page::Page;
-use crate::search::{Search, Sort, Thread};
+use crate::search::{MultiSearch, Search, Sort, Thread};
 use crate::sequence::SequenceSet;
 
 /// A command's tag (RFC 9051 §2.2.1).
@@ -106,6 +106,8 @@ pub enum Command {
     UidExpunge(SequenceSet),
     /// SEARCH and UID SEARCH (§6.4.4).
     Search(Box<Search>),
+    /// ESEARCH (RFC 7377).
+    MultiSearch(Box<MultiSearch>),
     /// SORT, UID SORT
     Sort(Box<Sort>),
     /// THREAD, UID THREAD

@@ -54,6 +54,7 @@ pub(crate) enum Verb {
     Create,
     Delete,
     Enable,
+    Esearch,
     Examine,
     Expunge,
     Fetch,
@@ -108,6 +109,7 @@ impl Verb {
             ("CREATE", Self::Create),
             ("DELETE", Self::Delete),
             ("ENABLE", Self::Enable),
+            ("ESEARCH", Self::Esearch),
             ("EXAMINE", Self::Examine),
             ("EXPUNGE", Self::Expunge),
             ("FETCH", Self::Fetch),
@@ -243,6 +245,7 @@ pub(crate) fn arguments(cursor: &mut Cursor<'_>, verb: Verb, form: NameForm) -> 
         Verb::Search | Verb::UidSearch => {
             Command::Search(Box::new(search::search(cursor, verb == Verb::UidSearch)?))
         }
+        Verb::Esearch => Command::MultiSearch(Box::new(search::multi_search(cursor, form)?)),
         Verb::Sort | Verb::UidSort => Command::Sort(Box::new(search::sort(cursor, verb == Verb::UidSort)?)),
         Verb::Thread | Verb::UidThread => {
             Command::Thread(Box::new(search::thread(cursor, verb == Verb::UidThread)?))
@@ -266,6 +269,10 @@ pub(crate) fn arguments(cursor: &mut Cursor<'_>, verb: Verb, form: NameForm) -> 
 /// SP mailbox.
 pub(crate) fn mailbox(cursor: &mut Cursor<'_>, form: NameForm) -> Parsed<MailboxName> {
     cursor.space()?;
+    mailbox_name(cursor, form)
+}
+
+fn mailbox_name(cursor: &mut Cursor<'_>, form: NameForm) -> Parsed<MailboxName> {
     let raw = cursor.astring()?;
     MailboxName::decode(&raw, form).ok_or(Refusal::no("[CANNOT] Invalid mailbox name"))
 }

@@ -1,5 +1,6 @@
-//! SEARCH (RFC 9051 §6.4.4), SORT and THREAD (RFC 5256) as parsed.
+//! SEARCH (RFC 9051 §6.4.4), ESEARCH (RFC 7377), SORT and THREAD (RFC 5256) as parsed.
 
+use crate::mailbox_name::MailboxName;
 use crate::page::Page;
 use crate::sequence::SequenceSet;
 
@@ -12,6 +13,36 @@ pub struct Search {
     pub returns: Option<SearchReturn>,
     /// The criteria; several are ANDed.
     pub key: SearchKey,
+}
+
+/// An ESEARCH command (RFC 7377): always with UIDs, and answered by extended responses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MultiSearch {
+    /// Where; without IN in the selected mailbox.
+    pub sources: Vec<Source>,
+    /// RETURN options.
+    pub returns: SearchReturn,
+    /// The criteria.
+    pub key: SearchKey,
+}
+
+/// Which mailboxes (RFC 7377 §2.2). `selected-delayed` is a word of NOTIFY alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `selected`
+    Selected,
+    /// `inboxes`: where new mail may come.
+    Inboxes,
+    /// `personal`: all of the user's own.
+    Personal,
+    /// `subscribed`
+    Subscribed,
+    /// `subtree`: these and all below them.
+    Subtree(Vec<MailboxName>),
+    /// `subtree-one`: these and those one level below.
+    SubtreeOne(Vec<MailboxName>),
+    /// `mailboxes`: these.
+    Mailboxes(Vec<MailboxName>),
 }
 
 /// A SORT or UID SORT command.
@@ -177,6 +208,11 @@ impl SearchKey {
     /// Whether FUZZY occurs: without it there is no relevancy (RFC 6203 §4).
     pub fn has_fuzzy(&self) -> bool {
         self.any(&|key| matches!(key, Self::Fuzzy(_)))
+    }
+
+    /// Whether `$` occurs, which is of the selected mailbox.
+    pub fn has_saved(&self) -> bool {
+        self.any(&|key| matches!(key, Self::Sequence(SequenceSet::Saved) | Self::Uid(SequenceSet::Saved)))
     }
 
     /// Whether a key or one within it is such a key.

@@ -1,22 +1,94 @@
-//! SEARCH keys; SORT and THREAD, which end in them.
+//! SEARCH keys; ESEARCH, SORT and THREAD, which end in them.
 
 use super::cursor::Cursor;
 use super::{Parsed, Refusal, date};
+use crate::mailbox_name::{MailboxName, NameForm};
 use crate::search::{
-    DateTest, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, SystemFlag, Thread,
-    ThreadAlgorithm,
+    DateTest, MultiSearch, Search, SearchKey, SearchReturn, Sort, SortCriterion, SortKey, Source, SystemFlag,
+    Thread, ThreadAlgorithm,
 };
 
 /// NOT, OR and parentheses inside one another. The parser and whoever evaluates the keys recurse that deep.
 const DEPTH_MAX: usize = 32;
 /// Keys in one command.
 const KEYS_MAX: usize = 1000;
+/// Mailboxes that one command may name.
+const NAMES_MAX: usize = 1000;
 /// Steps of an order; there are fewer keys.
 const CRITERIA_MAX: usize = 16;
 
 /// [SP RETURN (…)] [SP CHARSET name] SP key *(SP key).
 pub(super) fn search(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
     cursor.space()?;
+    let (returns, key) = program(cursor)?;
+    Ok(Search { uid, returns, key })
+}
+
+/// [SP IN SP (sources)] [SP RETURN (…)] [SP CHARSET name] SP key *(SP key) (RFC 7377 §4).
+pub(super) fn multi_search(cursor: &mut Cursor<'_>, form: NameForm) -> Parsed<MultiSearch> {
+    cursor.space()?;
+    let mut sources = vec![Source::Selected];
+    if cursor.eat_keyword(b"IN") {
+        cursor.space()?;
+        sources = self::sources(cursor, form)?;
+        cursor.space()?;
+    }
+    let (returns, key) = program(cursor)?;
+    let returns = returns.unwrap_or(SearchReturn { all: true, ..SearchReturn::default() });
+    Ok(MultiSearch { sources, returns, key })
+}
+
+/// `(source *(SP source))`. Scope options, which could stand behind them in parentheses, there are none.
+fn sources(cursor: &mut Cursor<'_>, form: NameForm) -> Parsed<Vec<Source>> {
+    let mut sources = Vec::new();
+    let mut names_left = NAMES_MAX;
+    cursor.expect(b'(')?;
+    loop {
+        if cursor.peek() == Some(b'(') {
+            return Err(Refusal::bad("Unknown scope option"));
+        }
+        sources.push(match cursor.atom()?.to_ascii_uppercase().as_slice() {
+            b"SELECTED" => Source::Selected,
+            b"INBOXES" => Source::Inboxes,
+            b"PERSONAL" => Source::Personal,
+            b"SUBSCRIBED" => Source::Subscribed,
+            b"SUBTREE" => Source::Subtree(mailboxes(cursor, form, &mut names_left)?),
+            b"SUBTREE-ONE" => Source::SubtreeOne(mailboxes(cursor, form, &mut names_left)?),
+            b"MAILBOXES" => Source::Mailboxes(mailboxes(cursor, form, &mut names_left)?),
+            _ => return Err(Refusal::bad("Unknown mailbox specifier")),
+        });
+        if sources.len() > NAMES_MAX {
+            return Err(Refusal::bad("Too many mailboxes"));
+        }
+        if cursor.eat(b')') {
+            return Ok(sources);
+        }
+        cursor.space()?;
+    }
+}
+
+/// SP mailbox, or SP "(" mailbox *(SP mailbox) ")" (RFC 5465 §8 `one-or-more-mailbox`).
+fn mailboxes(cursor: &mut Cursor<'_>, form: NameForm, left: &mut usize) -> Parsed<Vec<MailboxName>> {
+    let is_list = cursor.rest().starts_with(b" (");
+    if is_list {
+        cursor.space()?;
+        cursor.expect(b'(')?;
+    } else {
+        cursor.space()?;
+    }
+    let mut names = Vec::new();
+    loop {
+        names.push(super::mailbox_name(cursor, form)?);
+        *left = left.checked_sub(1).ok_or(Refusal::bad("Too many mailboxes"))?;
+        if !is_list || cursor.eat(b')') {
+            return Ok(names);
+        }
+        cursor.space()?;
+    }
+}
+
+/// [RETURN (…) SP] [CHARSET name SP] key *(SP key).
+fn program(cursor: &mut Cursor<'_>) -> Parsed<(Option<SearchReturn>, SearchKey)> {
     let mut returns = None;
     if cursor.eat_keyword(b"RETURN") {
         cursor.space()?;
@@ -32,7 +104,7 @@ pub(super) fn search(cursor: &mut Cursor<'_>, uid: bool) -> Parsed<Search> {
     if returns.is_some_and(|returns| returns.relevancy) {
         relevant(&key)?;
     }
-    Ok(Search { uid, returns, key })
+    Ok((returns, key))
 }
 
 /// [SP RETURN (…)] SP (criteria) SP charset SP key *(SP key) (RFC 5256 §5).

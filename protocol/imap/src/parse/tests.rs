@@ -316,6 +316,61 @@ fn fuzzy_keys_rfc6203_7() {
 }
 
 #[test]
+fn many_mailboxes_rfc7377_4() {
+    use crate::search::Source;
+    let sources = |command: &str| match accepted(command) {
+        Command::MultiSearch(search) => (search.sources, search.returns),
+        other => panic!("{other:?}"),
+    };
+    let names = |names: &[&str]| names.iter().map(|name| MailboxName::new(*name)).collect::<Vec<_>>();
+    let (none, returns) = sources("a ESEARCH SUBJECT x");
+    assert!(none == [Source::Selected] && returns.all);
+    let (all, returns) = sources(
+        "a ESEARCH IN (selected Inboxes PERSONAL subscribed subtree a subtree-one (\"b c\" inbox) mailboxes {1+}\r\nd) RETURN (COUNT) CHARSET UTF-8 UNSEEN UID 1",
+    );
+    assert_eq!(
+        all,
+        [
+            Source::Selected,
+            Source::Inboxes,
+            Source::Personal,
+            Source::Subscribed,
+            Source::Subtree(names(&["a"])),
+            Source::SubtreeOne(names(&["b c", "INBOX"])),
+            Source::Mailboxes(names(&["d"])),
+        ]
+    );
+    assert!(returns.count && !returns.all);
+    assert_eq!(refused("a ESEARCH IN (selected-delayed) ALL"), "BAD Unknown mailbox specifier");
+    assert_eq!(refused("a ESEARCH IN (personal (depth 1)) ALL"), "BAD Unknown scope option");
+    assert_eq!(refused("a ESEARCH IN (mailboxes &AB) ALL"), "NO [CANNOT] Invalid mailbox name");
+    let many = |count| format!("a ESEARCH IN (mailboxes ({})) ALL", vec!["x"; count].join(" "));
+    accepted(&many(1000));
+    assert_eq!(refused(&many(1001)), "BAD Too many mailboxes");
+    assert_eq!(
+        refused(&format!("a ESEARCH IN ({}) ALL", vec!["personal"; 1001].join(" "))),
+        "BAD Too many mailboxes"
+    );
+    for wrong in [
+        "a ESEARCH",
+        "a ESEARCH IN",
+        "a ESEARCH IN (personal)",
+        "a ESEARCH IN(personal) ALL",
+        "a ESEARCH IN () ALL",
+        "a ESEARCH IN ( personal) ALL",
+        "a ESEARCH IN (personal ) ALL",
+        "a ESEARCH IN (personal ALL",
+        "a ESEARCH IN (subtree) ALL",
+        "a ESEARCH IN (subtree ()) ALL",
+        "a ESEARCH IN (subtree (a) ) ALL",
+        "a ESEARCH RETURN (ALL) IN (personal) ALL",
+        "a UID ESEARCH IN (personal) ALL",
+    ] {
+        assert!(refused(wrong).starts_with("BAD "), "{wrong}");
+    }
+}
+
+#[test]
 fn nesting_is_bounded() {
     let deep = format!("a SEARCH {}ALL{}", "(".repeat(5000), ")".repeat(5000));
     assert_eq!(refused(&deep), "BAD Search is too complex");

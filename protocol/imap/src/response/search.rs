@@ -79,6 +79,9 @@ pub fn thread(out: &mut BytesMut, tokens: &[ThreadToken]) {
 /// What an ESEARCH response holds.
 #[derive(Clone, Debug, Default)]
 pub struct ExtendedSearch<'a> {
+    /// Of which mailbox, where it need not be the selected one: its name as it goes on the wire, and its UIDVALIDITY
+    /// (RFC 7377 §2.1).
+    pub mailbox: Option<(&'a str, u32)>,
     /// Numbers are UIDs.
     pub uid: bool,
     /// MIN
@@ -101,6 +104,12 @@ pub struct ExtendedSearch<'a> {
 pub fn extended_search(out: &mut BytesMut, tag: &Tag, found: &ExtendedSearch<'_>) {
     out.put_slice(b"* ESEARCH (TAG ");
     super::string::string(out, tag.as_str().as_bytes());
+    if let Some((mailbox, uid_validity)) = found.mailbox {
+        out.put_slice(b" MAILBOX ");
+        super::string::mailbox(out, mailbox);
+        out.put_slice(b" UIDVALIDITY ");
+        number(out, u64::from(uid_validity));
+    }
     out.put_u8(b')');
     if found.uid {
         out.put_slice(b" UID");

@@ -335,6 +335,15 @@ fn searches() {
         },
         "* ESEARCH (TAG \"a\\\"1\") ALL 1,5,10 RELEVANCY (4 99 42)\r\n",
     );
+    check_unknown_to_codec(
+        |out| {
+            let mailbox = Some(("folder 1", 7));
+            let found =
+                ExtendedSearch { mailbox, uid: true, all: &[4001, 4003], ..ExtendedSearch::default() };
+            search::extended_search(out, &tag, &found);
+        },
+        "* ESEARCH (TAG \"a\\\"1\" MAILBOX \"folder 1\" UIDVALIDITY 7) UID ALL 4001,4003\r\n",
+    );
     for (page, found, expected) in [
         (Page::last(1, 3), &[2, 3, 9][..], "(-1:-3 2:3,9)"),
         (Page::first(3, 1), &[2], "(3:1 2)"),
