@@ -87,7 +87,7 @@ impl Imap {
     /// Opens the account of somebody who has logged in by way of another region. `None`: it cannot be opened now.
     pub async fn enter(&self, principal: Principal) -> Option<Entered> {
         let user = login::open(&self.inner, principal).await.ok()?;
-        let text = login::welcome(&capability::logged_in(&self.inner.config));
+        let text = login::welcome(&capability::logged_in(&self.inner));
         Some(Entered { user, text })
     }
 

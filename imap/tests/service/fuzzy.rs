@@ -112,6 +112,7 @@ async fn words_are_found_by_the_index_and_before_they_are_in_it() {
 async fn without_an_index_and_beyond_the_limit_texts_are_found_exactly_rfc6203_5() {
     let world = World::new().await;
     let mut session = reports(&world).await;
+    assert!(!session.ok("CAPABILITY").await.untagged[0].contains("FUZZY"));
     assert_eq!(found(&mut session, "SEARCH FUZZY SUBJECT uarter").await, [3]);
     assert!(found(&mut session, "SEARCH FUZZY SUBJECT quaterly").await.is_empty());
     assert_eq!(scores(&mut session, "SEARCH RETURN (RELEVANCY) FUZZY TEXT report").await, [100, 100]);
