@@ -19,6 +19,7 @@ pub mod pointer;
 pub mod reference;
 pub mod request;
 pub mod response;
+pub mod websocket;
 
 pub use arguments::Arguments;
 pub use error::{MethodError, RequestError, SetError, SetErrorKind};

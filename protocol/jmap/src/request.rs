@@ -51,17 +51,15 @@ impl Request {
         limits: Limits,
         is_known: impl Fn(&str) -> bool,
     ) -> Result<Self, RequestError> {
-        if bytes.len() > limits.request_bytes_max {
-            return Err(RequestError::Limit("maxSizeRequest"));
-        }
-        let value = json::parse(bytes, limits.depth_max, limits.values_max).map_err(|error| match error {
-            // So many values are a size as well, and clients know no other name for it.
-            JsonError::TooMany(_) => RequestError::Limit("maxSizeRequest"),
-            JsonError::TooDeep(_) | JsonError::Syntax(_) | JsonError::Duplicate(_) => {
-                RequestError::NotJson(error.to_string())
-            }
-        })?;
-        let Value::Object(mut request) = value else { return not_request("not an object") };
+        Self::from_object(read_object(bytes, limits)?, limits, is_known)
+    }
+
+    /// Takes a request from its members.
+    pub(crate) fn from_object(
+        mut request: Object,
+        limits: Limits,
+        is_known: impl Fn(&str) -> bool,
+    ) -> Result<Self, RequestError> {
         let Some(Value::Array(using)) = request.remove("using") else {
             return not_request("using: not a list of strings");
         };
@@ -112,7 +110,25 @@ impl Invocation {
     }
 }
 
-fn not_request<T>(why: &str) -> Result<T, RequestError> {
+/// Reads an object within the limits.
+pub(crate) fn read_object(bytes: &[u8], limits: Limits) -> Result<Object, RequestError> {
+    if bytes.len() > limits.request_bytes_max {
+        return Err(RequestError::Limit("maxSizeRequest"));
+    }
+    let value = json::parse(bytes, limits.depth_max, limits.values_max).map_err(|error| match error {
+        // So many values are a size as well, and clients know no other name for it.
+        JsonError::TooMany(_) => RequestError::Limit("maxSizeRequest"),
+        JsonError::TooDeep(_) | JsonError::Syntax(_) | JsonError::Duplicate(_) => {
+            RequestError::NotJson(error.to_string())
+        }
+    })?;
+    match value {
+        Value::Object(object) => Ok(object),
+        _ => not_request("not an object"),
+    }
+}
+
+pub(crate) fn not_request<T>(why: &str) -> Result<T, RequestError> {
     Err(RequestError::NotRequest(why.to_owned()))
 }
 

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use jmap_protocol::{Request, RequestError};
+use serde_json::Value;
 
 use super::auth::User;
 use super::calls::Kind;
@@ -40,14 +41,19 @@ pub(super) async fn answer(
         move || Request::parse(&bytes, limits, |capability| session::CAPABILITIES.contains(&capability));
     let request = if bytes_are_few(&headers) { parse() } else { run_aside(parse).await? };
     let request = request?;
-    let session_state = session::state(&user);
-    let answered = tokio::time::timeout(patience, Box::pin(dispatch::run(&jmap, user, request))).await;
-    let late = |_| Problem::new(StatusCode::GATEWAY_TIMEOUT, "this takes too long; some of it may be done");
-    let (answers, created_ids) = answered.map_err(late)?;
-    let body = answers.into_value(created_ids.as_ref(), &session_state).to_string();
-    let mut response = body.into_response();
+    let mut response = perform(&jmap, user, request).await?.to_string().into_response();
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
+}
+
+/// Makes a request's calls, and gives the answer (RFC 8620 §3.4).
+pub(super) async fn perform(jmap: &Jmap, user: User, request: Request) -> Result<Value, Problem> {
+    let patience = Duration::from_secs(jmap.inner.config.request_seconds_max.max(1));
+    let session_state = session::state(&user);
+    let answered = tokio::time::timeout(patience, Box::pin(dispatch::run(jmap, user, request))).await;
+    let late = |_| Problem::new(StatusCode::GATEWAY_TIMEOUT, "this takes too long; some of it may be done");
+    let (answers, created_ids) = answered.map_err(late)?;
+    Ok(answers.into_value(created_ids.as_ref(), &session_state))
 }
 
 /// RFC 8620 §3.6.1 `notJSON`. A page of another origin cannot send this content type without asking first.
@@ -63,7 +69,9 @@ fn bytes_are_few(headers: &HeaderMap) -> bool {
     length.is_some_and(|length: usize| length <= FEW)
 }
 
-async fn run_aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn run_aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
     let broken = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the request was broken off");
     tokio::task::spawn_blocking(work).await.map_err(broken)
 }

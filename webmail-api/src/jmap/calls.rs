@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Upload,
     /// Event sources.
     EventSource,
+    /// WebSockets.
+    WebSocket,
 }
 
 /// Counts what is under way.

@@ -57,17 +57,20 @@ pub struct Config {
     pub upload_seconds_max: u64,
     /// Seconds that a client may take nothing of what is written to it.
     pub write_stall_seconds_max: u64,
-    /// Seconds without a request after which a connection is closed.
+    /// Seconds without a request after which a connection is closed; a WebSocket is, when its client has not answered a
+    /// ping either.
     pub idle_seconds_max: u64,
     /// Streams of one HTTP/2 connection at one time.
     pub streams_max: u32,
     /// Event sources that an account may have open.
     pub event_sources_max: usize,
-    /// Seconds after which an event source ends, so that the client opens it anew and shows again who it is.
+    /// WebSockets that an account may have open.
+    pub web_sockets_max: usize,
+    /// Seconds after which an event source or a WebSocket ends, so that the client opens it anew and shows again who it is.
     pub event_source_seconds_max: u64,
     /// Seconds between two pings that a client may ask for at least; without any a lost connection is not noticed.
     pub ping_seconds_min: u64,
-    /// Seconds between two looks at the log's head while an event source is open, in case that the hint of another node's
+    /// Seconds between two looks at the log's head while an event source or a WebSocket with push is open, in case that the hint of another node's
     /// commit was lost. 0: never; right when this process is the only one that writes.
     pub idle_poll_seconds: u64,
 }
@@ -100,6 +103,7 @@ impl Default for Config {
             idle_seconds_max: 120,
             streams_max: 64,
             event_sources_max: 16,
+            web_sockets_max: 16,
             event_source_seconds_max: 3600,
             ping_seconds_min: 5,
             idle_poll_seconds: 20,

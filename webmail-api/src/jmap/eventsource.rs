@@ -3,10 +3,8 @@
 //! A client that does not read is not waited for: nothing is made for it until it has taken what was made before, and then
 //! it is told what is so at that moment, not each step that led there.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -14,19 +12,18 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use directory::Login;
 use futures_util::stream;
-use jmap_protocol::Object;
 use serde::Deserialize;
 use serde_json::json;
-use storage::AccountState;
 use tokio::time::{Instant, sleep_until};
 
 use super::auth::User;
 use super::calls::{Kind, Permit};
+use super::news::{self, News};
 use super::problem::Problem;
 use super::serve::Ending;
 use super::service::Jmap;
-use super::view;
 
 #[derive(Deserialize)]
 pub(super) struct Options {
@@ -69,13 +66,8 @@ pub(super) async fn open(
     let changes = user.account.watch();
     let state = user.account.refresh().await.map_err(unavailable)?;
     let known = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let now = states(&state, types.as_deref());
-    let id = state.modseq().to_string();
-    // Whoever comes back is told at once what happened meanwhile.
-    let told = match known {
-        Some(known) if known != id => BTreeMap::new(),
-        _ => now,
-    };
+    let news = News::since(known.as_deref(), user.account_id(), types, &state);
+    let login = jmap.inner.directory.logged_in(&user.principal);
     let now = Instant::now();
     let source = Source {
         poll: (config.idle_poll_seconds > 0).then(|| Duration::from_secs(config.idle_poll_seconds)),
@@ -83,12 +75,12 @@ pub(super) async fn open(
         next_ping: ping.map(|seconds| now + Duration::from_secs(seconds)),
         is_open: true,
         user,
-        types,
+        login,
+        news,
         close_after_state,
         ping,
         ending,
         changes,
-        told,
         _permit: permit,
     };
     let events = stream::unfold(source, |mut source| async move {
@@ -104,7 +96,8 @@ pub(super) async fn open(
 
 struct Source {
     user: User,
-    types: Option<Vec<String>>,
+    login: Login,
+    news: News,
     close_after_state: bool,
     /// Seconds between pings.
     ping: Option<u64>,
@@ -114,8 +107,6 @@ struct Source {
     until: Instant,
     ending: Ending,
     changes: tokio::sync::watch::Receiver<u64>,
-    /// The states that the client was told.
-    told: BTreeMap<&'static str, String>,
     is_open: bool,
     _permit: Permit,
 }
@@ -125,9 +116,10 @@ impl Source {
     async fn next(&mut self) -> Option<String> {
         while self.is_open && !self.user.account.is_stopped() {
             drop(self.changes.borrow_and_update());
-            if let Some(event) = self.news(&self.user.account.state()) {
+            let state = self.user.account.state();
+            if let Some(data) = self.news.next(&state) {
                 self.is_open = !self.close_after_state;
-                return Some(event);
+                return Some(format!("event: state\nid: {}\ndata: {data}\n\n", news::moment(&state)));
             }
             let poll = self.poll.map(|poll| Instant::now() + poll);
             tokio::select! {
@@ -137,28 +129,12 @@ impl Source {
                     // Other nodes' commits come to light here where their hint was lost. Trouble shows at the next try.
                     let _ = self.user.account.refresh().await;
                 }
+                () = self.login.withdrawn() => return None,
                 () = sleep_until(self.until) => return None,
                 () = self.ending.0.requested() => return None,
             }
         }
         None
-    }
-
-    fn news(&mut self, state: &Arc<AccountState>) -> Option<String> {
-        let now = states(state, self.types.as_deref());
-        let changed: Object = now
-            .iter()
-            .filter(|(name, state)| self.told.get(*name) != Some(*state))
-            .map(|(name, state)| ((*name).to_owned(), json!(state)))
-            .collect();
-        if changed.is_empty() {
-            return None;
-        }
-        self.told = now;
-        let mut accounts = Object::new();
-        accounts.insert(self.user.account_id().to_string(), changed.into());
-        let data = json!({"@type": "StateChange", "changed": accounts});
-        Some(format!("event: state\nid: {}\ndata: {data}\n\n", state.modseq()))
     }
 
     fn say_ping(&mut self) -> Option<String> {
@@ -168,16 +144,9 @@ impl Source {
     }
 }
 
-async fn at(moment: Option<Instant>) {
+pub(super) async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => pending().await,
     }
-}
-
-/// The states of the types that are asked for.
-fn states(state: &AccountState, types: Option<&[String]>) -> BTreeMap<&'static str, String> {
-    let mut states = view::states(state);
-    states.retain(|name, _| types.is_none_or(|types| types.iter().any(|wanted| wanted == name)));
-    states
 }

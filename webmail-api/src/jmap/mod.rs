@@ -21,6 +21,7 @@ mod guard;
 mod ids;
 mod message;
 mod method;
+mod news;
 mod page;
 mod problem;
 mod quota;
@@ -28,8 +29,10 @@ mod serve;
 mod service;
 mod session;
 mod text;
+mod upgrade;
 mod upload;
 mod view;
+mod websocket;
 
 pub use config::Config;
 pub use service::{Jmap, Parts};

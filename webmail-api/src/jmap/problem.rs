@@ -45,6 +45,13 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// The problem details alone, for where there is no HTTP around them.
+    pub(crate) fn into_body(self) -> Value {
+        self.body
+    }
+}
+
 impl From<RequestError> for Problem {
     fn from(error: RequestError) -> Self {
         Self { status: StatusCode::BAD_REQUEST, body: error.problem(), challenge: false, retry_after: None }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use hyper_util::server::conn::auto;
 use net::shutdown::ShutdownGuard;
 use net::stream::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::time::{Sleep, sleep};
 use tower::ServiceExt as _;
 
@@ -38,10 +39,13 @@ impl Jmap {
         let config = &self.inner.config;
         let remote = Remote(stream.peer().remote.ip().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         let (router, shutdown) = (self.router(), guard.clone());
+        // A WebSocket goes on in a task of its own when HTTP is done, and is still this connection: it holds one of these.
+        let (open, mut all_closed) = mpsc::channel::<()>(1);
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(axum::body::Body::new);
             request.extensions_mut().insert(remote);
             request.extensions_mut().insert(Ending(shutdown.clone()));
+            request.extensions_mut().insert(Open(open.clone()));
             router.clone().oneshot(request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -60,23 +64,30 @@ impl Jmap {
             .keep_alive_timeout(Duration::from_secs(20));
         let stall = Duration::from_secs(config.write_stall_seconds_max.max(1));
         let io = TokioIo::new(Patient::new(stream, stall));
-        let mut served = pin!(builder.serve_connection(io, service));
+        let mut served = Box::pin(builder.serve_connection_with_upgrades(io, service));
         let result = tokio::select! {
             result = served.as_mut() => result,
             () = guard.requested() => {
                 served.as_mut().graceful_shutdown();
-                served.await
+                served.as_mut().await
             }
         };
         if let Err(error) = result {
             tracing::debug!(remote_ip = %remote.0, error = %error, "connection ended");
         }
+        drop(served);
+        // Nothing is ever sent: this ends when nobody holds one any more.
+        let _ = all_closed.recv().await;
     }
 }
 
 /// Tells long answers that the process wants to end.
 #[derive(Clone)]
 pub(super) struct Ending(pub(super) ShutdownGuard);
+
+/// Says that the connection goes on, as long as it is held.
+#[derive(Clone)]
+pub(super) struct Open(#[allow(dead_code, reason = "it is held, not used")] mpsc::Sender<()>);
 
 /// A stream that gives up when nothing of what is written to it is taken for too long. A client that does not read
 /// would hold what it is sent for ever.

@@ -14,7 +14,7 @@ use super::calls::Calls;
 use super::config::Config;
 use super::problem::Problem;
 use super::text::TextSearch;
-use super::{api, download, eventsource, guard, page, session, upload};
+use super::{api, download, eventsource, guard, page, session, upload, websocket};
 use crate::oauth::Issuer;
 
 /// JMAP. Cheap to clone.
@@ -65,6 +65,7 @@ impl Jmap {
             .route("/jmap/upload/{account}", post(upload::take))
             .route("/jmap/download/{account}/{blob}/{name}", get(download::send))
             .route("/jmap/eventsource", get(eventsource::open))
+            .route("/jmap/ws", get(websocket::open))
             .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "there is nothing here") })
             .method_not_allowed_fallback(|| async {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this cannot be done here")

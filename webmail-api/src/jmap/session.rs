@@ -22,13 +22,15 @@ pub(super) const MAIL: &str = "urn:ietf:params:jmap:mail";
 pub(super) const BLOB: &str = "urn:ietf:params:jmap:blob";
 /// RFC 9425
 pub(super) const QUOTA: &str = "urn:ietf:params:jmap:quota";
+/// RFC 8887
+pub(super) const WEB_SOCKET: &str = "urn:ietf:params:jmap:websocket";
 
 /// The capabilities that a request may use.
-pub(super) const CAPABILITIES: [&str; 4] = [CORE, MAIL, BLOB, QUOTA];
+pub(super) const CAPABILITIES: [&str; 5] = [CORE, MAIL, BLOB, QUOTA, WEB_SOCKET];
 
 /// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
 pub(super) fn state(user: &User) -> String {
-    format!("2-{}", user.principal.account)
+    format!("3-{}", user.principal.account)
 }
 
 pub(super) async fn show(State(jmap): State<Jmap>, user: User, parts: Parts) -> Response {
@@ -62,8 +64,10 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
         "supportedTypeNames": TYPES,
         "supportedDigestAlgorithms": DIGESTS,
     });
+    // RFC 8887 §3.
+    let web_socket = json!({"url": format!("{}/jmap/ws", web_socket_base(base)), "supportsPush": true});
     json!({
-        "capabilities": {CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}},
+        "capabilities": {CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}, WEB_SOCKET: web_socket},
         "accounts": {
             account.as_str(): {
                 "name": user.principal.address.to_string(),
@@ -81,6 +85,11 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
             format!("{base}/jmap/eventsource?types={{types}}&closeafter={{closeafter}}&ping={{ping}}"),
         "state": state(user),
     })
+}
+
+/// The same place with the scheme that WebSockets have (RFC 6455 §3).
+fn web_socket_base(base: &str) -> String {
+    base.strip_prefix("http").map_or_else(|| base.to_owned(), |rest| format!("ws{rest}"))
 }
 
 /// The limits, as they are kept.

@@ -9,5 +9,6 @@ mod push;
 mod quotas;
 mod reading;
 mod texts;
+mod websocket;
 mod world;
 mod writing;
