@@ -14,6 +14,7 @@ use aws_lc_rs::{hmac, rand};
 use mail::address::Address;
 use mail::id::AccountId;
 use mail::region::Region;
+use serde::{Deserialize, Serialize};
 
 use crate::access::{self, Claims};
 use crate::account::{AccountEntry, AccountStatus};
@@ -55,8 +56,8 @@ pub struct Principal {
     pub services: ServiceSet,
 }
 
-/// How a principal proved who they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How a principal proved who they are. The order of the variants is part of a stored format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Proof {
     /// With the account's password.
     Password,

@@ -15,9 +15,11 @@ use directory::admin::{AccountChange, NewAccount, NewPassword};
 use directory::config::{Argon2Config, ThrottleConfig};
 use directory::entry::{DomainSettings, Entry};
 use directory::login::Proof;
+use directory::subscription::SHARDS;
 use directory::{
     AccountStores, AdminError, Agreed, AuthError, Config, Directory, GrantError, Homes, LogKeys, Login,
-    NewGrant, Parts, PlainLogin, Redemption, Resolution, Route, Service, ServiceSet, Temporary,
+    NewGrant, Parts, PlainLogin, Redemption, Resolution, Route, Service, ServiceSet, Subscription,
+    SubscriptionId, Temporary,
 };
 use engine::memory::{Faults, MemoryEngine};
 use engine::seal::Unencrypted;
@@ -452,6 +454,62 @@ async fn a_code_becomes_one_grant() {
     directory.change_account(&address("alice@example.test"), off).await.unwrap();
     let refused = directory.redeem(Redemption { code: late.reveal(), ..right }).await;
     assert!(matches!(refused, Err(GrantError::Invalid)), "who may not log in has agreed to nothing");
+}
+
+#[tokio::test]
+async fn push_subscriptions_are_of_a_login_and_go_with_their_account() {
+    let bench = Bench::new();
+    let [directory, other] = [bench.node().await, bench.node().await];
+    directory.create_domain(&domain("example.test"), DomainSettings::default()).await.unwrap();
+    directory.create_account(&address("alice@example.test"), with_password("correct horse")).await.unwrap();
+    directory.create_account(&address("bob@example.test"), with_password("correct horse")).await.unwrap();
+    let principal =
+        directory.authenticate(&login("alice@example.test", "correct horse"), home()).await.unwrap();
+    let subscription = |by: Proof| Subscription {
+        address: "alice@example.test".to_owned(),
+        by,
+        device: "d".to_owned(),
+        url: "https://push.example.test/".to_owned(),
+        keys: None,
+        code: "c".to_owned(),
+        is_verified: false,
+        created: 1,
+        expires: 2,
+        types: None,
+        told: Vec::new(),
+    };
+    let account = principal.account;
+    let own =
+        directory.subscribe(account, SubscriptionId::random(), &subscription(Proof::Password)).await.unwrap();
+    let phone = Proof::AppPassword("phone".to_owned());
+    let its = other.subscribe(account, SubscriptionId::random(), &subscription(phone)).await.unwrap();
+    assert!(own.subscription.is_of(&principal) && !its.subscription.is_of(&principal));
+    assert!(other.subscription_holds(&own).await.unwrap());
+    assert!(!directory.subscription_holds(&its).await.unwrap(), "there is no such password");
+    let found = directory.subscriptions(account).await.unwrap();
+    assert_eq!(found.len(), 2);
+    assert!(directory.subscriptions(AccountId::random()).await.unwrap().is_empty());
+    let mut subscribers = HashMap::new();
+    for shard in 0..SHARDS {
+        let (found, next) = other.subscribers(shard, None).await.unwrap();
+        assert_eq!(next, None);
+        for account in found {
+            *subscribers.entry(account).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(subscribers, HashMap::from([(account, 2)]));
+    // Who comes second does not undo what the first one did.
+    let verified = Subscription { is_verified: true, ..own.subscription.clone() };
+    assert!(directory.change_subscription(&own, &verified).await.unwrap().is_some());
+    assert!(other.change_subscription(&own, &own.subscription).await.unwrap().is_none());
+    let found = other.subscription(account, own.id).await.unwrap().unwrap();
+    assert!(found.subscription.is_verified);
+    assert!(directory.unsubscribe(account, its.id).await.unwrap());
+    assert!(!other.unsubscribe(account, its.id).await.unwrap());
+    assert!(other.change_subscription(&its, &its.subscription).await.unwrap().is_none());
+    directory.delete_account(&address("alice@example.test")).await.unwrap();
+    assert!(other.subscriptions(account).await.unwrap().is_empty());
+    assert!(!other.subscription_holds(&found).await.unwrap());
 }
 
 #[tokio::test]

@@ -50,6 +50,53 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
+/// Whether the rest of the world can mean this address too: it is in none of the networks that are private, of this machine
+/// or link, or kept for something special. Whoever lets strangers say where to connect to asks this first.
+pub fn is_public(address: IpAddr) -> bool {
+    // IANA's special-purpose registries (RFC 6890), and multicast.
+    const NOT_PUBLIC: [&str; 26] = [
+        "0.0.0.0/8",
+        "10.0.0.0/8",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "169.254.0.0/16",
+        "172.16.0.0/12",
+        "192.0.0.0/24",
+        "192.0.2.0/24",
+        "192.88.99.0/24",
+        "192.168.0.0/16",
+        "198.18.0.0/15",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "224.0.0.0/4",
+        "240.0.0.0/4",
+        "::/96",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2001:db8::/32",
+        "2002::/16",
+        "3fff::/20",
+        "5f00::/16",
+        "fc00::/7",
+        "fe80::/10",
+        "ff00::/8",
+    ];
+    let address = translated(canonical(address));
+    let networks = NOT_PUBLIC.iter().filter_map(|network| network.parse::<Network>().ok());
+    !networks.into_iter().any(|network| network.contains(address))
+}
+
+/// The IPv4 address behind the prefix of translators (RFC 6052 §2.1), which would lead there.
+fn translated(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0] => {
+            IpAddr::V4(Ipv4Addr::from((u128::from(v6) & 0xffff_ffff) as u32))
+        }
+        other => other,
+    }
+}
+
 /// Why a text is not a [`Network`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is not a network such as 192.0.2.0/24 or 2001:db8::/32")]
@@ -123,6 +170,31 @@ mod tests {
         check("192.0.2.1", "192.0.2.1", true);
         check("2001:db8::/32", "2001:db8:ffff::", true);
         check("2001:db8::/32", "2001:db9::", false);
+    }
+
+    #[test]
+    fn public_addresses() {
+        for (address, public) in [
+            ("8.8.8.8", true),
+            ("2a00:1450::1", true),
+            ("64:ff9b::8.8.8.8", true),
+            ("64:ff9b::10.0.0.1", false),
+            ("127.0.0.2", false),
+            ("10.1.2.3", false),
+            ("172.32.0.1", true),
+            ("192.168.1.1", false),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("::1", false),
+            ("::", false),
+            ("::127.0.0.1", false),
+            ("::ffff:127.0.0.1", false),
+            ("fe80::1", false),
+            ("fd00::1", false),
+            ("255.255.255.255", false),
+        ] {
+            assert_eq!(is_public(address.parse().unwrap()), public, "{address}");
+        }
     }
 
     #[test]

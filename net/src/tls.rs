@@ -369,6 +369,54 @@ impl TlsClient {
     }
 }
 
+/// Whose certificates are trusted: read once, for many connections to whatever names.
+#[derive(Clone)]
+pub struct Trust(TlsConnector);
+
+impl Trust {
+    /// Those whose certificates the system keeps. What of them cannot be read is left out.
+    pub fn system() -> Result<Self, TlsError> {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "a certificate of the system cannot be read");
+        }
+        let mut roots = RootCertStore::empty();
+        let (added, _) = roots.add_parsable_certificates(found.certs);
+        if added == 0 { Err(TlsError::NoCertificate) } else { Self::of(roots) }
+    }
+
+    /// Those in a file in PEM.
+    pub fn file(path: &Path) -> Result<Self, TlsError> {
+        let wrong =
+            |source| TlsError::Content { path: path.to_owned(), what: "certificate", source: Some(source) };
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_file_iter(path).map_err(wrong)? {
+            roots.add(certificate.map_err(wrong)?).map_err(TlsError::Certificate)?;
+        }
+        Self::of(roots)
+    }
+
+    fn of(roots: RootCertStore) -> Result<Self, TlsError> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Certificate)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self(TlsConnector::from(Arc::new(config))))
+    }
+
+    /// The client's side of a connection to `name`.
+    pub fn client(&self, name: &str) -> Result<TlsClient, TlsError> {
+        TlsClient::with_connector(name, self.0.clone())
+    }
+}
+
+impl std::fmt::Debug for Trust {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trust").finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for TlsClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TlsClient").field("name", &self.name).finish_non_exhaustive()

@@ -65,6 +65,9 @@ pub(crate) async fn serve(
         services.deliver(&shutdown);
     }
     services.send(&shutdown);
+    if config.roles.contains(&Role::WebmailApi) {
+        services.push(&shutdown);
+    }
     stores.health.running();
     tracing::info!(hostname = config.hostname, data = %config.data.display(), "server runs");
     greet(&greeting)?;

@@ -304,7 +304,8 @@ impl Services {
             smtp.hostname.clone_from(&config.hostname);
         }
         smtp.details_are_filed = config.delivery.subaddress != delivery::Subaddress::Inbox;
-        let Stores { ground: Ground { directory, storage, neighbourhood, .. }, queue, cluster, .. } = stores;
+        let Stores { ground, queue, cluster, .. } = stores;
+        let Ground { directory, storage, neighbourhood, engine, .. } = ground;
         let mut local = config.delivery.clone();
         if local.hostname.is_empty() {
             local.hostname.clone_from(&config.hostname);
@@ -322,8 +323,20 @@ impl Services {
         );
         let imap =
             Imap::in_region(config.imap.clone(), storage.clone(), directory.clone(), tls, regions.clone());
+        let mut http = config.jmap.clone();
+        if http.push.contact.is_empty() {
+            http.push.contact = format!("mailto:postmaster@{}", config.hostname);
+        }
+        let push = match cluster {
+            Some(cluster) => {
+                let nodes = cluster.membership().clone();
+                let owns = move |key: &[u8]| nodes.is_mine(key, Role::WebmailApi.name());
+                jmap::Surroundings { hints: engine.hints.clone(), owns: Arc::new(owns) }
+            }
+            None => jmap::Surroundings::alone(engine.hints.clone()),
+        };
         let jmap = Jmap::new(jmap::Parts {
-            config: config.jmap.clone(),
+            config: http,
             storage: storage.clone(),
             directory: directory.clone(),
             text: match &stores.index {
@@ -331,6 +344,7 @@ impl Services {
                 None => Arc::new(Scan { limits: config.search.text, ..Scan::default() }),
             },
             issuer: Some(Issuer::new(config.oauth.clone(), directory.clone(), config.jmap.base_url.clone())),
+            push,
         });
         if let Some(index) = &stores.index {
             imap.search_with(index.search.clone());
@@ -369,6 +383,12 @@ impl Services {
                 () = guard.aborted() => {}
             }
         });
+    }
+
+    /// Pushes to JMAP's clients until the process ends.
+    pub(crate) fn push(&self, shutdown: &Shutdown) {
+        let (jmap, guard) = (self.jmap.clone(), shutdown.guard());
+        tokio::spawn(async move { jmap.push(guard).await });
     }
 
     /// What is said to connections that are over a limit.

@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use net::network::Network;
 use serde::{Deserialize, Serialize};
 use smtp_protocol::client::Patience;
 
@@ -323,66 +322,9 @@ pub(crate) fn ends_with_labels(name: &str, suffix: &str) -> bool {
     name.strip_suffix(suffix).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
-/// Networks that are not public: nobody's mail exchanger is there as far as the rest of the world knows.
-pub(crate) fn is_public(address: IpAddr) -> bool {
-    // IANA's special-purpose registries (RFC 6890), and multicast.
-    const NOT_PUBLIC: [&str; 26] = [
-        "0.0.0.0/8",
-        "10.0.0.0/8",
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "169.254.0.0/16",
-        "172.16.0.0/12",
-        "192.0.0.0/24",
-        "192.0.2.0/24",
-        "192.88.99.0/24",
-        "192.168.0.0/16",
-        "198.18.0.0/15",
-        "198.51.100.0/24",
-        "203.0.113.0/24",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-        "::/127",
-        "64:ff9b:1::/48",
-        "100::/64",
-        "2001::/23",
-        "2001:db8::/32",
-        "2002::/16",
-        "3fff::/20",
-        "5f00::/16",
-        "fc00::/7",
-        "fe80::/10",
-        "ff00::/8",
-    ];
-    let networks = NOT_PUBLIC.iter().filter_map(|network| network.parse::<Network>().ok());
-    !networks.into_iter().any(|network| network.contains(address))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn public_addresses() {
-        for (address, public) in [
-            ("8.8.8.8", true),
-            ("2a00:1450::1", true),
-            ("127.0.0.2", false),
-            ("10.1.2.3", false),
-            ("172.32.0.1", true),
-            ("192.168.1.1", false),
-            ("169.254.169.254", false),
-            ("0.0.0.0", false),
-            ("::1", false),
-            ("::", false),
-            ("::ffff:127.0.0.1", false),
-            ("fe80::1", false),
-            ("fd00::1", false),
-            ("255.255.255.255", false),
-        ] {
-            assert_eq!(is_public(address.parse().unwrap()), public, "{address}");
-        }
-    }
 
     #[test]
     fn suffixes_end_at_labels() {

@@ -18,10 +18,11 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use mail::address::Domain;
+use net::network::is_public;
 use rand::seq::SliceRandom;
 use smtp_protocol::status::{Status, status};
 
-use crate::config::{Config, ends_with_labels, is_public};
+use crate::config::{Config, ends_with_labels};
 use crate::route::SmartHost;
 
 /// An address to try.

@@ -148,6 +148,7 @@ impl Directory {
         self.forget_journey(id).await?;
         self.inner.stores.delete(id).await?;
         self.revoke_all(id).await?;
+        self.unsubscribe_all(id).await?;
         remove_account(&open, key.clone(), id).await?;
         self.release(&open, &key).await?;
         Ok(id)

@@ -32,6 +32,7 @@ const SOURCES: &[(&str, &str, &str)] = &[
     ("smtp_out.timeouts", "smtp-out/src/config.rs", "Timeouts"),
     ("imap", "imap/src/config.rs", "Config"),
     ("jmap", "webmail-api/src/jmap/config.rs", "Config"),
+    ("jmap.push", "webmail-api/src/jmap/push/config.rs", "PushConfig"),
     ("oauth", "webmail-api/src/oauth/config.rs", "Config"),
     ("oauth.clients", "webmail-api/src/oauth/config.rs", "ConfiguredClient"),
     ("directory", "directory/src/config.rs", "Config"),

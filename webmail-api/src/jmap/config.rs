@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::push::PushConfig;
+
 /// Limits of JMAP, and who may use it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -73,6 +75,8 @@ pub struct Config {
     /// Seconds between two looks at the log's head while an event source or a WebSocket with push is open, in case that the hint of another node's
     /// commit was lost. 0: never; right when this process is the only one that writes.
     pub idle_poll_seconds: u64,
+    /// Push to clients that do not run.
+    pub push: PushConfig,
 }
 
 impl Default for Config {
@@ -107,6 +111,7 @@ impl Default for Config {
             event_source_seconds_max: 3600,
             ping_seconds_min: 5,
             idle_poll_seconds: 20,
+            push: PushConfig::default(),
         }
     }
 }
@@ -121,6 +126,7 @@ impl Config {
         if !self.base_url.is_empty() && !is_origin(&self.base_url) {
             return Err(format!("base_url: {:?} is not a scheme and a host, without a path", self.base_url));
         }
+        self.push.check()?;
         match self.cors_origins.iter().find(|origin| !is_origin(origin)) {
             Some(origin) => {
                 Err(format!("cors_origins: {origin:?} is not a scheme and a host, without a path"))

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::auth::User;
 use super::context::Context;
-use super::method::{blob, echo, email, mailbox, quota, snippet, thread};
+use super::method::{blob, echo, email, mailbox, push_subscription, quota, snippet, thread};
 use super::service::Jmap;
 use super::session::{BLOB, CORE, MAIL, QUOTA};
 
@@ -38,7 +38,7 @@ pub(super) async fn run(jmap: &Jmap, user: User, request: Request) -> (Response,
 
 async fn answer(context: &mut Context, name: &str, arguments: Object) -> Result<Object, MethodError> {
     let capability = match name.split_once('/') {
-        Some(("Core", _)) => CORE,
+        Some(("Core" | "PushSubscription", _)) => CORE,
         Some(("Quota", _)) => QUOTA,
         Some(("Blob", _)) => BLOB,
         _ => MAIL,
@@ -71,6 +71,8 @@ async fn answer(context: &mut Context, name: &str, arguments: Object) -> Result<
         "Email/copy" => email::copy::run(context, arguments),
         "Email/parse" => email::parse::run(context, arguments).await,
         "SearchSnippet/get" => snippet::get(context, arguments).await,
+        "PushSubscription/get" => push_subscription::get::run(context, arguments).await,
+        "PushSubscription/set" => push_subscription::set::run(context, arguments).await,
         "Quota/get" => quota::get::run(context, arguments).await,
         "Quota/changes" => quota::changes::run(context, arguments).await,
         "Quota/query" => quota::query::run(context, arguments).await,

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use directory::SubscriptionId;
 use jmap_protocol::Id;
 use mail::id::{AccountId, EmailId, MailboxId, ThreadId};
 use storage::UploadId;
@@ -27,6 +28,10 @@ pub(crate) fn mailbox(mailbox: MailboxId) -> Id {
     id(format!("M{mailbox}"))
 }
 
+pub(crate) fn subscription(subscription: SubscriptionId) -> Id {
+    id(format!("P{subscription}"))
+}
+
 fn id(text: String) -> Id {
     Id::new(text).expect("a letter with hexadecimal or decimal digits behind it is an id")
 }
@@ -42,6 +47,12 @@ pub(crate) fn parse_thread(id: &Id) -> Option<ThreadId> {
 pub(crate) fn parse_mailbox(id: &Id) -> Option<MailboxId> {
     let number = number(id.as_str().strip_prefix('M')?)?;
     u32::try_from(number).ok().map(MailboxId)
+}
+
+pub(crate) fn parse_subscription(id: &Id) -> Option<SubscriptionId> {
+    let parsed: SubscriptionId = id.as_str().strip_prefix('P')?.parse().ok()?;
+    // Only as it is written, so that nothing has two ids.
+    (subscription(parsed) == *id).then_some(parsed)
 }
 
 /// Only as it is written: no sign, no leading zero, so that nothing has two ids.

@@ -24,6 +24,7 @@ mod method;
 mod news;
 mod page;
 mod problem;
+mod push;
 mod quota;
 mod serve;
 mod service;
@@ -35,5 +36,6 @@ mod view;
 mod websocket;
 
 pub use config::Config;
+pub use push::{Owns, PushConfig, Surroundings};
 pub use service::{Jmap, Parts};
 pub use text::{Indexed, Scan, TextError, TextQuery, TextSearch};

@@ -8,11 +8,13 @@ use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::{get, post};
 use directory::Directory;
+use net::shutdown::ShutdownGuard;
 use storage::Storage;
 
 use super::calls::Calls;
 use super::config::Config;
 use super::problem::Problem;
+use super::push::{Push, Surroundings};
 use super::text::TextSearch;
 use super::{api, download, eventsource, guard, page, session, upload, websocket};
 use crate::oauth::Issuer;
@@ -35,6 +37,8 @@ pub struct Parts {
     pub text: Arc<dyn TextSearch>,
     /// What gives tokens to programs, under the same name.
     pub issuer: Option<Issuer>,
+    /// What push needs.
+    pub push: Surroundings,
 }
 
 pub(crate) struct Inner {
@@ -43,15 +47,22 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) text: Arc<dyn TextSearch>,
     pub(crate) calls: Calls,
+    pub(super) push: Push,
     issuer: Option<Issuer>,
 }
 
 impl Jmap {
     /// A service over these parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, storage, directory, text, issuer } = parts;
+        let Parts { config, storage, directory, text, issuer, push } = parts;
         let calls = Calls::default();
-        Self { inner: Arc::new(Inner { config, storage, directory, text, calls, issuer }) }
+        let push = Push::new(config.push.clone(), directory.clone(), storage.clone(), push);
+        Self { inner: Arc::new(Inner { config, storage, directory, text, calls, push, issuer }) }
+    }
+
+    /// Pushes to clients that do not run, until the process wants to end.
+    pub async fn push(&self, guard: ShutdownGuard) {
+        self.inner.push.run(&guard).await;
     }
 
     /// Where requests go.

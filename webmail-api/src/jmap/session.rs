@@ -25,8 +25,11 @@ pub(super) const QUOTA: &str = "urn:ietf:params:jmap:quota";
 /// RFC 8887
 pub(super) const WEB_SOCKET: &str = "urn:ietf:params:jmap:websocket";
 
+/// RFC 9749
+pub(super) const VAPID: &str = "urn:ietf:params:jmap:webpush-vapid";
+
 /// The capabilities that a request may use.
-pub(super) const CAPABILITIES: [&str; 5] = [CORE, MAIL, BLOB, QUOTA, WEB_SOCKET];
+pub(super) const CAPABILITIES: [&str; 6] = [CORE, MAIL, BLOB, QUOTA, WEB_SOCKET, VAPID];
 
 /// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
 pub(super) fn state(user: &User) -> String {
@@ -66,8 +69,11 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
     });
     // RFC 8887 §3.
     let web_socket = json!({"url": format!("{}/jmap/ws", web_socket_base(base)), "supportsPush": true});
+    // RFC 9749 §3.
+    let vapid = json!({"applicationServerKey": jmap.inner.push.vapid_key()});
     json!({
-        "capabilities": {CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}, WEB_SOCKET: web_socket},
+        "capabilities":
+            {CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}, WEB_SOCKET: web_socket, VAPID: vapid},
         "accounts": {
             account.as_str(): {
                 "name": user.principal.address.to_string(),

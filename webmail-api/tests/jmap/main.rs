@@ -8,6 +8,7 @@ mod http;
 mod push;
 mod quotas;
 mod reading;
+mod subscriptions;
 mod texts;
 mod websocket;
 mod world;

@@ -14,7 +14,7 @@ use directory::entry::DomainSettings;
 use directory::{AccountStores, Directory, LogKeys, Parts, Temporary};
 use engine::memory::MemoryEngine;
 use engine::seal::Unencrypted;
-use engine::{LogId, LogOptions, Sealer};
+use engine::{Hints, LogId, LogOptions, Sealer};
 use mail::address::{Address, Domain};
 use mail::flag::FlagSet;
 use mail::id::AccountId;
@@ -23,7 +23,7 @@ use net::shutdown::Shutdown;
 use net::tls::{Certificate, SelfSigned, TlsServer};
 use serde_json::{Value, json};
 use storage::{Account, AccountSettings, AppendRequest, Appended, InternalDate, Principal, Storage, Target};
-use webmail_api::jmap::{self, Config, Jmap, Scan, TextSearch};
+use webmail_api::jmap::{self, Config, Jmap, Scan, Surroundings, TextSearch};
 use webmail_api::oauth::{self, Issuer};
 
 use crate::http::{Answer, Client};
@@ -60,6 +60,7 @@ impl AccountStores for Accounts {
 }
 
 pub(crate) struct World {
+    hints: Hints,
     pub(crate) storage: Storage,
     pub(crate) directory: Directory,
     pub(crate) address: SocketAddr,
@@ -81,12 +82,18 @@ impl World {
 
     pub(crate) async fn with(config: Config) -> Self {
         let engine = MemoryEngine::new();
+        let hints = Hints::of_one_node();
         let kek = KeyEncryptionKey::from_secret(&[7; 32]);
         let keys = KeyRing::new(kek, engine.engine().rows, &blob::Config::default());
         let blobs = Arc::new(MemoryBlobs::new());
         let blobs = BlobStore::new(blobs, engine.engine().rows, keys, blob::Config::default()).await.unwrap();
-        let storage =
-            Storage::new(engine.engine(), LogOptions::default(), None, blobs, storage::Config::default());
+        let storage = Storage::new(
+            engine.engine().with_hints(hints.clone()),
+            LogOptions::default(),
+            None,
+            blobs,
+            storage::Config::default(),
+        );
         let directory = Directory::open(Parts {
             config: directory::Config {
                 argon2: Argon2Config { memory_kib: 64, passes: 1, lanes: 1 },
@@ -111,19 +118,26 @@ impl World {
             let address = Address::parse(&format!("{name}@example.test")).unwrap();
             directory.create_account(&address, new).await.unwrap();
         }
-        Self::serve(config, storage, directory, Arc::new(Scan::default())).await
+        Self::serve(config, storage, directory, hints, Arc::new(Scan::default())).await
     }
 
     /// Another server beside this one, which finds texts otherwise.
     pub(crate) async fn beside(&self, text: Arc<dyn TextSearch>) -> Self {
         let config = Config { account_passwords: true, ..Config::default() };
-        Self::serve(config, self.storage.clone(), self.directory.clone(), text).await
+        self.beside_with(config, text).await
+    }
+
+    /// The same, with another configuration.
+    pub(crate) async fn beside_with(&self, config: Config, text: Arc<dyn TextSearch>) -> Self {
+        let hints = self.hints.clone();
+        Self::serve(config, self.storage.clone(), self.directory.clone(), hints, text).await
     }
 
     async fn serve(
         config: Config,
         storage: Storage,
         directory: Directory,
+        hints: Hints,
         text: Arc<dyn TextSearch>,
     ) -> Self {
         let certificate = Certificate::self_signed(&["jmap.example.test".to_owned()]).unwrap();
@@ -134,6 +148,7 @@ impl World {
             directory: directory.clone(),
             text,
             issuer: Some(Issuer::new(oauth::Config::default(), directory.clone(), String::new())),
+            push: Surroundings::alone(hints.clone()),
         });
         let net = net::listener::Config::default();
         let limits = net.limits();
@@ -146,12 +161,14 @@ impl World {
         let listener = Listener::bind(&at, service, Arc::new(net), limits).await.unwrap();
         let net::listener::Address::Tcp(address) = listener.address() else { panic!("TCP was asked for") };
         let shutdown = Shutdown::new();
+        let (pushes, guard) = (jmap.clone(), shutdown.guard());
+        tokio::spawn(async move { pushes.push(guard).await });
         let serve = move |stream, guard| {
             let jmap = jmap.clone();
             async move { jmap.serve(stream, guard).await }
         };
         tokio::spawn(listener.run(shutdown.clone(), serve));
-        Self { storage, directory, address, certificate, shutdown }
+        Self { hints, storage, directory, address, certificate, shutdown }
     }
 
     pub(crate) fn client(&self, name: &str) -> Client<'_> {

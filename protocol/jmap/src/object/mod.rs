@@ -8,6 +8,7 @@ pub mod identity;
 pub mod import;
 pub mod mailbox;
 pub mod part;
+pub mod push_subscription;
 pub mod quota;
 pub mod snippet;
 pub mod submission;

@@ -4,6 +4,7 @@ pub(super) mod blob;
 pub(super) mod echo;
 pub(super) mod email;
 pub(super) mod mailbox;
+pub(super) mod push_subscription;
 pub(super) mod quota;
 pub(super) mod snippet;
 pub(super) mod thread;
