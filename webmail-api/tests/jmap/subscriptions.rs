@@ -12,10 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use directory::{Service, ServiceSet};
 use mail::address::Address;
+use net::stream::Stream;
+use net::tls::{Certificate, TlsServer};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use webmail_api::jmap::{Config, PushConfig, Scan};
 
@@ -41,6 +43,11 @@ struct PushService {
 
 impl PushService {
     async fn open() -> Self {
+        Self::open_with(None).await
+    }
+
+    /// The same under TLS.
+    async fn open_with(tls: Option<TlsServer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, pushed) = mpsc::channel(64);
@@ -48,6 +55,12 @@ impl PushService {
         let next = answers.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = Stream::from_tcp(stream).unwrap();
+                if let Some(tls) = &tls
+                    && stream.accept_tls(tls).await.is_err()
+                {
+                    continue;
+                }
                 let answer = {
                     let mut next: parking_lot::MutexGuard<'_, Vec<&'static str>> = next.lock();
                     if next.is_empty() { "201 Created\r\n" } else { next.remove(0) }
@@ -71,7 +84,7 @@ impl PushService {
     }
 }
 
-async fn take(mut stream: TcpStream, answer: &str) -> Pushed {
+async fn take(mut stream: Stream, answer: &str) -> Pushed {
     let mut bytes = Vec::new();
     let end = loop {
         assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "a whole header");
@@ -87,6 +100,7 @@ async fn take(mut stream: TcpStream, answer: &str) -> Pushed {
     }
     let answer = format!("HTTP/1.1 {answer}Content-Length: 0\r\n\r\n");
     stream.write_all(answer.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
     Pushed { head, body }
 }
 
@@ -408,6 +422,35 @@ async fn a_subscription_is_of_its_login_and_ends_with_it() {
     // Nor does it come back with another password of that name.
     let again = world.directory.create_app_password(&address, "phone", ServiceSet::ALL).await.unwrap();
     assert!(Client::new(&world, "alice@example.test", again.reveal()).all().await.is_empty());
+}
+
+#[tokio::test]
+async fn certificates_are_looked_at() {
+    let made = Certificate::self_signed(&["localhost".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, &made.certificate_pem).unwrap();
+    let tls = TlsServer::new(&[made.certificate().unwrap()]).unwrap();
+    let mut service = PushService::open_with(Some(tls)).await;
+    let port = service.address.port();
+    let mut trusting = config();
+    trusting.push.ca = ca;
+    let world = World::with(trusting).await;
+    let client = world.client("alice");
+    let subscribe = async |client: &Client<'_>, host: &str| {
+        let url = format!("https://{host}:{port}/");
+        let made = client.subscribe(json!({"deviceClientId": "d", "url": url})).await;
+        assert!(made["created"]["k"].is_object(), "{made}");
+    };
+    subscribe(&client, "localhost").await;
+    let pushed = service.next().await;
+    assert_eq!(header(&pushed.head, "host"), format!("localhost:{port}"));
+    // Another name than the certificate has; and a certificate that the system does not know.
+    subscribe(&client, "127.0.0.1").await;
+    assert!(service.is_quiet().await);
+    let other = World::with(config()).await;
+    subscribe(&other.client("alice"), "localhost").await;
+    assert!(service.is_quiet().await);
 }
 
 /// What changed while nobody was there to push is pushed afterwards, and what was told is not told again.
