@@ -604,7 +604,7 @@ fn summarize(item: &Item, now: u64, summary: &mut Summary, domains: &mut BTreeMa
     }
 }
 
-fn view(shard: &Shard, item: &Item) -> ItemView {
+pub(crate) fn view(shard: &Shard, item: &Item) -> ItemView {
     let pending = match &item.progress {
         Progress::Ingest(expansion) => {
             expansion.pending() + item.message.details.recipients().saturating_sub(expansion.expanded)
@@ -657,7 +657,7 @@ fn view(shard: &Shard, item: &Item) -> ItemView {
     }
 }
 
-fn finished_view(shard: &Shard, finished: &Finished) -> ItemView {
+pub(crate) fn finished_view(shard: &Shard, finished: &Finished) -> ItemView {
     ItemView {
         queue_id: finished.queue_id,
         message_id: finished.message_id.clone(),

@@ -67,6 +67,11 @@ impl Body {
         self.queue_id
     }
 
+    /// The shard that its entry will be in.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
     /// Its octets, without what is put before them.
     pub fn size(&self) -> u64 {
         self.stored.address().size

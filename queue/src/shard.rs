@@ -13,6 +13,7 @@ use crate::remote;
 use crate::schedule::hour_of;
 use crate::shard_id::ShardId;
 use crate::state::{self, Illegal};
+use crate::submitter::is_untouched;
 
 /// A shard that is open. Cheap to clone.
 #[derive(Clone)]
@@ -364,6 +365,30 @@ impl Shard {
             Ok(Build::new(vec![Operation::Left { place, at, departure }], ()))
         };
         self.commit(vec![place.chunk], build).await
+    }
+
+    /// An item that nobody has begun with, and that is held until later than this, is given up. `false`: it is not such a
+    /// one, or not any more.
+    pub(crate) async fn withdraw(&self, place: Place, later_than: u64, at: u64) -> Result<bool, ShardError> {
+        let build = move |state: &ShardState| {
+            let untouched = state.item(place).is_some_and(|item| is_untouched(item, later_than));
+            let left = Operation::Left { place, at, departure: Departure::Dropped };
+            Ok(Build::new(untouched.then_some(left).into_iter().collect(), untouched))
+        };
+        self.commit(vec![place.chunk], build).await
+    }
+
+    /// Chunks with something in them that are for this hour or later, the earliest first, after a look whether another node
+    /// has committed something.
+    pub(crate) async fn chunks_from(&self, hour: u32) -> Result<Vec<u32>, ShardError> {
+        let state = self.handle.refresh(&[]).await.map_err(|error| self.unavailable(&error))?;
+        let mut chunks: Vec<(u32, u32)> = state
+            .chunks()
+            .filter(|chunk| chunk.hour >= hour && chunk.live + chunk.done > 0)
+            .map(|chunk| (chunk.hour, chunk.id))
+            .collect();
+        chunks.sort_unstable();
+        Ok(chunks.into_iter().map(|(_, id)| id).collect())
     }
 
     /// History goes.

@@ -8,3 +8,4 @@ mod operate;
 mod outbound;
 mod quarantine;
 mod setup;
+mod submitter;

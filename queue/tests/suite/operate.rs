@@ -55,7 +55,7 @@ impl Bench {
         id
     }
 
-    async fn place(&self) {
+    pub(crate) async fn place(&self) {
         for claimed in self.queue.claim_now(99).await {
             let details = self.queue.details(&claimed).await.unwrap();
             let slice = claimed.expansion().unwrap().slices[0].clone();
@@ -68,7 +68,7 @@ impl Bench {
     }
 
     /// Leases everything that is due.
-    async fn lease(&self) -> Vec<Leased> {
+    pub(crate) async fn lease(&self) -> Vec<Leased> {
         let outbound = self.queue.outbound();
         let mut leases = Vec::new();
         for mut turn in outbound.turns_now(99) {
@@ -80,7 +80,7 @@ impl Bench {
         leases
     }
 
-    async fn report(&self, leased: Vec<Leased>, result: &AttemptResult) {
+    pub(crate) async fn report(&self, leased: Vec<Leased>, result: &AttemptResult) {
         let reports = leased.into_iter().map(|leased| AttemptReport::all(leased, result)).collect();
         for reported in self.queue.outbound().report(reports).await {
             reported.unwrap();
