@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::mail::id::AccountId;
 use directory::{Directory, Principal};
 use futures_util::future::BoxFuture;
 use metrics::{counter, gauge};
@@ -127,6 +128,12 @@ impl SmtpIn {
         let inner =
             Inner { config, directory, queue, storage, sender_limit, regions, tls, mx, submission, lmtp };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes one recipient off what a user may write to within an hour, for mail that a user hands in by another way than
+    /// this service. `false`: it is used up.
+    pub fn may_write_to_one_more(&self, user: AccountId) -> bool {
+        self.inner.sender_limit.take(user, std::time::Instant::now())
     }
 
     /// Serves one connection until it ends or the shutdown ends it.
