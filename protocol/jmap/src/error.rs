@@ -155,6 +155,12 @@ pub enum SetErrorKind {
     TooManyMailboxes,
     InvalidEmail,
     ForbiddenFrom,
+    ForbiddenMailFrom,
+    ForbiddenToSend,
+    InvalidRecipients,
+    NoRecipients,
+    TooManyRecipients,
+    CannotUnsend,
     ServerFail,
 }
 
@@ -179,6 +185,12 @@ impl SetErrorKind {
             Self::TooManyMailboxes => "tooManyMailboxes",
             Self::InvalidEmail => "invalidEmail",
             Self::ForbiddenFrom => "forbiddenFrom",
+            Self::ForbiddenMailFrom => "forbiddenMailFrom",
+            Self::ForbiddenToSend => "forbiddenToSend",
+            Self::InvalidRecipients => "invalidRecipients",
+            Self::NoRecipients => "noRecipients",
+            Self::TooManyRecipients => "tooManyRecipients",
+            Self::CannotUnsend => "cannotUnsend",
             Self::ServerFail => "serverFail",
         }
     }
@@ -191,7 +203,7 @@ pub struct SetError {
     pub kind: SetErrorKind,
     /// For a person who debugs a client.
     pub description: String,
-    /// Which properties were wrong, for [`SetErrorKind::InvalidProperties`].
+    /// Which properties were wrong, for [`SetErrorKind::InvalidProperties`] and [`SetErrorKind::InvalidEmail`].
     pub properties: Vec<String>,
     /// What the kind has besides: `existingId`, `notFound`, `maxSize`.
     pub more: Object,
