@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use webmail_api::admin::monitor::Monitor;
 use webmail_api::admin::token::Tokens;
 use webmail_api::admin::{Api, Parts};
-use webmail_api::jmap::{self, Indexed, Jmap, Scan};
+use webmail_api::jmap::{self, Indexed, Jmap, Scan, Sending, SendingRules};
 use webmail_api::oauth::Issuer;
 
 use crate::audit::AuditLog;
@@ -286,6 +286,30 @@ pub(crate) async fn admin_api(
     }))
 }
 
+/// What is handed in by JMAP is taken by the rules of what is handed in by SMTP.
+fn sending_rules(smtp: &smtp_in::Config, config: &Config) -> SendingRules {
+    // Two nodes may be as far from each other as each may be from what most say; and a message is sent by the first.
+    let differ_ms = match config.cql.clock_difference_ms_refused {
+        _ if !config.in_cluster() => 0,
+        // Nobody looks; so as if what is usual were so.
+        0 => 2 * engine_cql::Config::default().clock_difference_ms_refused,
+        refused => 2 * refused,
+    };
+    let undo_margin_seconds = differ_ms / 1_000 + 1;
+    SendingRules {
+        hostname: smtp.hostname.clone(),
+        received_max: smtp.received_max,
+        sender_login_check: smtp.sender_login_check,
+        message_bytes_max: smtp.limits.message_bytes_max,
+        text_line_bytes_max: smtp.limits.text_line_bytes_max,
+        recipients_max: smtp.limits.recipients_max as usize,
+        hold_seconds_max: smtp.hold_seconds_max,
+        deliver_by_seconds_min: smtp.deliver_by_seconds_min,
+        priorities: smtp.priorities,
+        undo_margin_seconds,
+    }
+}
+
 /// The services of this process. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Services {
@@ -312,6 +336,7 @@ impl Services {
         let delivery = Delivery::new(queue.clone(), storage.clone(), directory.clone(), local);
         let regions = neighbourhood.as_ref().map(|others| others.regions.clone());
         let (storage, tls) = (storage.clone(), tls.cloned());
+        let rules = sending_rules(&smtp, config);
         let smtp_in = SmtpIn::in_region(
             smtp,
             directory.clone(),
@@ -322,6 +347,13 @@ impl Services {
         );
         let imap =
             Imap::in_region(config.imap.clone(), storage.clone(), directory.clone(), tls, regions.clone());
+        // What a user may write within an hour is counted once, whichever way they write.
+        let counting = smtp_in.clone();
+        let sending = Sending {
+            queue: queue.clone(),
+            rules,
+            may_write_to_one_more: Box::new(move |user| counting.may_write_to_one_more(user)),
+        };
         let jmap = Jmap::new(jmap::Parts {
             config: config.jmap.clone(),
             storage: storage.clone(),
@@ -331,6 +363,7 @@ impl Services {
                 None => Arc::new(Scan { limits: config.search.text, ..Scan::default() }),
             },
             issuer: Some(Issuer::new(config.oauth.clone(), directory.clone(), config.jmap.base_url.clone())),
+            sending: Some(sending),
         });
         if let Some(index) = &stores.index {
             imap.search_with(index.search.clone());

@@ -36,8 +36,8 @@ pub(super) async fn answer(
         tokio::time::timeout(patience, read(body, config.request_bytes_max)).await.map_err(late)??;
     let limits = config.limits();
     // Ten megabytes take a moment to read, during which others are not to wait.
-    let parse =
-        move || Request::parse(&bytes, limits, |capability| session::CAPABILITIES.contains(&capability));
+    let offered = session::capabilities(&jmap);
+    let parse = move || Request::parse(&bytes, limits, |capability| offered.contains(&capability));
     let request = if bytes_are_few(&headers) { parse() } else { run_aside(parse).await? };
     let request = request?;
     let session_state = session::state(&user);

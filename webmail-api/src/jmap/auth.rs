@@ -25,6 +25,8 @@ const CREDENTIALS_MAX: usize = 2048;
 pub(crate) struct User {
     pub(crate) principal: Principal,
     pub(crate) account: Account,
+    /// From where the request comes.
+    pub(crate) remote: IpAddr,
 }
 
 impl User {
@@ -61,7 +63,7 @@ async fn authenticate(jmap: &Jmap, login: String, password: String, remote: IpAd
     }
     let owner = storage::Principal::Owner(principal.account);
     match jmap.inner.storage.account(&owner, principal.account).await {
-        Ok(account) => Ok(User { principal, account }),
+        Ok(account) => Ok(User { principal, account, remote }),
         Err(OpenError::Missing) => Err(wrong()),
         Err(error) => {
             tracing::warn!(account_id = %principal.account, %error, "account not opened");

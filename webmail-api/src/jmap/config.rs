@@ -51,6 +51,13 @@ pub struct Config {
     /// Messages that one query may read to find a text, which are those that the search index does not know. A filter that
     /// leaves more than these to read is refused.
     pub query_texts_max: usize,
+    /// Recipients of one submission. It stands with them in the account's root, so that it must not be large; SMTP's own
+    /// limit counts as well.
+    pub submission_recipients_max: usize,
+    /// Submissions that an account keeps. When there are more, the oldest go of which the queue has nothing more to tell.
+    pub submissions_max: usize,
+    /// Seconds after which a submission goes of which the queue has nothing more to tell.
+    pub submission_seconds: u64,
     /// Seconds for a request of methods to arrive, and for its answer to be made.
     pub request_seconds_max: u64,
     /// Seconds for an upload to arrive.
@@ -94,6 +101,9 @@ impl Default for Config {
             query_results_max: 10_000,
             changes_max: 10_000,
             query_texts_max: 20_000,
+            submission_recipients_max: 500,
+            submissions_max: 500,
+            submission_seconds: 30 * 86_400,
             request_seconds_max: 60,
             upload_seconds_max: 3600,
             write_stall_seconds_max: 60,

@@ -8,6 +8,7 @@ use storage::{Account, BodyError, StorageError};
 
 use super::auth::User;
 use super::config::Config;
+use super::send::Sending;
 use super::service::{Inner, Jmap};
 use super::view::View;
 
@@ -53,6 +54,11 @@ impl Context {
 
     pub(crate) fn account_id(&self) -> Id {
         self.user.account_id()
+    }
+
+    /// What sends mail. Without it there are no methods that need it.
+    pub(crate) fn sending(&self) -> Result<&Sending, MethodError> {
+        self.inner.sending.as_ref().ok_or(MethodError::UnknownMethod)
     }
 
     /// Takes `accountId`, which has to be that of this user's only account.

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::auth::User;
 use super::context::Context;
-use super::method::{blob, echo, email, mailbox, quota, snippet, thread};
+use super::method::{blob, echo, email, identity, mailbox, quota, snippet, submission, thread};
 use super::service::Jmap;
-use super::session::{BLOB, CORE, MAIL, QUOTA};
+use super::session::{BLOB, CORE, MAIL, QUOTA, SUBMISSION};
 
 /// Answers a request, and says what was made in it, where the client wants to know.
 pub(super) async fn run(jmap: &Jmap, user: User, request: Request) -> (Response, Option<BTreeMap<Id, Id>>) {
@@ -41,6 +41,7 @@ async fn answer(context: &mut Context, name: &str, arguments: Object) -> Result<
         Some(("Core", _)) => CORE,
         Some(("Quota", _)) => QUOTA,
         Some(("Blob", _)) => BLOB,
+        Some(("Identity" | "EmailSubmission", _)) => SUBMISSION,
         _ => MAIL,
     };
     // RFC 8620 §3.3: what a client does not say it uses is not there for it.
@@ -70,6 +71,14 @@ async fn answer(context: &mut Context, name: &str, arguments: Object) -> Result<
         "Email/import" => email::import::run(context, arguments).await,
         "Email/copy" => email::copy::run(context, arguments),
         "Email/parse" => email::parse::run(context, arguments).await,
+        "Identity/get" => identity::get::run(context, arguments).await,
+        "Identity/changes" => identity::changes::run(context, arguments).await,
+        "Identity/set" => identity::set::run(context, arguments).await,
+        "EmailSubmission/get" => submission::get::run(context, arguments).await,
+        "EmailSubmission/changes" => submission::changes::run(context, arguments).await,
+        "EmailSubmission/query" => submission::query::run(context, arguments).await,
+        "EmailSubmission/queryChanges" => submission::query::changes(context, arguments).await,
+        "EmailSubmission/set" => submission::set::run(context, arguments).await,
         "SearchSnippet/get" => snippet::get(context, arguments).await,
         "Quota/get" => quota::get::run(context, arguments).await,
         "Quota/changes" => quota::changes::run(context, arguments).await,

@@ -13,6 +13,7 @@ use storage::Storage;
 use super::calls::Calls;
 use super::config::Config;
 use super::problem::Problem;
+use super::send::Sending;
 use super::text::TextSearch;
 use super::{api, download, eventsource, guard, page, session, upload};
 use crate::oauth::Issuer;
@@ -35,6 +36,8 @@ pub struct Parts {
     pub text: Arc<dyn TextSearch>,
     /// What gives tokens to programs, under the same name.
     pub issuer: Option<Issuer>,
+    /// What sends mail; without it, sending is not offered.
+    pub sending: Option<Sending>,
 }
 
 pub(crate) struct Inner {
@@ -43,15 +46,16 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) text: Arc<dyn TextSearch>,
     pub(crate) calls: Calls,
+    pub(crate) sending: Option<Sending>,
     issuer: Option<Issuer>,
 }
 
 impl Jmap {
     /// A service over these parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, storage, directory, text, issuer } = parts;
+        let Parts { config, storage, directory, text, issuer, sending } = parts;
         let calls = Calls::default();
-        Self { inner: Arc::new(Inner { config, storage, directory, text, calls, issuer }) }
+        Self { inner: Arc::new(Inner { config, storage, directory, text, calls, sending, issuer }) }
     }
 
     /// Where requests go.

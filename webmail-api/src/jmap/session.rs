@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use jmap_protocol::date;
 use jmap_protocol::object::blob::DIGESTS;
 use jmap_protocol::object::filter::{COLLATION, SORT_OPTIONS};
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use serde_json::{Value, json};
 use super::auth::User;
 use super::config::Config;
 use super::method::blob::lookup::TYPES;
+use super::send::Sending;
 use super::service::Jmap;
 use crate::request;
 
@@ -23,8 +25,14 @@ pub(super) const BLOB: &str = "urn:ietf:params:jmap:blob";
 /// RFC 9425
 pub(super) const QUOTA: &str = "urn:ietf:params:jmap:quota";
 
+/// RFC 8621 §1.3.2
+pub(super) const SUBMISSION: &str = "urn:ietf:params:jmap:submission";
+
 /// The capabilities that a request may use.
-pub(super) const CAPABILITIES: [&str; 4] = [CORE, MAIL, BLOB, QUOTA];
+pub(super) fn capabilities(jmap: &Jmap) -> &'static [&'static str] {
+    const ALL: [&str; 5] = [CORE, MAIL, BLOB, QUOTA, SUBMISSION];
+    if jmap.inner.sending.is_some() { &ALL } else { &ALL[..4] }
+}
 
 /// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
 pub(super) fn state(user: &User) -> String {
@@ -62,17 +70,25 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
         "supportedTypeNames": TYPES,
         "supportedDigestAlgorithms": DIGESTS,
     });
+    let mut capabilities = json!({CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}});
+    let mut own = json!({CORE: {}, MAIL: mail, BLOB: blob, QUOTA: {}});
+    let mut primary = json!({CORE: account, MAIL: account, BLOB: account, QUOTA: account});
+    if let Some(sending) = &jmap.inner.sending {
+        capabilities[SUBMISSION] = json!({});
+        own[SUBMISSION] = submission(sending);
+        primary[SUBMISSION] = json!(account);
+    }
     json!({
-        "capabilities": {CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}},
+        "capabilities": capabilities,
         "accounts": {
             account.as_str(): {
                 "name": user.principal.address.to_string(),
                 "isPersonal": true,
                 "isReadOnly": false,
-                "accountCapabilities": {CORE: {}, MAIL: mail, BLOB: blob, QUOTA: {}},
+                "accountCapabilities": own,
             },
         },
-        "primaryAccounts": {CORE: account, MAIL: account, BLOB: account, QUOTA: account},
+        "primaryAccounts": primary,
         "username": user.principal.address.to_string(),
         "apiUrl": format!("{base}/jmap/api"),
         "downloadUrl": format!("{base}/jmap/download/{{accountId}}/{{blobId}}/{{name}}?accept={{type}}"),
@@ -81,6 +97,29 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
             format!("{base}/jmap/eventsource?types={{types}}&closeafter={{closeafter}}&ping={{ping}}"),
         "state": state(user),
     })
+}
+
+/// What can be asked for when something is sent (RFC 8621 §1.3.2): what SMTP submission announces of it.
+fn submission(sending: &Sending) -> Value {
+    let rules = &sending.rules;
+    let mut extensions = json!({
+        "SIZE": [rules.message_bytes_max.to_string()],
+        "8BITMIME": [],
+        "SMTPUTF8": [],
+        "DSN": [],
+    });
+    if rules.hold_seconds_max > 0 {
+        let until = sending.queue.clock().now().saturating_add(rules.hold_seconds_max);
+        let until = date::utc(i64::try_from(until).unwrap_or(i64::MAX));
+        extensions["FUTURERELEASE"] = json!([rules.hold_seconds_max.to_string(), until]);
+    }
+    if rules.deliver_by_seconds_min > 0 {
+        extensions["DELIVERBY"] = json!([rules.deliver_by_seconds_min.to_string()]);
+    }
+    if rules.priorities {
+        extensions["MT-PRIORITY"] = json!([]);
+    }
+    json!({"maxDelayedSend": rules.hold_seconds_max, "submissionExtensions": extensions})
 }
 
 /// The limits, as they are kept.

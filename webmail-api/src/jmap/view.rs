@@ -121,6 +121,7 @@ impl View {
 pub(crate) fn states(account: &AccountState) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("Email", account.emails_state().to_string()),
+        ("EmailSubmission", account.objects_state(ObjectKind::EMAIL_SUBMISSION).to_string()),
         ("EmailDelivery", account.latest().deliveries.to_string()),
         ("Identity", account.objects_state(ObjectKind::IDENTITY).to_string()),
         ("Mailbox", account.mailboxes_state().to_string()),

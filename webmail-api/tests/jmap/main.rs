@@ -8,6 +8,7 @@ mod http;
 mod push;
 mod quotas;
 mod reading;
+mod sending;
 mod texts;
 mod world;
 mod writing;

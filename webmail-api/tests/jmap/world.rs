@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use blob::keys::KeyEncryptionKey;
@@ -21,9 +22,10 @@ use mail::id::AccountId;
 use net::listener::{Listener, Service};
 use net::shutdown::Shutdown;
 use net::tls::{Certificate, SelfSigned, TlsServer};
+use queue::{Clock, Foundation, Queue};
 use serde_json::{Value, json};
 use storage::{Account, AccountSettings, AppendRequest, Appended, InternalDate, Principal, Storage, Target};
-use webmail_api::jmap::{self, Config, Jmap, Scan, TextSearch};
+use webmail_api::jmap::{self, Config, Jmap, Scan, Sending, SendingRules, TextSearch};
 use webmail_api::oauth::{self, Issuer};
 
 use crate::http::{Answer, Client};
@@ -62,17 +64,34 @@ impl AccountStores for Accounts {
 pub(crate) struct World {
     pub(crate) storage: Storage,
     pub(crate) directory: Directory,
+    pub(crate) queue: Queue,
+    pub(crate) clock: Clock,
+    /// Recipients that each user may still write to.
+    pub(crate) allowance: Arc<AtomicU32>,
     pub(crate) address: SocketAddr,
     pub(crate) certificate: SelfSigned,
     pub(crate) shutdown: Shutdown,
 }
 
-pub(crate) const USING: [&str; 4] = [
+/// What a server stands on.
+struct Beneath {
+    storage: Storage,
+    directory: Directory,
+    queue: Queue,
+    clock: Clock,
+    allowance: Arc<AtomicU32>,
+}
+
+pub(crate) const USING: [&str; 5] = [
     "urn:ietf:params:jmap:core",
     "urn:ietf:params:jmap:mail",
     "urn:ietf:params:jmap:blob",
     "urn:ietf:params:jmap:quota",
+    "urn:ietf:params:jmap:submission",
 ];
+
+/// What the queue's clock says at first.
+pub(crate) const NOW: u64 = 1_800_000_000;
 
 impl World {
     pub(crate) async fn new() -> Self {
@@ -84,9 +103,22 @@ impl World {
         let kek = KeyEncryptionKey::from_secret(&[7; 32]);
         let keys = KeyRing::new(kek, engine.engine().rows, &blob::Config::default());
         let blobs = Arc::new(MemoryBlobs::new());
-        let blobs = BlobStore::new(blobs, engine.engine().rows, keys, blob::Config::default()).await.unwrap();
-        let storage =
-            Storage::new(engine.engine(), LogOptions::default(), None, blobs, storage::Config::default());
+        let blob_config = blob::Config::default();
+        let blobs = BlobStore::new(blobs, engine.engine().rows, keys.clone(), blob_config).await.unwrap();
+        let options = LogOptions::default();
+        let storage = Storage::new(engine.engine(), options, None, blobs.clone(), storage::Config::default());
+        let clock = Clock::standing(NOW);
+        let foundation = Foundation {
+            engine: engine.engine(),
+            log_options: LogOptions::default(),
+            archive: None,
+            blobs,
+            keys,
+            clock: clock.clone(),
+            sharing: queue::Sharing::Alone,
+        };
+        let queue = Queue::open(foundation, queue::Config::default()).await.unwrap();
+        let allowance = Arc::new(AtomicU32::new(1_000));
         let directory = Directory::open(Parts {
             config: directory::Config {
                 argon2: Argon2Config { memory_kib: 64, passes: 1, lanes: 1 },
@@ -111,21 +143,24 @@ impl World {
             let address = Address::parse(&format!("{name}@example.test")).unwrap();
             directory.create_account(&address, new).await.unwrap();
         }
-        Self::serve(config, storage, directory, Arc::new(Scan::default())).await
+        Self::serve(config, Beneath { storage, directory, queue, clock, allowance }, Arc::new(Scan::default())).await
     }
 
     /// Another server beside this one, which finds texts otherwise.
     pub(crate) async fn beside(&self, text: Arc<dyn TextSearch>) -> Self {
         let config = Config { account_passwords: true, ..Config::default() };
-        Self::serve(config, self.storage.clone(), self.directory.clone(), text).await
+        let beneath = Beneath {
+            storage: self.storage.clone(),
+            directory: self.directory.clone(),
+            queue: self.queue.clone(),
+            clock: self.clock.clone(),
+            allowance: self.allowance.clone(),
+        };
+        Self::serve(config, beneath, text).await
     }
 
-    async fn serve(
-        config: Config,
-        storage: Storage,
-        directory: Directory,
-        text: Arc<dyn TextSearch>,
-    ) -> Self {
+    async fn serve(config: Config, beneath: Beneath, text: Arc<dyn TextSearch>) -> Self {
+        let Beneath { storage, directory, queue, clock, allowance } = beneath;
         let certificate = Certificate::self_signed(&["jmap.example.test".to_owned()]).unwrap();
         let tls = TlsServer::new(&[certificate.certificate().unwrap()]).unwrap();
         let jmap = Jmap::new(jmap::Parts {
@@ -134,6 +169,7 @@ impl World {
             directory: directory.clone(),
             text,
             issuer: Some(Issuer::new(oauth::Config::default(), directory.clone(), String::new())),
+            sending: Some(sending(&queue, &allowance)),
         });
         let net = net::listener::Config::default();
         let limits = net.limits();
@@ -151,7 +187,15 @@ impl World {
             async move { jmap.serve(stream, guard).await }
         };
         tokio::spawn(listener.run(shutdown.clone(), serve));
-        Self { storage, directory, address, certificate, shutdown }
+        Self { storage, directory, queue, clock, allowance, address, certificate, shutdown }
+    }
+
+    /// Delivers what is due.
+    pub(crate) async fn deliver(&self) {
+        let (queue, storage) = (self.queue.clone(), self.storage.clone());
+        let delivery =
+            delivery::Delivery::new(queue, storage, self.directory.clone(), delivery::Config::default());
+        delivery.run_once().await;
     }
 
     pub(crate) fn client(&self, name: &str) -> Client<'_> {
@@ -195,6 +239,28 @@ impl World {
             internal_date: Some(InternalDate::utc(at)),
         };
         account.append(request).await.unwrap()
+    }
+}
+
+fn sending(queue: &Queue, allowance: &Arc<AtomicU32>) -> Sending {
+    let left = Arc::clone(allowance);
+    let take =
+        move || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+    Sending {
+        queue: queue.clone(),
+        rules: SendingRules {
+            hostname: "mx.example.test".to_owned(),
+            received_max: 100,
+            sender_login_check: true,
+            message_bytes_max: 100_000,
+            text_line_bytes_max: 1_000,
+            recipients_max: 20,
+            hold_seconds_max: 86_400,
+            deliver_by_seconds_min: 60,
+            priorities: true,
+            undo_margin_seconds: 2,
+        },
+        may_write_to_one_more: Box::new(move |_| take()),
     }
 }
 

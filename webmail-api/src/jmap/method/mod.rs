@@ -3,14 +3,16 @@
 pub(super) mod blob;
 pub(super) mod echo;
 pub(super) mod email;
+pub(super) mod identity;
 pub(super) mod mailbox;
 pub(super) mod quota;
 pub(super) mod snippet;
+pub(super) mod submission;
 pub(super) mod thread;
 
-use jmap_protocol::{Id, MethodError, Object};
+use jmap_protocol::{Id, MethodError, Object, SetError, SetErrorKind};
 use serde_json::{Value, json};
-use storage::{ChangeSet, ChangesError, Since};
+use storage::{ChangeSet, ChangesError, ObjectError, ObjectKind, ObjectWrite, Since, WriteObjectsError};
 
 use super::context::{Context, trouble};
 
@@ -59,4 +61,40 @@ pub(super) fn changes_trouble(error: &ChangesError) -> MethodError {
         ChangesError::Forgotten => MethodError::CannotCalculateChanges,
         ChangesError::Storage(error) => trouble(error),
     }
+}
+
+/// A result within a result: trouble with one record, or with the whole call.
+pub(super) type Outcome<T> = Result<Result<T, SetError>, MethodError>;
+
+/// The id of an object of storage, which is one of JMAP as it is.
+pub(super) fn stored_id(id: &str) -> Id {
+    Id::new(id).expect("storage takes ids of RFC 8620 alone")
+}
+
+/// Changes one object, in a commit of its own.
+pub(super) async fn write_one(
+    context: &Context,
+    kind: ObjectKind,
+    write: ObjectWrite,
+    condition: Option<Since>,
+) -> Outcome<Id> {
+    let written = context.account().write_objects(kind, vec![write], condition).await;
+    let written = written.map_err(|error| match error {
+        WriteObjectsError::StateMismatch => MethodError::StateMismatch,
+        WriteObjectsError::TooLarge => MethodError::RequestTooLarge(error.to_string()),
+        WriteObjectsError::Storage(error) => trouble(&error),
+    })?;
+    let Some(result) = written.results.into_iter().next() else {
+        return Err(MethodError::ServerFail("nothing was written".to_owned()));
+    };
+    Ok(result.map(|id| stored_id(&id)).map_err(|error| {
+        let kind = match error {
+            ObjectError::Missing | ObjectError::InvalidId => SetErrorKind::NotFound,
+            ObjectError::TooLarge => SetErrorKind::TooLarge,
+            ObjectError::TooMany => SetErrorKind::OverQuota,
+            // Somebody else was faster; the client sees what is so now, and tries again.
+            ObjectError::Changed | ObjectError::Exists => SetErrorKind::ServerFail,
+        };
+        SetError::new(kind, error.to_string())
+    }))
 }
