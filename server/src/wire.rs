@@ -288,14 +288,18 @@ pub(crate) async fn admin_api(
 
 /// What is handed in by JMAP is taken by the rules of what is handed in by SMTP.
 fn sending_rules(smtp: &smtp_in::Config, config: &Config) -> SendingRules {
-    // Two nodes may be as far from each other as each may be from what most say; and a message is sent by the first.
-    let differ_ms = match config.cql.clock_difference_ms_refused {
-        _ if !config.in_cluster() => 0,
-        // Nobody looks; so as if what is usual were so.
-        0 => 2 * engine_cql::Config::default().clock_difference_ms_refused,
-        refused => 2 * refused,
+    // Two nodes may be as far from each other as each may be from what most say, and one that is not told of a change at
+    // once looks for it by itself. That a node works on a shard itself does not make it less: two may believe that they do.
+    let undo_margin_seconds = if config.in_cluster() {
+        let refused_ms = match config.cql.clock_difference_ms_refused {
+            // Nobody looks; so as if what is usual were so.
+            0 => engine_cql::Config::default().clock_difference_ms_refused,
+            refused_ms => refused_ms,
+        };
+        (2 * refused_ms).div_ceil(1_000) + config.queue.poll_seconds + 1
+    } else {
+        1
     };
-    let undo_margin_seconds = differ_ms / 1_000 + 1;
     SendingRules {
         hostname: smtp.hostname.clone(),
         received_max: smtp.received_max,

@@ -51,6 +51,9 @@ pub struct Config {
     /// Messages that one query may read to find a text, which are those that the search index does not know. A filter that
     /// leaves more than these to read is refused.
     pub query_texts_max: usize,
+    /// Names that a domain may have for its aliases to be offered as identities to the accounts that may send as them; all
+    /// names are looked through for that. In larger domains clients make such identities themselves. Zero: in no domain.
+    pub alias_identities_names_max: usize,
     /// Recipients of one submission. It stands with them in the account's root, so that it must not be large; SMTP's own
     /// limit counts as well.
     pub submission_recipients_max: usize,
@@ -58,6 +61,9 @@ pub struct Config {
     pub submissions_max: usize,
     /// Seconds after which a submission goes of which the queue has nothing more to tell.
     pub submission_seconds: u64,
+    /// Seconds between looks at what becomes of a submission, while somebody listens to an event source. What takes long is
+    /// looked at less often.
+    pub submission_look_seconds: u64,
     /// Seconds for a request of methods to arrive, and for its answer to be made.
     pub request_seconds_max: u64,
     /// Seconds for an upload to arrive.
@@ -101,9 +107,11 @@ impl Default for Config {
             query_results_max: 10_000,
             changes_max: 10_000,
             query_texts_max: 20_000,
+            alias_identities_names_max: 1_000,
             submission_recipients_max: 500,
             submissions_max: 500,
             submission_seconds: 30 * 86_400,
+            submission_look_seconds: 2,
             request_seconds_max: 60,
             upload_seconds_max: 3600,
             write_stall_seconds_max: 60,

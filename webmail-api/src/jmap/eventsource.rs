@@ -24,6 +24,9 @@ use tokio::time::{Instant, sleep_until};
 use super::auth::User;
 use super::calls::{Kind, Permit};
 use super::problem::Problem;
+use super::send::identity::state_of;
+use super::send::known::Known;
+use super::send::look::{Seen, look};
 use super::serve::Ending;
 use super::service::Jmap;
 use super::view;
@@ -69,7 +72,8 @@ pub(super) async fn open(
     let changes = user.account.watch();
     let state = user.account.refresh().await.map_err(unavailable)?;
     let known = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let now = states(&state, types.as_deref());
+    let known = known(&jmap, &user).await.unwrap_or_default();
+    let now = states(&state, types.as_deref(), &known);
     let id = state.modseq().to_string();
     // Whoever comes back is told at once what happened meanwhile.
     let told = match known {
@@ -82,6 +86,9 @@ pub(super) async fn open(
         until: now + Duration::from_secs(config.event_source_seconds_max.max(1)),
         next_ping: ping.map(|seconds| now + Duration::from_secs(seconds)),
         is_open: true,
+        jmap: jmap.clone(),
+        seen: Seen::default(),
+        known,
         user,
         types,
         close_after_state,
@@ -103,7 +110,10 @@ pub(super) async fn open(
 }
 
 struct Source {
+    jmap: Jmap,
     user: User,
+    seen: Seen,
+    known: Known,
     types: Option<Vec<String>>,
     close_after_state: bool,
     /// Seconds between pings.
@@ -125,6 +135,7 @@ impl Source {
     async fn next(&mut self) -> Option<String> {
         while self.is_open && !self.user.account.is_stopped() {
             drop(self.changes.borrow_and_update());
+            let look_again = self.look().await.map(|seconds| Instant::now() + Duration::from_secs(seconds));
             if let Some(event) = self.news(&self.user.account.state()) {
                 self.is_open = !self.close_after_state;
                 return Some(event);
@@ -136,7 +147,11 @@ impl Source {
                 () = at(poll) => {
                     // Other nodes' commits come to light here where their hint was lost. Trouble shows at the next try.
                     let _ = self.user.account.refresh().await;
+                    if self.wants("Identity") && let Some(known) = known(&self.jmap, &self.user).await {
+                        self.known = known;
+                    }
                 }
+                () = at(look_again) => {}
                 () = sleep_until(self.until) => return None,
                 () = self.ending.0.requested() => return None,
             }
@@ -144,8 +159,25 @@ impl Source {
         None
     }
 
+    /// What becomes of submissions is told here as well: nobody else may be looking. Gives the seconds until the next look.
+    async fn look(&mut self) -> Option<u64> {
+        let sending = self.jmap.inner.sending.as_ref().filter(|_| self.wants("EmailSubmission"))?;
+        let least = self.jmap.inner.config.submission_look_seconds.max(1);
+        match look(&self.user.account, sending, None, &mut self.seen).await {
+            Ok(again) => again.map(|seconds| seconds.max(least)),
+            Err(error) => {
+                tracing::debug!(%error, "submissions not looked at");
+                Some(least.max(10))
+            }
+        }
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.types.as_ref().is_none_or(|types| types.iter().any(|wanted| wanted == name))
+    }
+
     fn news(&mut self, state: &Arc<AccountState>) -> Option<String> {
-        let now = states(state, self.types.as_deref());
+        let now = states(state, self.types.as_deref(), &self.known);
         let changed: Object = now
             .iter()
             .filter(|(name, state)| self.told.get(*name) != Some(*state))
@@ -175,9 +207,16 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
+/// What the directory says of the account, where it can be asked.
+async fn known(jmap: &Jmap, user: &User) -> Option<Known> {
+    let names_max = jmap.inner.config.alias_identities_names_max;
+    Known::ask(&jmap.inner.directory, &user.principal, names_max).await.ok()
+}
+
 /// The states of the types that are asked for.
-fn states(state: &AccountState, types: Option<&[String]>) -> BTreeMap<&'static str, String> {
+fn states(state: &AccountState, types: Option<&[String]>, known: &Known) -> BTreeMap<&'static str, String> {
     let mut states = view::states(state);
+    states.insert("Identity", state_of(state, known));
     states.retain(|name, _| types.is_none_or(|types| types.iter().any(|wanted| wanted == name)));
     states
 }

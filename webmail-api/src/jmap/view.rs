@@ -117,13 +117,12 @@ impl View {
     }
 }
 
-/// The states of all types (RFC 8620 §1.6.3).
+/// The states of all types (RFC 8620 §1.6.3) but of identities, which are not in the account alone.
 pub(crate) fn states(account: &AccountState) -> BTreeMap<&'static str, String> {
     BTreeMap::from([
         ("Email", account.emails_state().to_string()),
         ("EmailSubmission", account.objects_state(ObjectKind::EMAIL_SUBMISSION).to_string()),
         ("EmailDelivery", account.latest().deliveries.to_string()),
-        ("Identity", account.objects_state(ObjectKind::IDENTITY).to_string()),
         ("Mailbox", account.mailboxes_state().to_string()),
         ("Quota", Levels::of(&account.quota()).state()),
         ("Thread", account.threads_state().to_string()),

@@ -9,13 +9,13 @@ use webmail_api::jmap::Config;
 
 use crate::world::World;
 
-struct Events {
+pub(crate) struct Events {
     stream: Stream,
     text: String,
 }
 
 impl Events {
-    async fn open(world: &World, path: &str, headers: &[(&str, &str)]) -> Self {
+    pub(crate) async fn open(world: &World, path: &str, headers: &[(&str, &str)]) -> Self {
         let client = world.client("alice");
         let mut stream = client.connect().await;
         let head = client.head("GET", path, headers);
@@ -44,7 +44,7 @@ impl Events {
         }
     }
 
-    async fn event(&mut self) -> (String, Value) {
+    pub(crate) async fn event(&mut self) -> (String, Value) {
         let text = self.until("\n\n").await;
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         (field("event: ").to_owned(), serde_json::from_str(field("data: ")).unwrap())

@@ -9,24 +9,24 @@ use webmail_api::jmap::Config;
 use crate::http::Client;
 use crate::world::{NOW, World};
 
-const DRAFT: &str = "From: Alice <alice@example.test>\nTo: Bob <bob@example.test>\nBcc: alice@example.test\n\
+pub(crate) const DRAFT: &str = "From: Alice <alice@example.test>\nTo: Bob <bob@example.test>\nBcc: alice@example.test\n\
                      Subject: hello\n\nHello Bob\n";
 
 impl World {
     /// Puts a draft, and gives its id.
-    async fn draft(&self, message: &str) -> String {
+    pub(crate) async fn draft(&self, message: &str) -> String {
         format!("E{}", self.put("alice", "Drafts", &["\\Draft", "\\Seen"], message).await.email)
     }
 }
 
 /// The id of the mailbox with a role.
-async fn mailbox(client: &Client<'_>, role: &str) -> String {
+pub(crate) async fn mailbox(client: &Client<'_>, role: &str) -> String {
     let found = client.call("Mailbox/query", json!({"filter": {"role": role}})).await;
     found["ids"][0].as_str().unwrap_or_else(|| panic!("{role}: {found}")).to_owned()
 }
 
 /// Makes one submission, and gives what was told of it.
-async fn send(client: &Client<'_>, submission: Value) -> Value {
+pub(crate) async fn send(client: &Client<'_>, submission: Value) -> Value {
     let answer = client.call("EmailSubmission/set", json!({"create": {"s": submission}})).await;
     assert!(answer["notCreated"].is_null(), "{answer}");
     answer["created"]["s"].clone()
@@ -39,12 +39,12 @@ async fn refused(client: &Client<'_>, submission: Value) -> Value {
     answer["notCreated"]["s"].clone()
 }
 
-async fn get(client: &Client<'_>, id: &Value) -> Value {
+pub(crate) async fn get(client: &Client<'_>, id: &Value) -> Value {
     client.call("EmailSubmission/get", json!({"ids": [id]})).await["list"][0].clone()
 }
 
 /// The submission when this recipient has it: what delivery reports is committed a moment later.
-async fn until_delivered(client: &Client<'_>, id: &Value, recipient: &str) -> Value {
+pub(crate) async fn until_delivered(client: &Client<'_>, id: &Value, recipient: &str) -> Value {
     for _ in 0..200 {
         let told = get(client, id).await;
         if told["deliveryStatus"][recipient]["delivered"] != "queued" {
@@ -55,11 +55,11 @@ async fn until_delivered(client: &Client<'_>, id: &Value, recipient: &str) -> Va
     panic!("{recipient} is not told to have it");
 }
 
-fn to(email: &str) -> Value {
+pub(crate) fn to(email: &str) -> Value {
     json!({"email": email, "parameters": null})
 }
 
-fn envelope(parameters: Value, recipients: &[&str]) -> Value {
+pub(crate) fn envelope(parameters: Value, recipients: &[&str]) -> Value {
     let recipients: Vec<Value> = recipients.iter().map(|email| to(email)).collect();
     json!({"mailFrom": {"email": "alice@example.test", "parameters": parameters}, "rcptTo": recipients})
 }
@@ -566,6 +566,6 @@ async fn identities() {
     assert_eq!(client.refused("Identity/set", json!({"ifInState": "0"})).await.0, "stateMismatch");
 }
 
-fn to_named(email: &str) -> Value {
+pub(crate) fn to_named(email: &str) -> Value {
     json!({"name": null, "email": email})
 }

@@ -143,7 +143,12 @@ impl World {
             let address = Address::parse(&format!("{name}@example.test")).unwrap();
             directory.create_account(&address, new).await.unwrap();
         }
-        Self::serve(config, Beneath { storage, directory, queue, clock, allowance }, Arc::new(Scan::default())).await
+        Self::serve(
+            config,
+            Beneath { storage, directory, queue, clock, allowance },
+            Arc::new(Scan::default()),
+        )
+        .await
     }
 
     /// Another server beside this one, which finds texts otherwise.

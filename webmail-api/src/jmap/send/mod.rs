@@ -2,12 +2,14 @@
 //!
 //! A submission goes from `submit` (what may be sent, and to whom) through `header` (what the message says, and what of it
 //! is not sent) and `envelope` into the same queue that SMTP submission fills, and leaves a `record` in the account. What
-//! has become of it since is asked of the queue (`status`).
+//! has become of it since is asked of the queue and written down when somebody wants to know (`look`, `status`).
 
 pub(crate) mod envelope;
 pub(crate) mod header;
 pub(crate) mod identity;
+pub(crate) mod known;
 pub(crate) mod lines;
+pub(crate) mod look;
 pub(crate) mod record;
 pub(crate) mod status;
 pub(crate) mod submit;
@@ -48,8 +50,8 @@ pub struct SendingRules {
     pub deliver_by_seconds_min: u64,
     /// Whether messages have priorities (RFC 6710).
     pub priorities: bool,
-    /// Seconds before it is sent from which on a message that is held cannot be taken back any more. Nodes whose clocks
-    /// differ by more may have sent it already.
+    /// Seconds before it is sent from which on a message that is held cannot be taken back any more: another node's clock
+    /// may be ahead by so much, and it may hear so much later that it was taken back.
     pub undo_margin_seconds: u64,
 }
 

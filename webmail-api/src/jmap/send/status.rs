@@ -5,13 +5,23 @@ use std::collections::BTreeMap;
 use mail::address::Address;
 use queue::item::{Fate, Outcome, Said};
 use queue::{Followed, ItemView, RecipientView, Standing};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::SendingRules;
 use super::record::Record;
 
+/// Seconds after it was to leave from which on a message that the queue does not know is one that never came there: its
+/// submission was cut off behind the record.
+const UNKNOWN_SECONDS: u64 = 600;
+/// Different replies that are kept of one submission. What there is more of is told in other words.
+const REPLIES_MAX: usize = 16;
+/// Octets of a reply.
+const REPLY_BYTES_MAX: usize = 200;
+
 /// Whether a submission can be taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Undo {
     Pending,
     Final,
@@ -46,8 +56,94 @@ impl Undo {
     }
 }
 
+/// What became of a submission, as it stands in the account since somebody last looked: so that it has a state, of which
+/// clients are told when it changes, and so that it is still known when the queue has forgotten it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    pub(crate) undo: Undo,
+    /// Nothing more happens to it in the queue.
+    pub(crate) settled: bool,
+    /// What is said of recipients, everything once.
+    replies: Vec<Status>,
+    /// For each recipient, in their order in the envelope, which of these.
+    each: Vec<u8>,
+}
+
+impl Told {
+    /// What the queue says now. `None`: nothing that is known to be so.
+    pub(crate) fn of(record: &Record, followed: &Followed, now: u64, rules: &SendingRules) -> Option<Self> {
+        if followed.ingest.is_none() && now < record.send_at.saturating_add(UNKNOWN_SECONDS) {
+            return None;
+        }
+        let undo = Undo::of(record, followed, now, rules);
+        let is_done = followed.ingest.iter().chain(&followed.outbound).all(is_finished);
+        let known = known(followed);
+        let is_open = followed.ingest.as_ref().is_some_and(|item| !is_finished(item));
+        let status = |recipient: &str| {
+            let found = Address::parse(recipient).ok().and_then(|address| known.get(&address.key()).cloned());
+            match found {
+                Some(status) => status,
+                None if is_open => (Delivered::Queued, QUEUED.to_owned()),
+                None => (Delivered::Unknown, "250 2.0.0 Accepted".to_owned()),
+            }
+        };
+        let mut replies: Vec<Status> = Vec::new();
+        let mut each = Vec::new();
+        for recipient in record.recipients() {
+            let (delivered, reply) = status(recipient);
+            let mut status = (delivered, shortened(&reply));
+            if replies.len() >= REPLIES_MAX && !replies.contains(&status) {
+                delivered.in_general().clone_into(&mut status.1);
+            }
+            let at = replies.iter().position(|known| *known == status).unwrap_or_else(|| {
+                replies.push(status);
+                replies.len() - 1
+            });
+            // There are not more of them than general words besides.
+            each.push(u8::try_from(at).unwrap_or(u8::MAX));
+        }
+        let waits = replies.iter().any(|(delivered, _)| *delivered == Delivered::Queued);
+        let settled = undo == Undo::Canceled || undo == Undo::Final && is_done && !waits;
+        Some(Self { undo, settled, replies, each })
+    }
+
+    /// What it is when the queue has just taken it, and nobody has begun with it.
+    pub(crate) fn at_first(record: &Record) -> Self {
+        let undo = if record.held { Undo::Pending } else { Undo::Final };
+        let each = vec![0; record.to.len()];
+        Self { undo, settled: false, replies: vec![(Delivered::Queued, QUEUED.to_owned())], each }
+    }
+
+    /// Octets that this may take in the record, so that there is room for it from the beginning.
+    pub(crate) fn bytes_max(recipients: usize) -> usize {
+        64 + (REPLIES_MAX + 4) * (REPLY_BYTES_MAX + 20) + 4 * recipients
+    }
+
+    /// Whether somebody could not be reached, as far as is known here.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.replies.iter().any(|(delivered, _)| *delivered == Delivered::No)
+    }
+
+    /// `deliveryStatus`, by recipient.
+    pub(crate) fn deliveries(&self, record: &Record) -> Value {
+        // Nothing was sent, so there is nothing to tell about anybody.
+        if self.undo == Undo::Canceled {
+            return Value::Null;
+        }
+        let of = |at: &u8| self.replies.get(usize::from(*at));
+        let each = record.recipients().zip(&self.each);
+        let told = each.filter_map(|(recipient, at)| Some((recipient.to_owned(), shown(of(at)?))));
+        Value::Object(told.collect())
+    }
+}
+
+fn shown((delivered, reply): &Status) -> Value {
+    json!({"smtpReply": reply, "delivered": delivered.as_str(), "displayed": "unknown"})
+}
+
 /// How far a recipient is, what is worst last: of several ends of one recipient that one is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum Delivered {
     Yes,
     Unknown,
@@ -64,32 +160,19 @@ impl Delivered {
             Self::Queued => "queued",
         }
     }
+
+    /// A reply that says no more than this.
+    fn in_general(self) -> &'static str {
+        match self {
+            Self::Yes => "250 2.1.5 Delivered",
+            Self::Unknown => "250 2.0.0 Accepted",
+            Self::No => "550 5.0.0 Not delivered",
+            Self::Queued => QUEUED,
+        }
+    }
 }
 
 type Status = (Delivered, String);
-
-/// `deliveryStatus`, by recipient.
-pub(crate) fn deliveries(record: &Record, followed: &Followed) -> Value {
-    let known = known(followed);
-    let is_open = followed.ingest.as_ref().is_some_and(|item| !is_finished(item));
-    let status = |recipient: &str| {
-        let found = Address::parse(recipient).ok().and_then(|address| known.get(&address.key()));
-        let (delivered, reply) = match found {
-            Some((delivered, reply)) => (*delivered, reply.as_str()),
-            None if is_open => (Delivered::Queued, QUEUED),
-            None => (Delivered::Unknown, "250 2.0.0 Accepted"),
-        };
-        json!({"smtpReply": reply, "delivered": delivered.as_str(), "displayed": "unknown"})
-    };
-    let list = record.recipients().map(|recipient| (recipient.to_owned(), status(recipient)));
-    Value::Object(list.collect())
-}
-
-/// `deliveryStatus` when the queue has just taken it.
-pub(crate) fn all_queued(record: &Record) -> Value {
-    let status = json!({"smtpReply": QUEUED, "delivered": "queued", "displayed": "unknown"});
-    Value::Object(record.recipients().map(|recipient| (recipient.to_owned(), status.clone())).collect())
-}
 
 /// What is said of what nobody has tried yet.
 const QUEUED: &str = "250 2.0.0 Queued";
@@ -178,6 +261,15 @@ fn reply(said: Option<&Said>) -> String {
 
 fn one_line(text: &str) -> String {
     text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// One that fits into a record, without what would take more room in JSON than it has octets.
+fn shortened(reply: &str) -> String {
+    let plain = reply.chars().map(|it| if it.is_control() || matches!(it, '"' | '\\') { '\'' } else { it });
+    let mut text: String = plain.take(REPLY_BYTES_MAX).collect();
+    let end = (0..=REPLY_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.truncate(end);
+    text
 }
 
 #[cfg(test)]
@@ -285,7 +377,13 @@ mod tests {
             "soon@other.test",
             "list@x.test",
         ];
-        let told = deliveries(&record(false, &to), &followed);
+        let rules = SendingRules::sample();
+        let told = |record: &Record, followed: &Followed| Told::of(record, followed, 1_000, &rules).unwrap();
+        let sent = record(false, &to);
+        let first = told(&sent, &followed);
+        assert!(!first.settled && first.has_failed());
+        let told_of = |record: &Record, followed: &Followed| told(record, followed).deliveries(record);
+        let told = told_of(&sent, &followed);
         let check = |to: &str, delivered: &str, reply: &str| {
             assert_eq!(
                 told[to],
@@ -299,7 +397,49 @@ mod tests {
         check("late@there.test", "queued", "450 4.2.0 greylisted");
         check("soon@other.test", "queued", "250 2.0.0 Queued");
         check("list@x.test", "unknown", "250 2.0.0 Accepted");
-        let told = deliveries(&record(true, &["b@x.test"]), &open(1_000, 0));
+        let told = told_of(&record(true, &["b@x.test"]), &open(1_000, 0));
         assert_eq!(told["b@x.test"]["delivered"], "queued");
+    }
+
+    #[test]
+    fn what_is_told_is_settled_when_nothing_more_happens() {
+        let rules = SendingRules::sample();
+        let check = |followed: &Followed, now: u64, expected: Option<bool>| {
+            let told = Told::of(&record(false, &["here@x.test"]), followed, now, &rules);
+            assert_eq!(told.map(|told| told.settled), expected, "{followed:?}");
+        };
+        let finished = |outcome| {
+            let standing = Standing::Finished { at: 1_000, fates: vec![fate("here@x.test", outcome)] };
+            Followed { ingest: Some(item(ShardKind::Ingest, standing, Vec::new())), outbound: Vec::new() }
+        };
+        check(&open(1_000, 0), 1_000, Some(false));
+        check(&finished(Outcome::Delivered), 1_000, Some(true));
+        check(&finished(Outcome::Expired { notified: true }), 1_000, Some(true));
+        // It went on, and where it went is not known yet.
+        check(&finished(Outcome::Queued), 1_000, Some(false));
+        // The queue may not have it yet; later it is certain that it never came there.
+        check(&Followed::default(), 1_000, None);
+        check(&Followed::default(), 1_000 + UNKNOWN_SECONDS, Some(true));
+    }
+
+    /// It has to fit into the record, however much other hosts say.
+    #[test]
+    fn what_is_told_has_bounds() {
+        let to: Vec<String> = (0..100).map(|number| format!("a{number}@x.test")).collect();
+        let failed = |number: usize| {
+            let failure = Failure::new("5.1.1", format!("{number} \"\u{1}ä{}", "x".repeat(400)));
+            fate(&to[number], Outcome::Failed { failure, notified: true })
+        };
+        let fates = (0..100).map(failed).collect();
+        let standing = Standing::Finished { at: 1_000, fates };
+        let ingest = item(ShardKind::Ingest, standing, Vec::new());
+        let followed = Followed { ingest: Some(ingest), outbound: Vec::new() };
+        let record = record(false, &to.iter().map(String::as_str).collect::<Vec<_>>());
+        let told = Told::of(&record, &followed, 1_000, &SendingRules::sample()).unwrap();
+        assert_eq!(told.replies.len(), REPLIES_MAX + 1);
+        let stored = serde_json::to_vec(&told).unwrap();
+        assert!(stored.len() <= Told::bytes_max(100), "{}", stored.len());
+        assert_eq!(serde_json::from_slice::<Told>(&stored).unwrap(), told);
+        assert_eq!(told.deliveries(&record)["a99@x.test"]["smtpReply"], "550 5.0.0 Not delivered");
     }
 }

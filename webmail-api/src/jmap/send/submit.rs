@@ -102,9 +102,16 @@ pub(crate) async fn submit(context: &Context, new: &New, condition: Option<Since
         send_at: envelope.hold_until.unwrap_or(now),
         held: envelope.hold_until.is_some(),
         canceled: false,
+        told: None,
+        dsns: Vec::new(),
         from: shown.mail_from.into(),
         to: shown.rcpt_to.into_iter().map(Into::into).collect(),
     };
+    // What becomes of it has to fit in as well.
+    let room = context.inner().storage.config().object_bytes_max;
+    if record.encode().len() + Record::more_bytes_max(record.to.len()) > room {
+        return Ok(Err(too_many(most)));
+    }
     let id = match remember(context, &record, condition, now, most).await? {
         Ok(id) => id,
         Err(error) => return Ok(Err(error)),

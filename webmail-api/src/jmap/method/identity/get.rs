@@ -3,7 +3,6 @@
 use jmap_protocol::method::{Get, got, project};
 use jmap_protocol::object::identity::PROPERTIES;
 use jmap_protocol::{Arguments, MethodError, Object};
-use storage::ObjectKind;
 
 use super::super::spend_on;
 use crate::jmap::context::Context;
@@ -15,7 +14,8 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     std::mem::take(arguments).finish()?;
     get.check(&PROPERTIES)?;
     let state = context.fresh_account().await?.state();
-    let all = identity::all(context, &state).await?;
+    let known = identity::known(context).await?;
+    let all = identity::all(context, &state, &known);
     let (mut list, mut not_found) = (Vec::new(), Vec::new());
     let wanted: Vec<_> = match &get.ids {
         Some(ids) => ids.clone(),
@@ -33,5 +33,5 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
         spend_on(context, &record)?;
         list.push(record);
     }
-    Ok(got(&account, &state.objects_state(ObjectKind::IDENTITY).to_string(), list, &not_found))
+    Ok(got(&account, &identity::state_of(&state, &known), list, &not_found))
 }

@@ -9,7 +9,7 @@ use storage::{ObjectKind, ObjectWrite, Since};
 
 use super::super::{Outcome, write_one};
 use crate::jmap::context::Context;
-use crate::jmap::send::identity::{self, DEFAULT, Identity, Says, forbidden, may_send_as};
+use crate::jmap::send::identity::{self, Identity, Says, forbidden, may_send_as, stored_part};
 
 /// What the client gave, so that it need not be told.
 const GIVEN: [&str; 6] = ["name", "email", "replyTo", "bcc", "textSignature", "htmlSignature"];
@@ -18,8 +18,11 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     let account = context.take_account(arguments)?;
     let set = Set::take(arguments, context.config().objects_in_set_max)?;
     std::mem::take(arguments).finish()?;
-    let mut condition = super::super::if_in_state(set.if_in_state.as_deref())?;
-    let old_state = state(context).await?;
+    let known = identity::known(context).await?;
+    let stored = set.if_in_state.as_deref().map(|state| stored_part(state, &known));
+    let stored = stored.map(|stored| stored.ok_or(MethodError::StateMismatch)).transpose()?;
+    let mut condition = super::super::if_in_state(stored)?;
+    let old_state = identity::state_of(&context.fresh_account().await?.state(), &known);
     set.check_state(&old_state)?;
     let mut answer = SetAnswer::default();
     for (key, wanted) in set.create {
@@ -50,13 +53,8 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
             Err(error) => drop(answer.not_destroyed.insert(id.to_string(), error)),
         }
     }
-    let new_state = state(context).await?;
+    let new_state = identity::state_of(&context.fresh_account().await?.state(), &known);
     Ok(answer.into_object(&account, Some(&old_state), &new_state))
-}
-
-async fn state(context: &Context) -> Result<String, MethodError> {
-    let state = context.fresh_account().await?.state();
-    Ok(state.objects_state(ObjectKind::IDENTITY).to_string())
 }
 
 async fn create(context: &Context, wanted: &Object, condition: Option<Since>) -> Outcome<(Id, Value)> {
@@ -131,8 +129,9 @@ async fn update(
 
 async fn destroy(context: &Context, id: &IdOrReference, condition: Option<Since>) -> Outcome<Id> {
     let Some(id) = context.resolve(id) else { return Ok(Err(missing())) };
-    if id.as_str() == DEFAULT {
-        let why = "the account's own identity stays";
+    let found = identity::find(context, &context.account().state(), &id).await?;
+    if found.is_some_and(|identity| !identity.may_delete) {
+        let why = "the identities of the account's own address and of its aliases stay";
         return Ok(Err(SetError::new(SetErrorKind::Forbidden, why)));
     }
     let write = ObjectWrite::Remove { id: id.to_string() };

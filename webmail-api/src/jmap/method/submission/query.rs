@@ -9,7 +9,7 @@ use jmap_protocol::{Arguments, Id, MethodError, Object};
 use storage::ObjectKind;
 
 use super::super::email::query_changes::{Asked, unchanged};
-use super::undo;
+use super::look_at;
 use crate::jmap::context::Context;
 use crate::jmap::ids;
 use crate::jmap::send::record::Record;
@@ -21,11 +21,13 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     let window = Window::take(arguments)?;
     std::mem::take(arguments).finish()?;
     let order = sort(&comparators)?;
+    look_at(context, None).await;
     let state = context.fresh_account().await?.state();
-    let asks_for_undo = filter.as_ref().is_some_and(by_undo);
+    let sending = context.sending()?;
+    let now = sending.queue.clock().now();
     let mut found: Vec<(Id, Record)> = Vec::new();
     for (id, record) in Record::all(&state) {
-        let undo = if asks_for_undo { undo(context, &record).await? } else { Undo::Final };
+        let undo = record.undo(now, &sending.rules);
         let holds = |filter: &Filter<Vec<Test>>| {
             filter.matches(&mut |tests| tests.iter().all(|test| holds(&record, undo, test)))
         };
@@ -38,25 +40,15 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     window.answer(&account, &state, &found, |(id, _)| id.clone(), context.config().query_results_max)
 }
 
-/// That nothing has changed is known where nothing changes by itself.
 pub(crate) async fn changes(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
     context.take_account(arguments)?;
-    let (filter, comparators) = take_filter_and_sort(arguments, &condition)?;
+    let (_, comparators) = take_filter_and_sort(arguments, &condition)?;
     sort(&comparators)?;
     let asked = Asked::take(arguments)?;
     std::mem::take(arguments).finish()?;
-    if filter.as_ref().is_some_and(by_undo) {
-        return Err(MethodError::CannotCalculateChanges);
-    }
+    look_at(context, None).await;
     let state = super::state(context).await?;
     unchanged(context, &asked, &state, None)
-}
-
-/// Whether the queue has to be asked.
-fn by_undo(filter: &Filter<Vec<Test>>) -> bool {
-    let mut conditions = Vec::new();
-    filter.conditions(&mut conditions);
-    conditions.into_iter().flatten().any(|test| matches!(test, Test::UndoStatus(_)))
 }
 
 fn holds(record: &Record, undo: Undo, test: &Test) -> bool {

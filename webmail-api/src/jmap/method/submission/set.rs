@@ -18,7 +18,7 @@ use crate::jmap::context::Context;
 use crate::jmap::ids;
 use crate::jmap::send::Sending;
 use crate::jmap::send::record::Record;
-use crate::jmap::send::status::{Undo, all_queued};
+use crate::jmap::send::status::Undo;
 use crate::jmap::send::submit::{Submitted, is_given, submit};
 
 pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Result<Object, MethodError> {
@@ -145,7 +145,7 @@ async fn create(
     };
     let sending = context.sending()?;
     let undo = Undo::at_first(&record, sending.queue.clock().now(), &sending.rules);
-    let mut shown = properties(&id, &record, undo, &all_queued(&record));
+    let mut shown = properties(&id, &record, undo);
     shown.retain(|name, _| !is_given(name, &new));
     Ok(Ok((id, record.email(), Value::Object(shown))))
 }
@@ -159,9 +159,10 @@ async fn update(
 ) -> Outcome<(Id, EmailId)> {
     let Some((id, record)) = find(context, id) else { return Ok(Err(missing())) };
     let undo = undo(context, &record).await?;
-    let mut shown = properties(&id, &record, undo, &Value::Null);
-    // Nobody can know it well enough to say that it stays.
+    let mut shown = properties(&id, &record, undo);
+    // Nobody can know these well enough to say that they stay.
     shown.remove("deliveryStatus");
+    shown.remove("dsnBlobIds");
     match is_cancellation(&shown, patch) {
         Ok(true) => {}
         Ok(false) => return Ok(Ok((id, record.email()))),
