@@ -205,7 +205,7 @@ fn end_to_end() -> Result<()> {
     let corpus = corpus::fetch()?;
     process::run(
         scenarios(
-            &["corpus", "real_clients", "bad_input", "sending", "clock_jumps", "life", "ending"],
+            &["corpus", "real_clients", "bad_input", "sending", "jmap_sending", "clock_jumps", "life", "ending"],
             "debug",
         )?
         .env("POSTRIDER_CORPUS", corpus),

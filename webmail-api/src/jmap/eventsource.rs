@@ -72,8 +72,8 @@ pub(super) async fn open(
     let changes = user.account.watch();
     let state = user.account.refresh().await.map_err(unavailable)?;
     let known = headers.get("last-event-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
-    let known = known(&jmap, &user).await.unwrap_or_default();
-    let now = states(&state, types.as_deref(), &known);
+    let said = ask_directory(&jmap, &user).await.unwrap_or_default();
+    let now = states(&state, types.as_deref(), &said);
     let id = state.modseq().to_string();
     // Whoever comes back is told at once what happened meanwhile.
     let told = match known {
@@ -88,7 +88,7 @@ pub(super) async fn open(
         is_open: true,
         jmap: jmap.clone(),
         seen: Seen::default(),
-        known,
+        said,
         user,
         types,
         close_after_state,
@@ -113,7 +113,8 @@ struct Source {
     jmap: Jmap,
     user: User,
     seen: Seen,
-    known: Known,
+    /// What the directory said of the account.
+    said: Known,
     types: Option<Vec<String>>,
     close_after_state: bool,
     /// Seconds between pings.
@@ -147,8 +148,8 @@ impl Source {
                 () = at(poll) => {
                     // Other nodes' commits come to light here where their hint was lost. Trouble shows at the next try.
                     let _ = self.user.account.refresh().await;
-                    if self.wants("Identity") && let Some(known) = known(&self.jmap, &self.user).await {
-                        self.known = known;
+                    if self.wants("Identity") && let Some(said) = ask_directory(&self.jmap, &self.user).await {
+                        self.said = said;
                     }
                 }
                 () = at(look_again) => {}
@@ -177,7 +178,7 @@ impl Source {
     }
 
     fn news(&mut self, state: &Arc<AccountState>) -> Option<String> {
-        let now = states(state, self.types.as_deref(), &self.known);
+        let now = states(state, self.types.as_deref(), &self.said);
         let changed: Object = now
             .iter()
             .filter(|(name, state)| self.told.get(*name) != Some(*state))
@@ -208,15 +209,15 @@ async fn at(moment: Option<Instant>) {
 }
 
 /// What the directory says of the account, where it can be asked.
-async fn known(jmap: &Jmap, user: &User) -> Option<Known> {
+async fn ask_directory(jmap: &Jmap, user: &User) -> Option<Known> {
     let names_max = jmap.inner.config.alias_identities_names_max;
     Known::ask(&jmap.inner.directory, &user.principal, names_max).await.ok()
 }
 
 /// The states of the types that are asked for.
-fn states(state: &AccountState, types: Option<&[String]>, known: &Known) -> BTreeMap<&'static str, String> {
+fn states(state: &AccountState, types: Option<&[String]>, said: &Known) -> BTreeMap<&'static str, String> {
     let mut states = view::states(state);
-    states.insert("Identity", state_of(state, known));
+    states.insert("Identity", state_of(state, said));
     states.retain(|name, _| types.is_none_or(|types| types.iter().any(|wanted| wanted == name)));
     states
 }

@@ -10,9 +10,7 @@ use std::collections::BTreeSet;
 use jmap_protocol::{Id, MethodError};
 use mail::id::EmailId;
 use mail::mime::Part;
-use storage::{
-    Account, AccountState, EmailView, ObjectError, ObjectKind, ObjectWrite, StorageError, WriteObjectsError,
-};
+use storage::{Account, EmailView, ObjectError, ObjectKind, ObjectWrite, StorageError, WriteObjectsError};
 
 use super::Sending;
 use super::record::{DSNS_MAX, Record};

@@ -319,8 +319,8 @@ async fn remember(
     })
 }
 
-/// RFC 8621 §7: submissions may go when nothing more happens to them. Those of which the queue has given up whatever it
-/// could not deliver go when they are old, or when there are many.
+/// RFC 8621 §7: submissions may go when nothing more happens to them. Those that are settled, or of which the queue has given
+/// up whatever it could not deliver, go when they are old, or when there are many.
 fn forgotten(context: &Context, now: u64) -> Vec<String> {
     let (Ok(sending), config) = (context.sending(), context.config()) else { return Vec::new() };
     let queue = sending.queue.config();
@@ -330,7 +330,7 @@ fn forgotten(context: &Context, now: u64) -> Vec<String> {
     let mut count = 0_usize;
     for (id, record) in Record::all(&state) {
         count += 1;
-        if record.canceled || record.send_at.saturating_add(expires) < now {
+        if record.is_settled() || record.send_at.saturating_add(expires) < now {
             over.push((record.send_at, id.to_string()));
         }
     }

@@ -21,11 +21,12 @@ pub(crate) async fn run(context: &mut Context, arguments: &mut Arguments) -> Res
     let changed = context.fresh_account().await?.object_changes(ObjectKind::IDENTITY, state, most).await;
     let mut changed = changed.map_err(|error| changes_trouble(&error))?;
     // Those that are there from the beginning were there before they were stored.
-    let (before, created) = std::mem::take(&mut changed.created).into_iter().partition(|id: &String| {
-        id == DEFAULT || is_of_alias(id) && known.aliases.iter().any(|(alias, _)| alias.as_str() == id)
-    });
+    let (before, created): (Vec<String>, Vec<String>) =
+        std::mem::take(&mut changed.created).into_iter().partition(|id: &String| {
+            id == DEFAULT || is_of_alias(id) && known.aliases.iter().any(|(alias, _)| alias.as_str() == id)
+        });
     changed.created = created;
-    changed.updated.extend::<Vec<String>>(before);
+    changed.updated.extend(before);
     let mut answer = changes(context, &asked.since_state, &changed, |id| stored_id(id));
     answer.insert("newState".to_owned(), json!(format!("{}{}", changed.new_state, known.mark())));
     Ok(answer)

@@ -62,7 +62,7 @@ pub(super) fn properties(id: &Id, record: &Record, undo: Undo) -> Object {
         "undoStatus": undo.as_str(),
         "deliveryStatus": record.deliveries(),
         "dsnBlobIds": [],
-        // RFC 8621 §7: those that are known; MDNs (RFC 8098) are not looked for.
+        // RFC 8621 §7: as far as they are known; notices that somebody has read it are not looked for.
         "mdnBlobIds": [],
     }))
 }
