@@ -36,7 +36,7 @@ pub(super) fn capabilities(jmap: &Jmap) -> &'static [&'static str] {
 
 /// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
 pub(super) fn state(user: &User) -> String {
-    format!("2-{}", user.principal.account)
+    format!("3-{}", user.principal.account)
 }
 
 pub(super) async fn show(State(jmap): State<Jmap>, user: User, parts: Parts) -> Response {
