@@ -52,6 +52,12 @@ pub(crate) enum Trouble {
     /// The directory.
     #[error(transparent)]
     Directory(#[from] directory::Temporary),
+    /// The message.
+    #[error("the message cannot be read: {reason}")]
+    Unread {
+        /// What the blob store said.
+        reason: String,
+    },
     /// An account.
     #[error("account {account} cannot be written: {reason}")]
     Account {

@@ -23,6 +23,8 @@ pub struct Config {
     pub slice_targets: usize,
     /// What the part of an address behind the delimiter does (`alice+lists@…`).
     pub subaddress: Subaddress,
+    /// Seconds within which a sender has one vacation response of an account (RFC 5230 §4.2), however often they write.
+    pub vacation_pause_seconds: u32,
     /// Octets of the message's header that a notification returns at most.
     pub returned_header_bytes_max: u64,
     /// Whoever hears of every failure besides its sender, such as `postmaster@example.org`. Empty: nobody.
@@ -42,6 +44,7 @@ impl Default for Config {
             targets_concurrent_max: 32,
             slice_targets: 1_000,
             subaddress: Subaddress::Inbox,
+            vacation_pause_seconds: 7 * 86_400,
             returned_header_bytes_max: 64 << 10,
             failure_copies_to: String::new(),
             returned_message_bytes_max: 256 << 10,

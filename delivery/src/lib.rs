@@ -18,6 +18,7 @@ mod place;
 mod quarantine;
 mod suppression;
 mod trace;
+mod vacation;
 mod whereabouts;
 
 pub use agent::Delivery;

@@ -18,7 +18,7 @@ use crate::agent::{Inner, Next, Trouble};
 use crate::bounce::{self, News};
 use crate::config::Subaddress;
 use crate::whereabouts::{self, Whereabouts};
-use crate::{expand, suppression, trace};
+use crate::{expand, suppression, trace, vacation};
 
 /// Works on an ingest item until nothing is left of it, or until something has to wait.
 pub(crate) async fn item(agent: &Inner, claimed: &mut Claimed) -> Result<Next, Trouble> {
@@ -421,6 +421,8 @@ impl Attempt<'_> {
             return match account.deliver(delivery).await {
                 Ok(Delivered::Placed(_)) => {
                     suppression::learn(agent, claimed, &facts, &recipient.address, account).await;
+                    let target = (self.number, target);
+                    vacation::answer(agent, claimed, &facts, target, &recipient.address, account).await;
                     Ok(Fate::Delivered)
                 }
                 Ok(Delivered::Already) => Ok(Fate::Delivered),

@@ -41,6 +41,8 @@ impl ObjectKind {
     pub const PUSH_SUBSCRIPTION: Self = Self(4);
     /// RFC 5804, RFC 9661.
     pub const SIEVE_SCRIPT: Self = Self(5);
+    /// Who has had a vacation response (RFC 5230 §4.2).
+    pub const VACATION_ANSWERED: Self = Self(6);
 }
 
 /// An object.

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::auth::User;
 use super::context::Context;
-use super::method::{blob, echo, email, identity, mailbox, quota, snippet, submission, thread};
+use super::method::{blob, echo, email, identity, mailbox, quota, snippet, submission, thread, vacation};
 use super::service::Jmap;
-use super::session::{BLOB, CORE, MAIL, QUOTA, SUBMISSION};
+use super::session::{BLOB, CORE, MAIL, QUOTA, SUBMISSION, VACATION};
 
 /// Answers a request, and says what was made in it, where the client wants to know.
 pub(super) async fn run(jmap: &Jmap, user: User, request: Request) -> (Response, Option<BTreeMap<Id, Id>>) {
@@ -42,6 +42,7 @@ async fn answer(context: &mut Context, name: &str, arguments: Object) -> Result<
         Some(("Quota", _)) => QUOTA,
         Some(("Blob", _)) => BLOB,
         Some(("Identity" | "EmailSubmission", _)) => SUBMISSION,
+        Some(("VacationResponse", _)) => VACATION,
         _ => MAIL,
     };
     // RFC 8620 §3.3: what a client does not say it uses is not there for it.
@@ -79,6 +80,8 @@ async fn answer(context: &mut Context, name: &str, arguments: Object) -> Result<
         "EmailSubmission/query" => submission::query::run(context, arguments).await,
         "EmailSubmission/queryChanges" => submission::query::changes(context, arguments).await,
         "EmailSubmission/set" => submission::set::run(context, arguments).await,
+        "VacationResponse/get" => vacation::get::run(context, arguments).await,
+        "VacationResponse/set" => vacation::set::run(context, arguments).await,
         "SearchSnippet/get" => snippet::get(context, arguments).await,
         "Quota/get" => quota::get::run(context, arguments).await,
         "Quota/changes" => quota::changes::run(context, arguments).await,

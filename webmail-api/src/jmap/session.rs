@@ -25,13 +25,15 @@ pub(super) const BLOB: &str = "urn:ietf:params:jmap:blob";
 /// RFC 9425
 pub(super) const QUOTA: &str = "urn:ietf:params:jmap:quota";
 
+/// RFC 8621 §1.3.3
+pub(super) const VACATION: &str = "urn:ietf:params:jmap:vacationresponse";
 /// RFC 8621 §1.3.2
 pub(super) const SUBMISSION: &str = "urn:ietf:params:jmap:submission";
 
 /// The capabilities that a request may use.
 pub(super) fn capabilities(jmap: &Jmap) -> &'static [&'static str] {
-    const ALL: [&str; 5] = [CORE, MAIL, BLOB, QUOTA, SUBMISSION];
-    if jmap.inner.sending.is_some() { &ALL } else { &ALL[..4] }
+    const ALL: [&str; 6] = [CORE, MAIL, BLOB, QUOTA, VACATION, SUBMISSION];
+    if jmap.inner.sending.is_some() { &ALL } else { &ALL[..5] }
 }
 
 /// Changes when anything in a session does. What it tells follows from the configuration and this release alone.
@@ -70,9 +72,9 @@ fn describe(jmap: &Jmap, user: &User, base: &str) -> Value {
         "supportedTypeNames": TYPES,
         "supportedDigestAlgorithms": DIGESTS,
     });
-    let mut capabilities = json!({CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}});
-    let mut own = json!({CORE: {}, MAIL: mail, BLOB: blob, QUOTA: {}});
-    let mut primary = json!({CORE: account, MAIL: account, BLOB: account, QUOTA: account});
+    let mut capabilities = json!({CORE: core, MAIL: {}, BLOB: {}, QUOTA: {}, VACATION: {}});
+    let mut own = json!({CORE: {}, MAIL: mail, BLOB: blob, QUOTA: {}, VACATION: {}});
+    let mut primary = json!({CORE: account, MAIL: account, BLOB: account, QUOTA: account, VACATION: account});
     if let Some(sending) = &jmap.inner.sending {
         capabilities[SUBMISSION] = json!({});
         own[SUBMISSION] = submission(sending);

@@ -125,6 +125,7 @@ pub(crate) fn states(account: &AccountState) -> BTreeMap<&'static str, String> {
         ("EmailDelivery", account.latest().deliveries.to_string()),
         ("Mailbox", account.mailboxes_state().to_string()),
         ("Quota", Levels::of(&account.quota()).state()),
+        ("VacationResponse", account.objects_state(ObjectKind::VACATION_RESPONSE).to_string()),
         ("Thread", account.threads_state().to_string()),
     ])
 }

@@ -9,6 +9,7 @@ pub(super) mod quota;
 pub(super) mod snippet;
 pub(super) mod submission;
 pub(super) mod thread;
+pub(super) mod vacation;
 
 use jmap_protocol::{Id, MethodError, Object, SetError, SetErrorKind};
 use serde_json::{Value, json};
