@@ -88,12 +88,10 @@ impl Cql {
     async fn tail(
         &self,
         log: LogId,
-        serial: bool,
+        query: &Prepared,
         after: Option<u64>,
         limit: usize,
     ) -> Result<Option<Tail>, EngineError> {
-        let statements = self.statements.logs(log.kind);
-        let query = if serial { &statements.slice_serial } else { &statements.slice };
         // From the entry before on, which is there unless it was trimmed: so an answer without news has the head too.
         let mut slice = self.slice(log, query, after.unwrap_or(0)).await?;
         let head = match slice.head {
@@ -123,9 +121,11 @@ impl Cql {
         after: Option<u64>,
         limit: usize,
     ) -> Result<Option<Tail>, EngineError> {
+        let statements = self.statements.logs(log.kind);
         let mut reads = 0;
         loop {
-            let tail = self.tail(log, reads > 1, after, limit).await?;
+            let query = if reads > 1 { &statements.slice_serial } else { &statements.slice };
+            let tail = self.tail(log, query, after, limit).await?;
             reads += 1;
             match &tail {
                 Some(found) if reads < READS_MAX && !reaches_head(found, after, limit) => {}
@@ -171,6 +171,12 @@ impl Log for Cql {
 
     async fn tail_after(&self, log: LogId, after: u64, limit: usize) -> Result<Option<Tail>, EngineError> {
         self.whole_tail(log, Some(after), limit).await
+    }
+
+    async fn tail_of_any(&self, log: LogId, after: u64, limit: usize) -> Result<Option<Tail>, EngineError> {
+        let query = &self.statements.logs(log.kind).slice_once;
+        let tail = self.tail(log, query, Some(after), limit).await?;
+        Ok(tail.filter(|tail| reaches_head(tail, Some(after), limit)))
     }
 
     async fn append(

@@ -16,7 +16,7 @@ use scylla::statement::{Consistency, SerialConsistency};
 /// |---|---|---|---|
 /// | `Conditional` | `LOCAL_SERIAL`, committed at `LOCAL_QUORUM` | never | one datacentre decides; what was answered is seen by every later quorum read. After a time-out the statement may still be applied, and only the actor knows whether it may be proposed again |
 /// | `Read` | `LOCAL_QUORUM` | yes | meets every answered write; blocking read repair keeps what was seen once |
-/// | `ReadOnce` | `LOCAL_ONE` | yes | for rows that are written once under a name that only a later answer tells: whoever has one has the right one. Who has none says nothing: then `Read` decides |
+/// | `ReadOnce` | `LOCAL_ONE` | yes | for rows that are written once under a name that only a later answer tells: whoever has one has the right one. Who has none says nothing: then `Read` decides. And for the entries of a log up to a number that a node has told: whoever has come so far without a gap has what was decided, for a replica gets entries by decisions alone |
 /// | `SerialRead` | `LOCAL_SERIAL` | yes | completes a proposal that hangs: for a tail that does not fit its head |
 /// | `Write` | `LOCAL_QUORUM` | yes | rows are written once, with the same bytes, under a fresh key |
 /// | `Delete` | `LOCAL_QUORUM` | yes | what is deleted is never needed again |
@@ -114,6 +114,7 @@ pub(crate) struct LogStatements {
     /// id
     pub(crate) head: Prepared,
     /// id, after, limit
+    pub(crate) slice_once: Prepared,
     pub(crate) slice: Prepared,
     pub(crate) slice_serial: Prepared,
     /// head, id, expected; id, last_seq, first_seq, nonce, entry
@@ -266,6 +267,7 @@ impl Maker<'_> {
             head: self
                 .make(Kind::Read, &format!("SELECT {columns} FROM {log} WHERE {id} = ? LIMIT 1"))
                 .await?,
+            slice_once: self.make(Kind::ReadOnce, &slice).await?,
             slice: self.make(Kind::Read, &slice).await?,
             slice_serial: self.make(Kind::SerialRead, &slice).await?,
             append: self.batch(&[&set_head, &insert]).await?,

@@ -36,6 +36,11 @@ impl Log for Moving {
         self.on(self.side_of(log)).log.tail_after(log, after, limit).await
     }
 
+    async fn tail_of_any(&self, log: LogId, after: u64, limit: usize) -> Result<Option<Tail>, EngineError> {
+        let _open = self.inner.gates.pass(&log.to_bytes()).await;
+        self.on(self.side_of(log)).log.tail_of_any(log, after, limit).await
+    }
+
     async fn append(
         &self,
         log: LogId,

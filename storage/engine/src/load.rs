@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::context::{Context, OpenError};
 use crate::error::FormatError;
-use crate::log::{EntryRow, Head, SnapshotPointer};
+use crate::log::{EntryRow, Head, SnapshotPointer, Tail};
 use crate::state::State;
 use crate::stored::{ChainHash, Root};
 
@@ -148,8 +148,14 @@ pub(crate) enum Followed {
     Missing,
 }
 
-/// Reads what comes after `seq`. Stops at a bounded number of entries, so the head may be further.
-pub(crate) async fn follow(context: &Context, seq: u64) -> Result<Followed, OpenError> {
+/// Reads what comes after `seq`. Stops at a bounded number of entries, so the head may be further. Where another node said
+/// that it has come to `heard`, and nobody waits for what may lie behind that, a copy that has come as far is enough.
+pub(crate) async fn follow(context: &Context, seq: u64, heard: Option<u64>) -> Result<Followed, OpenError> {
+    if let Some(heard) = heard
+        && let Some(followed) = follow_to(context, seq, heard).await?
+    {
+        return Ok(followed);
+    }
     let limit = context.options.read_entries_max;
     let tail = context.engine.log.tail_after(context.log, seq, limit).await.map_err(OpenError::Engine)?;
     let Some(tail) = tail else { return Ok(Followed::Missing) };
@@ -165,4 +171,23 @@ pub(crate) async fn follow(context: &Context, seq: u64) -> Result<Followed, Open
         return Ok(Followed::Gap);
     }
     Ok(Followed::Entries { head: tail.head, rows: tail.rows })
+}
+
+/// Reads what comes after `seq` up to `heard`, from one copy. `None`: it has not come so far, or not without a gap.
+async fn follow_to(context: &Context, seq: u64, heard: u64) -> Result<Option<Followed>, OpenError> {
+    let limit = context.options.read_entries_max;
+    let tail = context.engine.log.tail_of_any(context.log, seq, limit).await.map_err(OpenError::Engine)?;
+    let Some(Tail { mut head, mut rows }) = tail else { return Ok(None) };
+    // What lies behind was decided, but need not have been answered: whoever looks next may not see it.
+    rows.retain(|row| row.last_seq <= heard);
+    let mut last = seq;
+    for row in &rows {
+        // Model commit: Rule::DenseTail.
+        if row.first_seq != last + 1 {
+            return Ok(None);
+        }
+        last = row.last_seq;
+    }
+    head.seq = last;
+    Ok((last == heard).then_some(Followed::Entries { head, rows }))
 }

@@ -71,7 +71,7 @@ pub enum Outcome {
 /// Logs in a back end: the truth about everything that changes.
 ///
 /// Implementations are linearizable per log. `head`, `load` and `tail_after` see every append that was answered before
-/// they were called.
+/// they were called; [`Log::tail_of_any`] alone need not.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// Makes a log with head `snapshot.seq` (zero but for imports) that starts from `snapshot`, whose pages are
@@ -87,6 +87,13 @@ pub trait Log: Send + Sync + 'static {
     /// Head, and entries whose `last_seq` is greater than `after`; at most `limit` entries, the oldest. Entries that
     /// were trimmed are not among them, so the first may begin later than `after + 1`.
     async fn tail_after(&self, log: LogId, after: u64, limit: usize) -> Result<Option<Tail>, EngineError>;
+
+    /// As [`Self::tail_after`], but as one copy of the log has it. What it gives was decided, follows `after` without a gap and
+    /// reaches the head that it names; but others may know of more already, and not yet know of its last. `None`: this copy
+    /// says nothing. Cheaper where several copies are asked otherwise.
+    async fn tail_of_any(&self, log: LogId, after: u64, limit: usize) -> Result<Option<Tail>, EngineError> {
+        self.tail_after(log, after, limit).await
+    }
 
     /// If the head is `entry.first_seq - 1`: adds the entry, moves the head to `entry.last_seq` and, when `trim_to` is
     /// given, deletes entries whose `last_seq` is not greater than that. All or nothing.

@@ -34,6 +34,8 @@ pub struct Faults {
     pub unknown_not_applied: f64,
     /// The outcome of a conditional write is unknown, and it is applied some calls later, if its condition holds then.
     pub unknown_late: f64,
+    /// The copy that [`Log::tail_of_any`] asks lacks the last entry.
+    pub old_copy: f64,
     /// Any call fails with an I/O error, without effect.
     pub unavailable: f64,
     /// Writes fail for want of space; deletes work.
@@ -51,6 +53,7 @@ impl Default for Faults {
             seed: 0,
             unknown_applied: 0.0,
             unknown_not_applied: 0.0,
+            old_copy: 0.0,
             unknown_late: 0.0,
             unavailable: 0.0,
             full: false,
@@ -444,6 +447,20 @@ impl Log for MemoryEngine {
             Some(Tail { head: log.head, rows })
         })
         .await
+    }
+
+    async fn tail_of_any(&self, log: LogId, after: u64, limit: usize) -> Result<Option<Tail>, EngineError> {
+        let tail = self.tail_after(log, after, limit).await?;
+        let mut inner = self.inner.lock();
+        let is_old = inner.faults.old_copy;
+        Ok(tail.map(|mut tail| {
+            if inner.chance(is_old)
+                && let Some(lacking) = tail.rows.pop()
+            {
+                tail.head.seq = lacking.first_seq - 1;
+            }
+            tail
+        }))
     }
 
     async fn append(

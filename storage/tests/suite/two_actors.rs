@@ -399,6 +399,7 @@ async fn round(seed: u64, sabotage: Option<Sabotage>) -> (Totals, Vec<String>) {
         unknown_applied: 0.04,
         unknown_not_applied: 0.03,
         unknown_late: 0.03,
+        old_copy: 0.3,
         latency,
         ..Faults::default()
     });

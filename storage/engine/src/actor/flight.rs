@@ -38,6 +38,7 @@ impl<S: State> Actor<S> {
         let context = self.context.clone();
         let seq = self.seq;
         let pause = (self.setbacks > 0).then(|| context.options.backoff(self.setbacks));
+        let heard = self.only_heard();
         self.look = false;
         self.heard = 0;
         self.context.counters.looks.add(1);
@@ -47,9 +48,17 @@ impl<S: State> Actor<S> {
             if let Some(pause) = pause {
                 tokio::time::sleep(pause).await;
             }
-            Landed::Followed(follow(&context, seq).await)
+            Landed::Followed(follow(&context, seq, heard).await)
         }
         .boxed()
+    }
+
+    /// How far another node said that it has come, when nothing but that makes us look.
+    fn only_heard(&self) -> Option<u64> {
+        let nobody_waits =
+            self.refreshers.is_empty() && self.looking.is_empty() && self.confirming.is_empty();
+        let doubts = self.behind || self.look || self.setbacks > 0;
+        (nobody_waits && !doubts && self.heard > self.seq).then_some(self.heard)
     }
 
     pub(super) fn flight_load(&self) -> Flight<S> {

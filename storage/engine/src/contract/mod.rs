@@ -79,6 +79,10 @@ pub async fn log(log: &dyn Log) {
     for (after, from) in [(0, 0), (1, 1), (2, 1), (4, 1), (5, 2), (6, 3), (9, 3)] {
         let tail = log.tail_after(id, after, 10).await.unwrap().unwrap();
         assert_eq!((tail.head.seq, &tail.rows[..]), (6, &entries[from..]), "after {after}");
+        if let Some(tail) = log.tail_of_any(id, after, 10).await.unwrap() {
+            assert!(tail.head.seq <= 6 && entries[from..].starts_with(&tail.rows), "after {after}: {tail:?}");
+            assert!(tail.rows.last().is_none_or(|last| last.last_seq == tail.head.seq), "{tail:?}");
+        }
     }
 
     let second = snapshot(5, 0);

@@ -128,6 +128,37 @@ async fn a_log_that_nobody_attends_to_is_looked_at_when_it_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_heard_of_may_come_from_one_copy_but_it_must_be_there() {
+    for (old_copy, told, shown) in [(0.0, 1, 1), (0.0, 2, 2), (1.0, 2, 2)] {
+        let engine = MemoryEngine::new();
+        let (first, second) = (node(&engine), node(&engine));
+        let writer = first.logs.create(log_id(1), Notes::new(), sealer()).await.unwrap();
+        let reader = second.logs.open(log_id(1), sealer()).await.unwrap();
+        engine.set_faults(Faults { old_copy, ..Faults::default() });
+        assert_eq!([put(&writer).await, put(&writer).await], [1, 2]);
+        second.hints.heard(log_id(1), told);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        // What lies behind need not have been answered yet.
+        assert_eq!(reader.seq(), shown, "{old_copy}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_the_newest_gets_it_whatever_was_heard() {
+    for _ in 0..50 {
+        let engine = MemoryEngine::new();
+        let (first, second) = (node(&engine), node(&engine));
+        let writer = first.logs.create(log_id(1), Notes::new(), sealer()).await.unwrap();
+        let reader = second.logs.open(log_id(1), sealer()).await.unwrap();
+        engine.set_faults(Faults { old_copy: 1.0, ..Faults::default() });
+        put(&writer).await;
+        let seq = put(&writer).await;
+        second.hints.heard(log_id(1), seq - 1);
+        assert_eq!(reader.refresh(&[]).await.unwrap().seq, seq);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deletion_is_seen_at_once() {
     let engine = MemoryEngine::new();
     let (first, second) = (node(&engine), node(&engine));

@@ -13,6 +13,7 @@ use super::{log_id, sealer};
 use crate::context::OpenError;
 use crate::contract::notes::{Notes, Operation, SHELVES};
 use crate::handle::{CommitOptions, LogHandle};
+use crate::hint::Hints;
 use crate::logs::Logs;
 use crate::memory::{Faults, MemoryArchive, MemoryEngine};
 use crate::open_log::ReadError;
@@ -33,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) options: LogOptions,
     pub(crate) faults: Faults,
     pub(crate) archive: bool,
+    /// Whether nodes hear what others have committed.
+    pub(crate) hints: bool,
     /// Nodes are stopped without warning and logs closed, so many times in the mean between two commits of a client.
     pub(crate) crashes: f64,
     pub(crate) closes: f64,
@@ -58,6 +61,7 @@ impl Setup {
             unknown_applied: 0.04,
             unknown_not_applied: 0.03,
             unknown_late: 0.03,
+            old_copy: 0.3,
             unavailable: 0.01,
             latency: Some(Duration::from_micros(100)..Duration::from_millis(6)),
             ..Faults::default()
@@ -70,6 +74,7 @@ impl Setup {
             options,
             faults,
             archive: !seed.is_multiple_of(3),
+            hints: !seed.is_multiple_of(5),
             crashes: 0.01,
             closes: 0.02,
         }
@@ -112,6 +117,7 @@ impl Record {
 }
 
 struct Node {
+    hints: Hints,
     logs: Mutex<Logs<Notes>>,
     stats: Mutex<Vec<LogStats>>,
 }
@@ -145,7 +151,10 @@ pub(crate) async fn run(setup: Setup) -> Outcome {
         setup,
     });
     let nodes = (0..round.setup.nodes)
-        .map(|_| Node { logs: Mutex::new(round.logs()), stats: Mutex::default() })
+        .map(|_| {
+            let hints = Hints::new(100);
+            Node { logs: Mutex::new(round.logs(&hints)), hints, stats: Mutex::default() }
+        })
         .collect();
     let round = Arc::new(Round { nodes, ..Arc::into_inner(round).expect("nobody else has it yet") });
     let first = round.nodes[0].logs.lock().clone();
@@ -170,9 +179,9 @@ pub(crate) async fn run(setup: Setup) -> Outcome {
 }
 
 impl Round {
-    fn logs(&self) -> Logs<Notes> {
+    fn logs(&self, hints: &Hints) -> Logs<Notes> {
         let archive = self.archive.clone().map(|archive| Arc::new(archive) as Arc<dyn crate::Archive>);
-        Logs::new(self.engine.engine(), self.setup.options.clone(), archive)
+        Logs::new(self.engine.engine().with_hints(hints.clone()), self.setup.options.clone(), archive)
     }
 
     /// `None`: the log cannot be opened any more.
@@ -195,7 +204,7 @@ impl Round {
 
     /// The node is gone at once, with everything that it had under way.
     fn crash(&self, node: usize) {
-        let fresh = self.logs();
+        let fresh = self.logs(&self.nodes[node].hints);
         let old = std::mem::replace(&mut *self.nodes[node].logs.lock(), fresh);
         self.nodes[node].stats.lock().push(old.stats());
         old.close();
@@ -295,6 +304,17 @@ fn note(
     let told = match result {
         Ok(Committed { answer, first_seq, last_seq }) => {
             round.record.acknowledged.fetch_max(last_seq, Ordering::SeqCst);
+            if round.setup.hints {
+                // Each hears of it a little later, and of something that is not there.
+                let told = last_seq + 2 * u64::from(last_seq.is_multiple_of(16));
+                for (node, delay) in round.nodes.iter().zip(1..) {
+                    let hints = node.hints.clone();
+                    tokio::spawn(async move {
+                        tokio::time::sleep(Duration::from_millis(2 * delay)).await;
+                        hints.heard(log_id(1), told);
+                    });
+                }
+            }
             if handle.seq() < last_seq && handle.is_open() {
                 round.record.violation(format!("told {last_seq} while the node shows {}", handle.seq()));
             }

@@ -223,6 +223,10 @@ impl Log for NodeEngine {
         Ok(tail)
     }
 
+    async fn tail_of_any(&self, log: LogId, after: u64, limit: usize) -> Result<Option<Tail>, EngineError> {
+        self.call("tail of one copy", self.world.engine.tail_of_any(log, after, limit)).await
+    }
+
     async fn append(
         &self,
         log: LogId,
