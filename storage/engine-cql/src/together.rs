@@ -2,11 +2,12 @@
 //! behind it.
 //!
 //! A message that was accepted in one segment with many others has its references put in one partition as they have, and
-//! each of them looks at the same mark afterwards. While one statement is on its way to a partition, what comes for it
-//! gathers; nothing waits where nothing is on its way. Each caller's look comes after its own rows are visible, as if it
-//! had been alone.
+//! each of them looks at the same mark afterwards. The first waits a moment for the others, since all of them hear at once
+//! that their segment lies in S3; and while one statement is on its way to a partition, what comes for it gathers. Each
+//! caller's look comes after its own rows are visible, as if it had been alone.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use bytes::Bytes;
 use engine::{EngineError, Row, RowKey, Rows as _, Table};
@@ -18,6 +19,9 @@ use crate::session::Cql;
 /// Rows in one statement, and their octets. Cassandra warns of batches above 5 KiB and refuses those above 50 KiB.
 const ROWS_MAX: usize = 64;
 const BYTES_MAX: usize = 4 << 10;
+
+/// How long the first of a partition waits for others: little beside what it costs to write a segment.
+const GATHERS: Duration = Duration::from_millis(2);
 
 /// Where rows go together.
 type Place = (Table, Bytes);
@@ -53,27 +57,23 @@ impl Cql {
         let waiting = Waiting { rows: rows.to_vec(), keys: keys.to_vec(), reply };
         {
             let mut gathering = self.gathering.lock();
-            if let Some(gathered) = gathering.get_mut(&place) {
-                gathered.push(waiting);
-            } else {
-                gathering.insert(place.clone(), Vec::new());
+            let gathered = gathering.entry(place.clone()).or_insert_with(|| {
                 // By itself, so that it comes to its end whoever of them gives up.
-                tokio::spawn(self.clone().write_together(place, vec![waiting]));
-            }
+                tokio::spawn(self.clone().write_together(place));
+                Vec::new()
+            });
+            gathered.push(waiting);
         }
         let ended = || Err(EngineError::unavailable("the rows were not written"));
         Some(answer.await.unwrap_or_else(|_| ended()))
     }
 
-    /// Writes these, and what has come meanwhile, until nothing has.
-    async fn write_together(self, place: Place, mut group: Vec<Waiting>) {
+    /// Writes what has come for a partition, until nothing has.
+    async fn write_together(self, place: Place) {
         let mut writing = Writing { gathering: &self.gathering, place, is_over: false };
-        loop {
+        tokio::time::sleep(GATHERS).await;
+        while let Some(group) = writing.next_group() {
             self.write_group(group).await;
-            match writing.next_group() {
-                Some(next) => group = next,
-                None => return,
-            }
         }
     }
 
