@@ -65,6 +65,7 @@ impl Cql {
         let (log, id) = names(key)?;
         let statements = &self.statements.logs(log.kind).page;
         // One node that has it is enough: it is written once, before a head names it. One that has not says nothing.
+        // One that was deleted may still be found, by whoever has an old head: then it is what that head means.
         for query in [&statements.get_once, &statements.get] {
             let answer = self.calls.rows(query, (log.id, bucket_of(id), &key.key)).await?;
             let value =

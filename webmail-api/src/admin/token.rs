@@ -210,7 +210,8 @@ impl Tokens {
             // It may have been put all the same, now or by the try before: no other token has this hash.
             match (self.rows.get(key(&token.name)).await, failure) {
                 (Ok(Some(row)), _) if row == value => return Ok(()),
-                (Ok(Some(_)), _) | (_, None) => return Err(TokenError::Exists(token.name.clone())),
+                (Ok(Some(_)), _) | (Ok(None), None) => return Err(TokenError::Exists(token.name.clone())),
+                (Err(error), None) => return Err(rows_failed(error)),
                 (_, Some(EngineError::Undecided { .. })) if tries < PUTS_MAX => tries += 1,
                 (_, Some(error)) => return Err(rows_failed(error)),
             }
